@@ -1,0 +1,192 @@
+"""The server's environment, read once, typed, and refused with one clear line when it is wrong.
+
+Every variable is listed in the README's table of settings. Nothing else in the server reads ``os.environ``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_LISTEN = "127.0.0.1:8080"
+DEFAULT_RELAY_PORT = 3340
+DEFAULT_STUN_PORT = 3478
+SECRET_KEY_BYTES = 48
+
+
+class EnvironmentProblem(Exception):
+    """A setting that cannot be used; the message says which one and what to write instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """Where a socket listens: a literal IP address or host name, and a port (0 = any free one)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str, name: str) -> HostPort:
+        host, colon, port = text.rpartition(":")
+        host = host.strip("[]")
+        if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+            raise EnvironmentProblem(f"{name}={text!r} is not HOST:PORT; write for example 127.0.0.1:8080")
+        return cls(host, int(port))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What the operator decided. Paths are absolute; ``None`` means "not set up"."""
+
+    url: str
+    listen: HostPort
+    data: Path
+    base_domain: str
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    owner: str = "owner@localhost"
+    google_client_id: str | None = None
+    google_client_secret: str | None = field(default=None, repr=False)
+    oidc_issuer: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: str | None = field(default=None, repr=False)
+    oidc_name: str = "OpenID"
+    email_url: str | None = field(default=None, repr=False)
+    database_url: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
+    relay_listen: HostPort | None = None
+    relay_stun: HostPort | None = None
+    relay_host: str = "127.0.0.1"
+    relay_tls: bool = True
+    relay_token: str | None = field(default=None, repr=False)
+    secret_key_override: str | None = field(default=None, repr=False)
+    debug: bool = False
+
+    @property
+    def scheme(self) -> str:
+        return urlsplit(self.url).scheme
+
+    @property
+    def secure(self) -> bool:
+        """Whether people reach the panel over https, which decides cookies, redirects and HSTS."""
+        return self.scheme == "https"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def scaled(self) -> bool:
+        return self.redis_url is not None
+
+    @cached_property
+    def secret_key(self) -> str:
+        return self.secret_key_override or _read_or_make(self.data / "secret_key")
+
+
+def _read_or_make(path: Path) -> str:
+    """A secret kept in DATA (0600), made at the first start."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        text = secrets.token_urlsafe(SECRET_KEY_BYTES)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_text().strip()
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text + "\n")
+        return text
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise EnvironmentProblem(
+            f"TRENZA_URL={text!r} is not a base URL; write for example https://vpn.example.com or {DEFAULT_URL}"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _switch(text: str, name: str) -> bool:
+    words = {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False}
+    if text.lower() not in words:
+        raise EnvironmentProblem(f"{name}={text!r} is neither on nor off")
+    return words[text.lower()]
+
+
+def _proxies(text: str) -> tuple[str, ...]:
+    networks = tuple(part.strip() for part in text.split(",") if part.strip())
+    for network in networks:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError as error:
+            raise EnvironmentProblem(
+                f"TRENZA_TRUSTED_PROXIES has {network!r}; write addresses or networks such as 10.0.0.0/8"
+            ) from error
+    return networks
+
+
+def parse_environment(variables: Mapping[str, str]) -> Environment:
+    """Turn environment variables into an :class:`Environment`; raises :class:`EnvironmentProblem`."""
+
+    def get(name: str) -> str | None:
+        return variables.get(f"TRENZA_{name}") or None
+
+    url = _url(get("URL") or DEFAULT_URL)
+    host = urlsplit(url).hostname or ""
+    base_domain = (get("BASE_DOMAIN") or "tailnet.internal").strip(".").lower()
+    if host == base_domain or host.endswith(f".{base_domain}"):
+        raise EnvironmentProblem(
+            f"TRENZA_BASE_DOMAIN={base_domain} contains the server's own name {host}: clients could not find "
+            "the server any more; choose another domain"
+        )
+    cert, key = get("TLS_CERT"), get("TLS_KEY")
+    if bool(cert) != bool(key):
+        raise EnvironmentProblem("TRENZA_TLS_CERT and TRENZA_TLS_KEY go together; set both or neither")
+    relay_listen, relay_stun = get("RELAY_LISTEN"), get("RELAY_STUN")
+    return Environment(
+        url=url,
+        listen=HostPort.parse(get("LISTEN") or DEFAULT_LISTEN, "TRENZA_LISTEN"),
+        data=Path(get("DATA") or CHECKOUT / "var").absolute(),
+        base_domain=base_domain,
+        tls_cert=Path(cert) if cert else None,
+        tls_key=Path(key) if key else None,
+        trusted_proxies=_proxies(get("TRUSTED_PROXIES") or ""),
+        owner=get("OWNER") or "owner@localhost",
+        google_client_id=get("GOOGLE_CLIENT_ID"),
+        google_client_secret=get("GOOGLE_CLIENT_SECRET"),
+        oidc_issuer=get("OIDC_ISSUER"),
+        oidc_client_id=get("OIDC_CLIENT_ID"),
+        oidc_client_secret=get("OIDC_CLIENT_SECRET"),
+        oidc_name=get("OIDC_NAME") or "OpenID",
+        email_url=get("EMAIL_URL"),
+        database_url=variables.get("DATABASE_URL") or None,
+        redis_url=variables.get("REDIS_URL") or None,
+        relay_listen=HostPort.parse(relay_listen, "TRENZA_RELAY_LISTEN") if relay_listen else None,
+        relay_stun=HostPort.parse(relay_stun, "TRENZA_RELAY_STUN") if relay_stun else None,
+        relay_host=get("RELAY_HOST") or host,
+        relay_tls=_switch(get("RELAY_TLS") or "on", "TRENZA_RELAY_TLS"),
+        relay_token=get("RELAY_TOKEN"),
+        secret_key_override=get("SECRET_KEY"),
+        debug=_switch(get("DEBUG") or "off", "TRENZA_DEBUG"),
+    )
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """This process's environment, parsed once."""
+    return parse_environment(os.environ)
