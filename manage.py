@@ -9,6 +9,11 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
+    if sys.argv[1:2] == ["serve"]:  # a small parent: no Django inside
+        from controlplane.supervisor import main as serve
+
+        sys.exit(serve(sys.argv[2:]))
+
     from django.core.management import execute_from_command_line
 
     from controlplane.env import EnvironmentProblem, environment

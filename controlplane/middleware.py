@@ -12,24 +12,26 @@ from controlplane.env import environment
 MAX_FORWARDED_HOPS = 16
 
 
+def is_trusted_proxy(peer: str, trusted: Iterable[str]) -> bool:
+    """Whether ``peer`` (an address as text) lies in one of the ``trusted`` networks (CIDR)."""
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    networks = (ipaddress.ip_network(text, strict=False) for text in trusted)
+    return any(address.version == network.version and address in network for network in networks)
+
+
 def client_address(peer: str, forwarded_for: str, trusted: Iterable[str]) -> str:
     """The client's address: the last hop of ``X-Forwarded-For`` that no trusted proxy wrote.
 
     ``peer`` is the socket's peer, ``forwarded_for`` the header (may be empty), ``trusted`` networks in CIDR
     form. A header from an untrusted peer is ignored, so nobody can choose the address that limits count.
     """
-    networks = [ipaddress.ip_network(text, strict=False) for text in trusted]
-
-    def is_trusted(text: str) -> bool:
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            return False
-        return any(address.version == network.version and address in network for network in networks)
-
+    trusted = tuple(trusted)
     current = peer
     hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()][-MAX_FORWARDED_HOPS:]
-    while hops and is_trusted(current):
+    while hops and is_trusted_proxy(current, trusted):
         candidate = hops.pop()
         try:
             ipaddress.ip_address(candidate)
@@ -48,13 +50,10 @@ class TrustedProxyMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         peer = request.META.get("REMOTE_ADDR", "")
-        forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
-        address = client_address(peer, forwarded, self.trusted)
-        if address == peer:
+        if is_trusted_proxy(peer, self.trusted):
+            forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
+            request.META["REMOTE_ADDR"] = client_address(peer, forwarded, self.trusted)
+        else:
             request.META.pop("HTTP_X_FORWARDED_FOR", None)
-            request.META.pop("HTTP_X_FORWARDED_PROTO", None) if not self._trusted(peer) else None
-        request.META["REMOTE_ADDR"] = address
+            request.META.pop("HTTP_X_FORWARDED_PROTO", None)
         return self.get_response(request)
-
-    def _trusted(self, peer: str) -> bool:
-        return client_address(peer, "192.0.2.1", self.trusted) != peer

@@ -1,0 +1,426 @@
+"""``manage.py serve``: a small parent that keeps the web workers and the relay running.
+
+It binds the web socket and hands it to its workers, so a worker can die or be replaced (SIGHUP) while
+clients wait in the backlog instead of being refused. The relay runs in a session of its own, with its own
+sockets: it outlives a killed parent, and the next ``serve`` adopts it through the lock file in DATA.
+No Django is loaded here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controlplane.env import (
+    CHECKOUT,
+    DEFAULT_RELAY_PORT,
+    DEFAULT_STUN_PORT,
+    Environment,
+    EnvironmentProblem,
+    HostPort,
+    environment,
+)
+
+logger = logging.getLogger("trenza.serve")
+
+BACKLOG = 4096
+READY_SECONDS = 60.0
+STOP_SECONDS = 8.0
+BACKOFF_FIRST = 0.1
+BACKOFF_MAX = 10.0
+STEADY_SECONDS = 30.0  # a child that lived this long starts its next life without a wait
+STATUS_SECONDS = 2.0
+RELAY_POLL_SECONDS = 0.5
+MAX_STATUS_BYTES = 64 * 1024
+
+
+# --- sockets and files -----------------------------------------------------------------------------------
+
+
+def bind_web_socket(listen: HostPort) -> socket.socket:
+    """The listening TCP socket of the web workers; raises :class:`EnvironmentProblem` when it is taken."""
+    try:
+        family = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0][0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((listen.host, listen.port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot listen on {listen}: {error.strerror or error}; free the port or set TRENZA_LISTEN"
+        ) from error
+    sock.set_inheritable(True)
+    return sock
+
+
+def _is_free(host: str, port: int, kind: socket.SocketKind) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port(host: str, kind: socket.SocketKind) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, kind) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def relay_addresses(env: Environment) -> tuple[HostPort, HostPort]:
+    """Where the embedded relay listens (DERP, STUN): as set, else the usual ports, else free ones kept in DATA."""
+    kept_file = env.data / "relay.ports"
+    try:
+        kept = json.loads(kept_file.read_text())
+    except (FileNotFoundError, ValueError):
+        kept = {}
+    host = env.listen.host
+
+    def choose(name: str, default: int, kind: socket.SocketKind) -> HostPort:
+        port = kept.get(name)
+        if not isinstance(port, int):
+            port = default if _is_free(host, default, kind) else _free_port(host, kind)
+            kept[name] = port
+        return HostPort(host, port)
+
+    derp = env.relay_listen or choose("derp", DEFAULT_RELAY_PORT, socket.SOCK_STREAM)
+    stun = env.relay_stun or choose("stun", DEFAULT_STUN_PORT, socket.SOCK_DGRAM)
+    _write_private(kept_file, json.dumps(kept))
+    return derp, stun
+
+
+def _write_private(path: Path, text: str) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def relay_token(env: Environment) -> str:
+    """The embedded relay's bearer token: as set, else kept in DATA (0600), made at the first start."""
+    path = env.data / "relay.token"
+    if env.relay_token:
+        return env.relay_token
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        _write_private(path, token := secrets.token_urlsafe(32))
+        return token
+
+
+def control_url_for_relay(env: Environment) -> str:
+    """How the embedded relay reaches this server: by loopback where it can, else by the public URL."""
+    if env.tls_cert:
+        return env.url
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(env.listen.host, env.listen.host)  # noqa: S104
+    return f"http://{HostPort(host, env.listen.port)}"
+
+
+# --- children --------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Worker:
+    """One web worker process. ``ready`` is set when it accepts; ``lifeline`` closes when the parent dies."""
+
+    process: asyncio.subprocess.Process
+    lifeline: int
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    retiring: bool = False
+
+    def close_lifeline(self) -> None:
+        if self.lifeline >= 0:
+            os.close(self.lifeline)
+            self.lifeline = -1
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    pid: int
+    clients: int
+
+
+async def read_relay_status(data: Path) -> RelayStatus | None:
+    """Ask the running relay through DATA/relay.sock; ``None`` when none answers in time."""
+    try:
+        async with asyncio.timeout(STATUS_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(str(data / "relay.sock"))
+            try:
+                writer.write(b"GET /status HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")
+                answer = await reader.read(MAX_STATUS_BYTES)
+            finally:
+                writer.close()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if b" 200 " not in head.split(b"\r\n", 1)[0]:
+            return None
+        status = json.loads(body)
+        return RelayStatus(pid=int(status["pid"]), clients=int(status.get("clients", 0)))
+    except (OSError, TimeoutError, ValueError, KeyError):
+        return None
+
+
+class Supervisor:
+    """Owns the children; see the module's docstring for who outlives whom."""
+
+    def __init__(self, env: Environment, *, workers: int) -> None:
+        self.env = env
+        self.count = workers
+        self.sock = bind_web_socket(env.listen)
+        self.workers: list[Worker] = []
+        self.relay: asyncio.subprocess.Process | None = None
+        self.stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- web workers
+
+    async def _start_worker(self) -> Worker:
+        lifeline_read, lifeline_write = os.pipe()
+        ready_read, ready_write = os.pipe()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(CHECKOUT / "manage.py"),
+            "webworker",
+            f"--fd={self.sock.fileno()}",
+            f"--lifeline={lifeline_read}",
+            f"--ready={ready_write}",
+            pass_fds=(self.sock.fileno(), lifeline_read, ready_write),
+            start_new_session=True,
+        )
+        os.close(lifeline_read)
+        os.close(ready_write)
+        worker = Worker(process, lifeline_write)
+        self._spawn(self._watch_ready(worker, ready_read))
+        return worker
+
+    async def _watch_ready(self, worker: Worker, descriptor: int) -> None:
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(descriptor, readable.set)
+        try:
+            await readable.wait()
+            if os.read(descriptor, 1):
+                worker.ready.set()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+    async def _keep_worker(self, first: Worker) -> None:
+        """Run one worker slot for ever: restart with backoff, unless the worker was told to retire."""
+        worker, wait = first, BACKOFF_FIRST
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            code = await worker.process.wait()
+            worker.close_lifeline()
+            if worker in self.workers:
+                self.workers.remove(worker)
+            if worker.retiring or self.stopping.is_set():
+                return
+            wait = BACKOFF_FIRST if loop.time() - started > STEADY_SECONDS else min(wait * 2, BACKOFF_MAX)
+            logger.warning("web worker %d ended (%s); starting another in %.1f s", worker.process.pid, code, wait)
+            await asyncio.sleep(wait)
+            worker = await self._start_worker()
+            self.workers.append(worker)
+
+    async def _add_worker(self) -> Worker:
+        worker = await self._start_worker()
+        self.workers.append(worker)
+        self._spawn(self._keep_worker(worker))
+        return worker
+
+    async def replace_workers(self) -> None:
+        """SIGHUP: new workers on the same socket first, then the old ones finish and go."""
+        old = list(self.workers)
+        logger.info("replacing %d web worker(s)", len(old))
+        fresh = [await self._add_worker() for _ in range(self.count)]
+        for worker in fresh:
+            try:
+                await asyncio.wait_for(worker.ready.wait(), READY_SECONDS)
+            except TimeoutError:
+                logger.error("a new web worker did not become ready; the old ones stay")
+                self._retire(fresh)
+                return
+        self._retire(old)
+
+    def _retire(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
+            worker.retiring = True
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.terminate()
+
+    # -- relay
+
+    def _relay_environment(self) -> dict[str, str]:
+        env = self.env
+        derp, stun = relay_addresses(env)
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("TRENZA_")},
+            "TRENZA_RELAY_LISTEN": str(derp),
+            "TRENZA_RELAY_STUN": str(stun),
+            "TRENZA_RELAY_HOSTS": env.relay_host,
+            "TRENZA_RELAY_TOKEN": relay_token(env),
+            "TRENZA_RELAY_TLS": "on" if env.relay_tls else "off",
+            "TRENZA_RELAY_DATA": str(env.data),
+            "TRENZA_RELAY_CONTROL_URL": control_url_for_relay(env),
+            "PYTHONPATH": str(CHECKOUT),
+        }
+
+    async def keep_relay(self) -> None:
+        """Adopt a relay that lives on from an earlier parent, else start one; restart it when it dies."""
+        wait = BACKOFF_FIRST
+        loop = asyncio.get_running_loop()
+        while not self.stopping.is_set():
+            started = loop.time()
+            if (status := await read_relay_status(self.env.data)) is not None:
+                logger.info("adopted the running relay (pid %d, %d clients)", status.pid, status.clients)
+                await self._wait_for_adopted(status.pid)
+            else:
+                self.relay = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "relay", env=self._relay_environment(), start_new_session=True
+                )
+                code = await self.relay.wait()
+                self.relay = None
+                if not self.stopping.is_set():
+                    logger.warning("the relay ended (%s); starting it again", code)
+            if self.stopping.is_set():
+                return
+            wait = BACKOFF_FIRST if loop.time() - started > STEADY_SECONDS else min(wait * 2, BACKOFF_MAX)
+            await asyncio.sleep(wait)
+
+    async def _wait_for_adopted(self, pid: int) -> None:
+        """Wait until a process that is not our child ends (it cannot be reaped, only watched)."""
+        try:
+            descriptor = os.pidfd_open(pid)
+        except (OSError, AttributeError):
+            while _is_alive(pid):
+                await asyncio.sleep(RELAY_POLL_SECONDS)
+            return
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+    async def _stop_relay(self) -> None:
+        status = await read_relay_status(self.env.data)
+        pid = self.relay.pid if self.relay else status.pid if status else None
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                while _is_alive(pid):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    # -- life
+
+    def _spawn(self, coroutine: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.replace_workers()))
+        greeting = loop.create_task(self._first_start())
+        self._spawn(self.keep_relay())
+        fresh = [await self._add_worker() for _ in range(self.count)]
+        self._spawn(self._announce(fresh, greeting))
+        await self.stopping.wait()
+        await self._stop()
+
+    async def _first_start(self) -> str:
+        """What a first start prepares (tailnet, owner, sign-in link), as lines to print."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(CHECKOUT / "manage.py"), "firststart", stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        return output.decode()
+
+    async def _announce(self, fresh: Sequence[Worker], greeting: asyncio.Task[str]) -> None:
+        for worker in fresh:
+            await worker.ready.wait()
+        text = await greeting
+        print(f"Trenza is ready on {self.env.url}\n{text}", end="", flush=True)  # noqa: T201
+
+    async def _stop(self) -> None:
+        logger.info("stopping")
+        self._retire(self.workers)
+        waits = [worker.process.wait() for worker in self.workers]
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.gather(self._stop_relay(), *waits)
+        except TimeoutError:
+            for worker in self.workers:
+                with contextlib.suppress(ProcessLookupError):
+                    worker.process.kill()
+        for task in list(self._tasks):
+            task.cancel()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point of ``manage.py serve``; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    parser = argparse.ArgumentParser(prog="manage.py serve", description="Run the Trenza server and its relay.")
+    parser.add_argument("--listen", help="HOST:PORT of the web server (default: TRENZA_LISTEN or 127.0.0.1:8080)")
+    parser.add_argument("--workers", type=int, default=1, help="web workers; more than one needs REDIS_URL")
+    options = parser.parse_args(arguments)
+    try:
+        if options.listen:
+            HostPort.parse(options.listen, "--listen")
+            os.environ["TRENZA_LISTEN"] = options.listen
+            environment.cache_clear()
+        env = environment()
+        if options.workers < 1:
+            raise EnvironmentProblem("--workers must be 1 or more")
+        if options.workers > 1 and not env.scaled:
+            raise EnvironmentProblem("--workers above 1 needs REDIS_URL: workers share their pushes through Redis")
+        env.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        asyncio.run(_run(env, options.workers))
+    except EnvironmentProblem as problem:
+        print(problem, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _run(env: Environment, workers: int) -> None:
+    await Supervisor(env, workers=workers).run()
