@@ -1,0 +1,57 @@
+"""Periodic work: one table of tasks, run by a loop in the web process, or by Celery's worker and beat.
+
+Each task is an idempotent sweep over rows that are due and holds a lease row while it runs, so running it
+twice, late, or in two places at once changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from importlib import import_module
+
+from asgiref.sync import sync_to_async
+
+logger = logging.getLogger("trenza.jobs")
+
+TICK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A Celery task by its dotted name, and how often it runs."""
+
+    task: str
+    every_seconds: float
+
+
+JOBS = (
+    Job("nodes.tasks.expire_due", 10),
+    Job("nodes.tasks.delete_inactive_ephemeral", 20),
+    Job("nodes.tasks.clean_logins", 600),
+    Job("accounts.tasks.deliver_outbox", 10),
+    Job("accounts.tasks.clean_sign_in_links", 3600),
+)
+
+
+def run_task(name: str) -> None:
+    """Run one Celery task's function here, in this thread."""
+    module, _, function = name.rpartition(".")
+    getattr(import_module(module), function)()
+
+
+async def run_jobs() -> None:
+    """The embedded loop: run every job when it is due; one that fails is logged and tried again next time."""
+    loop = asyncio.get_running_loop()
+    due = {job: loop.time() + min(job.every_seconds, 5.0) for job in JOBS}
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        for job in JOBS:
+            if loop.time() < due[job]:
+                continue
+            due[job] = loop.time() + job.every_seconds
+            try:
+                await sync_to_async(run_task)(job.task)
+            except Exception:  # noqa: BLE001 - the loop's edge: one failing sweep must not stop the others
+                logger.exception("job %s failed; it runs again in %.0f s", job.task, job.every_seconds)

@@ -1,0 +1,55 @@
+"""The server's own long-lived keys, kept in DATA (0600) and never in the database.
+
+The database only knows their fingerprints, so a second host of a scaled installation that was given other
+keys refuses to start instead of stranding every client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from functools import lru_cache
+from pathlib import Path
+
+from controlplane.env import EnvironmentProblem, environment
+from wire.errors import WireError
+from wire.keys import MachinePrivate, MachinePublic
+
+
+def load_or_make(path: Path) -> MachinePrivate:
+    """Read a machine-type private key in its text form, or make one; a damaged file is never replaced."""
+    try:
+        text = path.read_text().strip()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = MachinePrivate.generate(secrets.token_bytes(32))
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:  # another process was first
+            return load_or_make(path)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key.text() + "\n")
+        return key
+    try:
+        return MachinePrivate.parse(text)
+    except WireError as error:
+        raise EnvironmentProblem(
+            f"{path} is damaged; restore it from a backup (a new key would strand every client)"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def noise_key() -> MachinePrivate:
+    """The Noise static key that every client has pinned (DATA/noise.key)."""
+    return load_or_make(environment().data / "noise.key")
+
+
+@lru_cache(maxsize=1)
+def noise_public() -> MachinePublic:
+    return noise_key().public()
+
+
+def fingerprint(public: MachinePublic) -> str:
+    """A short name of a public key that is safe to store and show: 16 hex digits of its SHA-256."""
+    return hashlib.sha256(public.raw).hexdigest()[:16]

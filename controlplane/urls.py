@@ -1,0 +1,21 @@
+"""Every address of the server."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+from controlplane import health
+from controlplane.control import endpoints
+
+urlpatterns = [
+    path("key", endpoints.key),
+    path("ts2021", endpoints.ts2021_without_upgrade),
+    path("generate_204", endpoints.generate_204),
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("metrics", health.metrics),
+    path("", include("accounts.urls")),
+    path("", include("nodes.urls")),
+    path("", include("controlplane.panel_urls")),
+    path("accounts/", include("allauth.urls")),
+]
