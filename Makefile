@@ -1,0 +1,81 @@
+# Everything a person types; see README.md. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := wire relay client accounts nodes controlplane tests bench manage.py
+STRICT := wire relay client accounts nodes controlplane
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
+
+.PHONY: help install run prepare check test test-fast test-browser test-long demo screenshots bench \
+	bench-relay bench-push messages locks system clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.server: requirements/server.lock requirements/client.lock | $(BIN)/python
+	$(PIP) -r requirements/server.lock
+	$(PIP) -r requirements/client.lock
+	@touch $@
+
+$(VENV)/.test: requirements/test.lock $(VENV)/.server
+	$(PIP) -r requirements/test.lock
+	@touch $@
+
+install: $(VENV)/.test ## a .venv with what the server, the client and the tests import
+
+prepare: $(VENV)/.server
+	@$(BIN)/python manage.py prepare
+
+run: prepare ## install, migrate, and serve web, relay and jobs on http://127.0.0.1:8080
+	@exec $(BIN)/python manage.py serve
+
+system: ## what the tests need from the distribution (root, Debian)
+	@bash deploy/test-system.sh
+
+check: install ## lint, format, types, import contracts, migrations, deployment checks
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/lint-imports
+	$(BIN)/mypy $(STRICT)
+	TRENZA_DATA=$$(mktemp -d) $(BIN)/python manage.py makemigrations --check --dry-run
+	TRENZA_DATA=$$(mktemp -d) TRENZA_URL=https://vpn.example.com TRENZA_SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
+		$(BIN)/python manage.py check --deploy --fail-level WARNING
+
+test-fast: install
+	$(BIN)/python -m pytest -q -m "not root and not browser and not long" tests
+
+test: install system ## all tests, in at most 20 minutes on 2 cores
+	@bash tests/run.sh
+
+test-long: install system ## soaks, faults, repeats, full fuzzing
+	$(BIN)/python -m pytest -q -m long tests
+
+demo: install system ## root: a server and three nodes behind NATs join, talk, survive a killed server
+	$(BIN)/python -m tests.lab.demo
+
+screenshots: install system ## pictures of every page
+	$(BIN)/python -m tests.browser.screenshots docs/screenshots
+
+bench: bench-relay bench-push ## all benchmarks
+
+bench-relay: install ## the relay beside derper
+	$(BIN)/python -m bench.relay
+
+bench-push: install ## pushes to 1,000 streams on each carrier, and a reconnect storm
+	$(BIN)/python -m bench.push
+
+messages: install ## refresh the translation catalogues
+	$(BIN)/python manage.py makemessages --all --no-location
+
+locks: $(VENV)/.test ## make the lock files again from requirements/*.in
+	for name in server client test; do \
+		(cd requirements && ../$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+			--no-emit-index-url --no-emit-find-links -o $$name.lock $$name.in); \
+	done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis bench/build

@@ -1,0 +1,49 @@
+"""Probes and measures for operators: alive, ready, Prometheus metrics."""
+
+from __future__ import annotations
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.http import require_safe
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+
+@require_safe
+def healthz(request: HttpRequest) -> HttpResponse:
+    """Alive: this process answers."""
+    return JsonResponse({"status": "ok"})
+
+
+@require_safe
+def readyz(request: HttpRequest) -> HttpResponse:
+    """Ready: database and channel layer answer. A dead relay does not take the server out of a balancer."""
+    problems = [name for name, check in (("database", _database), ("channels", _channels)) if not check()]
+    return JsonResponse({"status": "unready" if problems else "ok", "failing": problems}, status=503 if problems else 200)
+
+
+def _database() -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return False
+    return True
+
+
+def _channels() -> bool:
+    layer = get_channel_layer()
+    try:
+        async_to_sync(layer.group_send)("readyz", {"type": "readyz"})
+    except (OSError, ConnectionError):
+        return False
+    return True
+
+
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Prometheus metrics, to the loopback only; a scraper elsewhere reads it through the operator's proxy."""
+    if request.META.get("REMOTE_ADDR") not in ("127.0.0.1", "::1"):
+        return HttpResponse(status=404)
+    return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Installs from the distribution what the tests drive for real; without root it only says what is missing.
+set -euo pipefail
+declare -A need=(
+  [wireguard-go]=wireguard-go [wg]=wireguard-tools [nft]=nftables [ip]=iproute2 [conntrack]=conntrack
+  [iperf3]=iperf3 [chromium]=chromium [redis-server]=redis-server [caddy]=caddy [nginx]=nginx [ping]=iputils-ping
+  [pg_ctlcluster]=postgresql [cc]=build-essential
+)
+missing=()
+PATH=$PATH:/usr/sbin:/sbin
+for command in "${!need[@]}"; do command -v "$command" >/dev/null || missing+=("${need[$command]}"); done
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "not installed (tests that need them are skipped): ${missing[*]}"
+  exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
