@@ -1,0 +1,43 @@
+"""Everything between a checkout and a server that can start: schema, translations, static files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+from controlplane.env import environment
+
+
+def compile_messages(root: Path) -> int:
+    """Compile every catalogue under ``root`` that is newer than its ``.mo``; returns how many.
+
+    Babel does it, so the machine needs no gettext tools.
+    """
+    compiled = 0
+    for source in root.glob("*/LC_MESSAGES/*.po"):
+        target = source.with_suffix(".mo")
+        if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
+            continue
+        with source.open("rb") as file:
+            catalogue = read_po(file, locale=source.parent.parent.name)
+        with target.open("wb") as file:
+            write_mo(file, catalogue)
+        compiled += 1
+    return compiled
+
+
+class Command(BaseCommand):
+    help = "Migrate the database, compile translations and collect static files."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        environment().data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        call_command("migrate", interactive=False, verbosity=0)
+        for root in settings.LOCALE_PATHS:
+            compile_messages(Path(root))
+        call_command("collectstatic", interactive=False, verbosity=0)
