@@ -1,0 +1,53 @@
+"""The environment: typed, defaulted, and refused in one line."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from controlplane.env import EnvironmentProblem, HostPort, parse_environment
+
+
+def test_defaults_serve_on_loopback() -> None:
+    env = parse_environment({})
+    assert env.url == "http://127.0.0.1:8080"
+    assert env.listen == HostPort("127.0.0.1", 8080)
+    assert env.relay_host == "127.0.0.1"
+    assert not env.secure
+    assert not env.scaled
+
+
+@pytest.mark.parametrize(
+    ("variables", "word"),
+    [
+        ({"TRENZA_URL": "vpn.example.com"}, "TRENZA_URL"),
+        ({"TRENZA_URL": "https://vpn.example.com/path"}, "TRENZA_URL"),
+        ({"TRENZA_LISTEN": "8080"}, "TRENZA_LISTEN"),
+        ({"TRENZA_LISTEN": "127.0.0.1:99999"}, "TRENZA_LISTEN"),
+        ({"TRENZA_RELAY_TLS": "maybe"}, "TRENZA_RELAY_TLS"),
+        ({"TRENZA_TLS_CERT": "/x"}, "TRENZA_TLS_KEY"),
+        ({"TRENZA_TRUSTED_PROXIES": "proxy.local"}, "TRENZA_TRUSTED_PROXIES"),
+        ({"TRENZA_URL": "https://a.tailnet.internal"}, "TRENZA_BASE_DOMAIN"),
+    ],
+)
+def test_a_wrong_setting_is_named(variables: dict[str, str], word: str) -> None:
+    with pytest.raises(EnvironmentProblem, match=word):
+        parse_environment(variables)
+
+
+def test_ipv6_listen_round_trips() -> None:
+    assert str(HostPort.parse("[::1]:8080", "X")) == "[::1]:8080"
+
+
+def test_secret_key_is_made_once_and_private(tmp_path: Path) -> None:
+    first = parse_environment({"TRENZA_DATA": str(tmp_path)}).secret_key
+    assert parse_environment({"TRENZA_DATA": str(tmp_path)}).secret_key == first
+    assert len(first) >= 50
+    assert stat.S_IMODE((tmp_path / "secret_key").stat().st_mode) == 0o600
+
+
+def test_secrets_stay_out_of_the_repr() -> None:
+    env = parse_environment({"TRENZA_SECRET_KEY": "canary-1", "DATABASE_URL": "postgres://u:canary-2@h/d"})
+    assert "canary" not in repr(env)
