@@ -1,0 +1,100 @@
+"""``GET /relay/v1``: how a relay learns which node keys it may serve, and reports what it does.
+
+The relay dials out and proves itself by its bearer token. It gets the full list of keys once, then every
+key added or removed as it happens, and sends its counters every few seconds. JSON text messages:
+
+- to the relay: ``{"type": "keys"|"add"|"remove", "version": n, "keys": ["nodekey:…"]}``, ``{"type": "ping"}``
+- from it: ``{"type": "hello", …}``, ``{"type": "stats", …}``, ``{"type": "pong"}``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+from channels.db import database_sync_to_async
+from channels.exceptions import StopConsumer
+
+from controlplane.hub import get_hub
+from controlplane.services import relays
+
+logger = logging.getLogger("trenza.relay_link")
+
+MAX_MESSAGE_BYTES = 64 * 1024
+MAX_QUEUED_CHANGES = 10_000
+PING_SECONDS = 20.0
+UNAUTHORIZED = 4401
+TOO_SLOW = 4408
+BAD_MESSAGE = 4400
+
+
+class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
+    """One relay's link to the server."""
+
+    channel_layer_alias = "none"
+
+    relay: relays.RelayIdentity | None = None
+    writer: asyncio.Task[None] | None = None
+
+    async def websocket_connect(self, message: dict[str, Any]) -> None:
+        headers = dict(self.scope.get("headers", []))
+        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        relay = await database_sync_to_async(relays.relay_of_token)(token) if scheme == "Bearer" else None
+        await self.send({"type": "websocket.accept"})
+        if relay is None:
+            await self._close(UNAUTHORIZED)
+        self.relay = relay
+        self.writer = asyncio.get_running_loop().create_task(self._feed())
+
+    async def _feed(self) -> None:
+        """Send the full list, then every change in order, until the socket ends."""
+        assert self.relay is not None
+        async with get_hub().relay_keys(self.relay) as subscription:
+            await self._send({"type": "keys", "version": subscription.version, "keys": subscription.keys})
+            while True:
+                try:
+                    change = await asyncio.wait_for(subscription.next(), PING_SECONDS)
+                except TimeoutError:
+                    await self._send({"type": "ping"})
+                    continue
+                if change is None:  # too many changes were waiting: the relay starts over with a full list
+                    await self._close(TOO_SLOW)
+                    return
+                for kind, keys in (("remove", change.removed), ("add", change.added)):
+                    if keys:
+                        await self._send({"type": kind, "version": change.version, "keys": keys})
+
+    async def websocket_receive(self, message: dict[str, Any]) -> None:
+        text = message.get("text")
+        try:
+            if text is None or len(text) > MAX_MESSAGE_BYTES or self.relay is None:
+                raise ValueError
+            report = json.loads(text)
+            if not isinstance(report, dict):
+                raise ValueError
+        except ValueError:
+            await self._close(BAD_MESSAGE)
+            return
+        if report.get("type") in ("hello", "stats"):
+            await database_sync_to_async(relays.record_report)(relay=self.relay, report=report)
+
+    async def websocket_disconnect(self, message: dict[str, Any]) -> None:
+        if self.writer is not None:
+            self.writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.writer
+        if self.relay is not None:
+            await database_sync_to_async(relays.record_disconnect)(relay=self.relay)
+        raise StopConsumer
+
+    async def _send(self, content: dict[str, Any]) -> None:
+        await self.send({"type": "websocket.send", "text": json.dumps(content)})
+
+    async def _close(self, code: int) -> None:
+        await self.send({"type": "websocket.close", "code": code})
+        raise StopConsumer
+
