@@ -1,0 +1,93 @@
+"""What the top app owns: policy texts, DNS settings, relays, and the fingerprints of the server's keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+from accounts.managers import TenantManager, TenantModel
+from accounts.models import Tailnet, User
+
+FIRST_OWN_REGION = 900
+LAST_OWN_REGION = 999
+
+
+class PolicyVersion(TenantModel):
+    """One saved policy text, byte for byte; the highest ``number`` of a tailnet is in force."""
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="policy_versions")
+    number = models.PositiveIntegerField()
+    text = models.TextField()
+    author = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    author_name = models.CharField(max_length=255, blank=True)
+    comment = models.CharField(max_length=500, blank=True)
+    created = models.DateTimeField(default=timezone.now)
+
+    objects = TenantManager["PolicyVersion"]()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tailnet", "number"], name="one_policy_per_number")]
+
+
+class DNSSettings(TenantModel):
+    """A tailnet's DNS. ``nameservers`` are ``{"address", "useWithExitNode"}``, ``split_dns`` maps a domain to them."""
+
+    tailnet = models.OneToOneField(Tailnet, on_delete=models.CASCADE, related_name="dns_settings")
+    magic_dns = models.BooleanField(default=True)
+    override_local_dns = models.BooleanField(default=False)
+    nameservers = models.JSONField(default=list, blank=True)
+    split_dns = models.JSONField(default=dict, blank=True)
+    search_paths = models.JSONField(default=list, blank=True)
+    extra_records = models.JSONField(default=list, blank=True)
+
+    objects = TenantManager["DNSSettings"]()
+
+
+class Relay(models.Model):
+    """A relay: server-wide (no tailnet; only the operator changes it) or one tailnet's own. Global for that."""
+
+    tailnet = models.ForeignKey(
+        Tailnet, null=True, blank=True, on_delete=models.CASCADE, related_name="relays"
+    )
+    region_id = models.PositiveIntegerField()
+    region_code = models.CharField(max_length=20)
+    region_name = models.CharField(max_length=100)
+    node_name = models.CharField(max_length=20, unique=True)
+    host_name = models.CharField(max_length=255)
+    cert_name = models.CharField(max_length=100, blank=True)
+    ipv4 = models.CharField(max_length=15, blank=True)
+    ipv6 = models.CharField(max_length=45, blank=True)
+    derp_port = models.PositiveIntegerField(default=443)
+    stun_port = models.IntegerField(default=3478)
+    plain = models.BooleanField(default=False)
+    can_port80 = models.BooleanField(default=False)
+    latitude = models.FloatField(default=0)
+    longitude = models.FloatField(default=0)
+    embedded = models.BooleanField(default=False)
+    enabled = models.BooleanField(default=True)
+    token_hash = models.CharField(max_length=64, null=True, blank=True, unique=True)
+    derp_key = models.CharField(max_length=80, blank=True)
+    version = models.CharField(max_length=50, blank=True)
+    created = models.DateTimeField(default=timezone.now)
+    connected_at = models.DateTimeField(null=True, blank=True)
+    last_seen = models.DateTimeField(null=True, blank=True)
+    stats: models.JSONField[Any, Any] = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["region_id"])]
+
+    def __str__(self) -> str:
+        return self.node_name
+
+
+class ServerKey(models.Model):
+    """The fingerprint of a long-lived server key kept in DATA: a host with another key must not start. Global."""
+
+    name = models.CharField(max_length=50, unique=True)
+    fingerprint = models.CharField(max_length=64)
+    created = models.DateTimeField(default=timezone.now)
+
+
+GLOBAL_MODELS: tuple[type, ...] = (Relay, ServerKey)

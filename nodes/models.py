@@ -1,0 +1,195 @@
+"""Devices and what lets them in. Keys are stored in their text form (``mkey:…``), secrets as digests."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from accounts.managers import TenantManager, TenantModel
+from accounts.models import Tailnet, User
+from nodes.state import KEY_IS_GOOD, NodeState
+
+KEY_LENGTH = 80
+
+
+class PreAuthKey(TenantModel):
+    """A key (``tskey-auth-…``) that lets machines join without a person at hand."""
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="auth_keys")
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="auth_keys")
+    public_id = models.CharField(max_length=20, unique=True)
+    secret_hash = models.CharField(max_length=64, unique=True)
+    description = models.CharField(max_length=200, blank=True)
+    reusable = models.BooleanField(default=False)
+    ephemeral = models.BooleanField(default=False)
+    preauthorized = models.BooleanField(default=False)
+    tags = models.JSONField(default=list, blank=True)
+    created = models.DateTimeField(default=timezone.now)
+    expires = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    uses = models.PositiveIntegerField(default=0)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TenantManager["PreAuthKey"]()
+
+    class Meta:
+        indexes = [models.Index(fields=["tailnet", "-created"])]
+
+    def __str__(self) -> str:
+        return f"auth key {self.public_id}"
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether it still lets machines in (its owner's membership is checked apart)."""
+        return self.revoked_at is None and self.expires > now and (self.reusable or self.uses == 0)
+
+
+class Node(TenantModel):
+    """A device in a tailnet: one machine key and one owner (a person, or its tags)."""
+
+    class State(models.TextChoices):
+        PENDING = NodeState.PENDING.value
+        ACTIVE = NodeState.ACTIVE.value
+        EXPIRED = NodeState.EXPIRED.value
+        LOGGED_OUT = NodeState.LOGGED_OUT.value
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="nodes")
+    stable_id = models.CharField(max_length=32, unique=True)
+    user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="nodes")
+    tags = models.JSONField(default=list, blank=True)
+    machine_key = models.CharField(max_length=KEY_LENGTH, db_index=True)
+    node_key = models.CharField(max_length=KEY_LENGTH, unique=True)
+    disco_key = models.CharField(max_length=KEY_LENGTH, blank=True)
+    state = models.CharField(max_length=12, choices=State, default=State.PENDING, db_index=True)
+    approved_at = models.DateTimeField(null=True, blank=True)
+    ephemeral = models.BooleanField(default=False)
+    auth_key = models.ForeignKey(PreAuthKey, null=True, on_delete=models.SET_NULL, related_name="nodes")
+
+    hostname = models.CharField(max_length=255, blank=True)
+    name = models.CharField(max_length=63)
+    name_is_chosen = models.BooleanField(default=False)
+    ipv4 = models.GenericIPAddressField(protocol="IPv4")
+    ipv6 = models.GenericIPAddressField(protocol="IPv6")
+
+    created = models.DateTimeField(default=timezone.now)
+    last_login = models.DateTimeField(default=timezone.now)
+    last_seen = models.DateTimeField(null=True, blank=True)
+    key_rotated_at = models.DateTimeField(default=timezone.now)
+    key_expiry = models.DateTimeField(null=True, blank=True, db_index=True)
+    key_expiry_disabled = models.BooleanField(default=False)
+
+    capability_version = models.PositiveIntegerField(default=0)
+    hostinfo = models.JSONField(default=dict, blank=True)
+    endpoints = models.JSONField(default=list, blank=True)
+    endpoint_types = models.JSONField(default=list, blank=True)
+    home_derp = models.PositiveIntegerField(default=0)
+    exit_node = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    notes = models.TextField(blank=True, max_length=4000)
+
+    objects = TenantManager["Node"]()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tailnet", "machine_key", "user"],
+                condition=Q(user__isnull=False),
+                name="one_node_per_person",
+            ),
+            models.UniqueConstraint(
+                fields=["tailnet", "machine_key"],
+                condition=Q(user__isnull=True),
+                name="one_tagged_node_per_machine",
+            ),
+            models.UniqueConstraint(fields=["tailnet", "name"], name="one_node_per_name"),
+            models.UniqueConstraint(fields=["tailnet", "ipv4"], name="one_node_per_ipv4"),
+            models.UniqueConstraint(fields=["tailnet", "ipv6"], name="one_node_per_ipv6"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def life(self) -> NodeState:
+        return NodeState(self.state)
+
+    @property
+    def is_tagged(self) -> bool:
+        return self.user_id is None
+
+    @property
+    def is_approved(self) -> bool:
+        return self.approved_at is not None
+
+    @property
+    def expires(self) -> datetime | None:
+        """When its key ends; ``None`` = never (tagged, or switched off)."""
+        return None if self.is_tagged or self.key_expiry_disabled else self.key_expiry
+
+    def key_is_good(self, now: datetime) -> bool:
+        """Whether its key is accepted now, whatever the expiry sweep has got to."""
+        expires = self.expires
+        return self.life in KEY_IS_GOOD and (expires is None or expires > now)
+
+
+class Route(TenantModel):
+    """A prefix that a node offers to route; it serves only while approved. The row goes when the offer goes."""
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="routes")
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="routes")
+    prefix = models.CharField(max_length=50)
+    approved_at = models.DateTimeField(null=True, blank=True)
+    created = models.DateTimeField(default=timezone.now)
+
+    objects = TenantManager["Route"]()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["node", "prefix"], name="one_route_per_prefix")]
+
+    @property
+    def is_exit(self) -> bool:
+        return self.prefix in ("0.0.0.0/0", "::/0")
+
+
+class PendingLogin(models.Model):
+    """A machine that waits for a person to open its AuthURL. Global: it belongs to no tailnet until confirmed."""
+
+    token_hash = models.CharField(max_length=64, unique=True)
+    machine_key = models.CharField(max_length=KEY_LENGTH, db_index=True)
+    node_key = models.CharField(max_length=KEY_LENGTH)
+    old_node_key = models.CharField(max_length=KEY_LENGTH, blank=True)
+    hostinfo = models.JSONField(default=dict, blank=True)
+    ephemeral = models.BooleanField(default=False)
+    capability_version = models.PositiveIntegerField(default=0)
+    requested_expiry = models.DateTimeField(null=True, blank=True)
+    client_address = models.CharField(max_length=45, blank=True)
+    created = models.DateTimeField(default=timezone.now)
+    expires = models.DateTimeField(db_index=True)
+    confirmed_at = models.DateTimeField(null=True, blank=True)
+    confirmed_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    rejected_at = models.DateTimeField(null=True, blank=True)
+    node = models.ForeignKey(Node, null=True, on_delete=models.SET_NULL, related_name="+")
+
+    @property
+    def hostname(self) -> str:
+        return str(self.hostinfo.get("Hostname", ""))
+
+
+class Presence(TenantModel):
+    """Which worker holds a node's map stream. A newer epoch closes an older stream anywhere."""
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="presences")
+    node = models.OneToOneField(Node, on_delete=models.CASCADE, related_name="presence")
+    worker = models.CharField(max_length=100, blank=True)
+    epoch = models.BigIntegerField(default=0)
+    connected_at = models.DateTimeField(null=True, blank=True)
+    expires = models.DateTimeField(null=True, blank=True, db_index=True)
+
+    objects = TenantManager["Presence"]()
+
+    def is_online(self, now: datetime) -> bool:
+        return self.expires is not None and self.expires > now
+
+
+GLOBAL_MODELS: tuple[type, ...] = (PendingLogin,)
