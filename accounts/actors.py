@@ -11,7 +11,7 @@ from accounts.models import User
 class ActorType(StrEnum):
     USER = "USER"
     NODE = "NODE"
-    TOKEN = "API_TOKEN"
+    CREDENTIAL = "API_TOKEN"
     SYSTEM = "AUTOMATED_WORKER"
 
 
@@ -46,7 +46,7 @@ class Actor:
     @classmethod
     def token(cls, public_id: str, user: User | None) -> Actor:
         name = user.login_name if user is not None else public_id
-        return cls(type=ActorType.TOKEN, origin=Origin.API, id=public_id, name=name, user=user)
+        return cls(type=ActorType.CREDENTIAL, origin=Origin.API, id=public_id, name=name, user=user)
 
     @classmethod
     def command(cls) -> Actor:

@@ -1,4 +1,4 @@
-"""How a durable change becomes visible: one transaction, one new ``netmap_version``, one message after commit.
+"""How a durable change becomes visible: one transaction, a new ``netmap_version``, a message after commit.
 
 Every service that alters what nodes or pages may see works inside :func:`write` (or calls
 :func:`record_change` in its own transaction). After the commit two messages go out on the channel layer:

@@ -17,7 +17,7 @@ URL_TOKEN_BYTES = 32
 STABLE_ID_LENGTH = 12
 
 AUTH_KEY_PREFIX = "tskey-auth-"
-API_TOKEN_PREFIX = "tskey-api-"
+API_KEY_PREFIX = "tskey-api-"
 OAUTH_CLIENT_PREFIX = "tskey-client-"
 WEBHOOK_PREFIX = "tskey-webhook-"
 

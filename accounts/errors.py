@@ -1,4 +1,4 @@
-"""What a service may refuse, once for every server app; views, API and commands map these to their answers."""
+"""What a service may refuse, once for every server app; views, API and commands map these to answers."""
 
 from __future__ import annotations
 

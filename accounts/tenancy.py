@@ -73,7 +73,7 @@ def current_tailnet_id() -> int:
 
 
 def find_by_credential(kind: str, value: str) -> Any | None:
-    """The row that holds this credential, with its tailnet loaded, in whichever tailnet; ``None`` if none does.
+    """The row that holds this credential, in whichever tailnet, which is loaded; ``None`` if none does.
 
     The row proves nothing yet: it may have expired or been revoked. Open its tailnet's scope to use it.
     """
@@ -112,7 +112,7 @@ def each_tailnet(due: str | None = None, where: Q | None = None) -> Iterator[Tai
 
 
 def memberships_of(user_id: int) -> list[Membership]:
-    """A person's memberships in every tailnet, tailnets loaded, by name (for the switcher and confirm page)."""
+    """A person's memberships in every tailnet, tailnets loaded, by name (for switcher and confirm page)."""
     with scopes_disabled():
         return list(
             Membership.objects.select_related("tailnet", "user")

@@ -32,7 +32,7 @@ class PolicyVersion(TenantModel):
 
 
 class DNSSettings(TenantModel):
-    """A tailnet's DNS. ``nameservers`` are ``{"address", "useWithExitNode"}``, ``split_dns`` maps a domain to them."""
+    """A tailnet's DNS. ``nameservers``: ``{"address", "useWithExitNode"}``; ``split_dns``: domain to those."""
 
     tailnet = models.OneToOneField(Tailnet, on_delete=models.CASCADE, related_name="dns_settings")
     magic_dns = models.BooleanField(default=True)
@@ -46,7 +46,7 @@ class DNSSettings(TenantModel):
 
 
 class Relay(models.Model):
-    """A relay: server-wide (no tailnet; only the operator changes it) or one tailnet's own. Global for that."""
+    """A relay: server-wide (no tailnet; only the operator changes it) or one tailnet's own. Global."""
 
     tailnet = models.ForeignKey(
         Tailnet, null=True, blank=True, on_delete=models.CASCADE, related_name="relays"
@@ -83,7 +83,7 @@ class Relay(models.Model):
 
 
 class ServerKey(models.Model):
-    """The fingerprint of a long-lived server key kept in DATA: a host with another key must not start. Global."""
+    """The fingerprint of a long-lived server key kept in DATA: a host with another must not start. Global."""
 
     name = models.CharField(max_length=50, unique=True)
     fingerprint = models.CharField(max_length=64)

@@ -20,6 +20,7 @@ class PreAuthKey(TenantModel):
 
     tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="auth_keys")
     user = models.ForeignKey(User, null=True, on_delete=models.CASCADE, related_name="auth_keys")
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     public_id = models.CharField(max_length=20, unique=True)
     secret_hash = models.CharField(max_length=64, unique=True)
     description = models.CharField(max_length=200, blank=True)
@@ -124,8 +125,10 @@ class Node(TenantModel):
 
     @property
     def expires(self) -> datetime | None:
-        """When its key ends; ``None`` = never (tagged, or switched off)."""
-        return None if self.is_tagged or self.key_expiry_disabled else self.key_expiry
+        """When its key ends or has ended; ``None`` = never (tagged, or switched off)."""
+        if self.life in KEY_IS_GOOD and (self.is_tagged or self.key_expiry_disabled):
+            return None
+        return self.key_expiry
 
     def key_is_good(self, now: datetime) -> bool:
         """Whether its key is accepted now, whatever the expiry sweep has got to."""
@@ -134,7 +137,7 @@ class Node(TenantModel):
 
 
 class Route(TenantModel):
-    """A prefix that a node offers to route; it serves only while approved. The row goes when the offer goes."""
+    """A prefix that a node offers to route; it serves only while approved. The row goes with the offer."""
 
     tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="routes")
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="routes")
@@ -153,7 +156,7 @@ class Route(TenantModel):
 
 
 class PendingLogin(models.Model):
-    """A machine that waits for a person to open its AuthURL. Global: it belongs to no tailnet until confirmed."""
+    """A machine that waits for a person to open its AuthURL. Global: of no tailnet until confirmed."""
 
     token_hash = models.CharField(max_length=64, unique=True)
     machine_key = models.CharField(max_length=KEY_LENGTH, db_index=True)
@@ -169,6 +172,7 @@ class PendingLogin(models.Model):
     confirmed_at = models.DateTimeField(null=True, blank=True)
     confirmed_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     rejected_at = models.DateTimeField(null=True, blank=True)
+    refusal = models.CharField(max_length=300, blank=True)
     node = models.ForeignKey(Node, null=True, on_delete=models.SET_NULL, related_name="+")
 
     @property

@@ -1,4 +1,4 @@
-"""What happened, what is to be sent, and who is at work: rows that services write in their own transaction."""
+"""What happened, what is to be sent, and who is at work: rows that services write in their transaction."""
 
 from __future__ import annotations
 
@@ -75,4 +75,5 @@ class Lease(models.Model):
 
     name = models.CharField(max_length=100, unique=True)
     holder = models.CharField(max_length=100)
+    since = models.DateTimeField()
     expires = models.DateTimeField()

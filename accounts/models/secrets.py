@@ -49,7 +49,7 @@ class OAuthClient(TenantModel):
 
 
 class SignInLink(models.Model):
-    """A link that signs one person in once. Global: it proves who somebody is, and names a tailnet to open."""
+    """A link that signs one person in once. Global: it proves who somebody is."""
 
     token_hash = models.CharField(max_length=64, unique=True)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sign_in_links")

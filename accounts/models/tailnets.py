@@ -16,7 +16,7 @@ MAX_ROTATION_DAYS = 180
 
 
 class Tailnet(models.Model):
-    """A private network: its own addresses, names, people, devices and rules. Global: it is the scope itself."""
+    """A private network: its own addresses, names, people, devices and rules. Global: it is the scope."""
 
     name = models.CharField(max_length=63, unique=True, validators=[RegexValidator(rf"^{DNS_LABEL}$")])
     display_name = models.CharField(max_length=200, blank=True)

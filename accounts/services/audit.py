@@ -1,0 +1,90 @@
+"""The audit log: append-only, each event chained by SHA-256 to the tailnet's event before it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from django.utils import timezone
+
+from accounts.actors import Actor
+from accounts.models import AuditEvent, Tailnet
+
+CHAINED = (
+    "event_time",
+    "origin",
+    "actor_type",
+    "actor_id",
+    "actor_name",
+    "action",
+    "target_type",
+    "target_id",
+    "target_name",
+    "target_property",
+    "old",
+    "new",
+    "details",
+)
+MAX_DETAILS = 500
+MAX_NAME = 255
+
+
+def chain_digest(event: AuditEvent) -> str:
+    """SHA-256 over the previous digest and every field of the event, as 64 hex digits."""
+    fields = {name: getattr(event, name) for name in CHAINED}
+    fields["event_time"] = event.event_time.isoformat()
+    text = json.dumps([event.previous, fields], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def record(
+    *,
+    tailnet: Tailnet,
+    by: Actor,
+    action: str,
+    target_type: str,
+    target_id: object = "",
+    target_name: str = "",
+    target_property: str = "",
+    old: Any = None,
+    new: Any = None,
+    details: str = "",
+) -> AuditEvent:
+    """Append one event. ``tailnet`` must be the row that :func:`accounts.changes.write` has locked.
+
+    ``action`` is an upper-case verb (CREATE, UPDATE, DELETE, APPROVE, …) and ``target_type`` a kind of object
+    (NODE, USER, AUTH_KEY, …) in the public API's words.
+    """
+    event = AuditEvent(
+        tailnet=tailnet,
+        event_time=timezone.now(),
+        origin=by.origin.value,
+        actor_type=by.type.value,
+        actor_id=by.id,
+        actor_name=by.name[:MAX_NAME],
+        action=action,
+        target_type=target_type,
+        target_id=str(target_id),
+        target_name=target_name[:MAX_NAME],
+        target_property=target_property,
+        old=old,
+        new=new,
+        details=details[:MAX_DETAILS],
+        previous=Tailnet.objects.values_list("audit_head", flat=True).get(pk=tailnet.pk),
+    )
+    event.digest = chain_digest(event)
+    event.save(force_insert=True)
+    Tailnet.objects.filter(pk=tailnet.pk).update(audit_head=event.digest)
+    return event
+
+
+def first_broken_event(*, tailnet: Tailnet) -> int | None:
+    """The first event that was edited or follows a deleted one, by id; 0 when the end is missing; else ``None``."""
+    previous = ""
+    for event in AuditEvent.objects.order_by("pk").iterator(chunk_size=500):
+        if event.previous != previous or event.digest != chain_digest(event):
+            return event.pk
+        previous = event.digest
+    head = Tailnet.objects.values_list("audit_head", flat=True).get(pk=tailnet.pk)
+    return None if head == previous else 0

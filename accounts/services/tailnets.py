@@ -1,0 +1,114 @@
+"""Tailnets: made, set up, deleted."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+
+from accounts.actors import Actor
+from accounts.changes import write
+from accounts.errors import Conflict, Forbidden, Invalid
+from accounts.models import Membership, Tailnet, User
+from accounts.models.tailnets import DNS_LABEL
+from accounts.roles import Capability, Role, can
+from accounts.services import audit
+from accounts.tenancy import scope
+
+FIRST_TAILNET = "default"
+SETTINGS = (
+    "display_name",
+    "device_approval",
+    "users_approval",
+    "key_duration_days",
+    "auto_renew",
+    "rotation_days",
+    "google_domain",
+)
+
+
+def create_tailnet(
+    *, name: str, owner: User, by: Actor, display_name: str = ""
+) -> tuple[Tailnet, Membership]:
+    """Make a tailnet with its owner. ``name`` is a DNS label, unique on the server: part of node names."""
+    if not re.fullmatch(DNS_LABEL, name):
+        raise Invalid(f"{name!r} cannot name a tailnet: use 1 to 63 of a-z, 0-9 and inner hyphens")
+    try:
+        with transaction.atomic():
+            tailnet = Tailnet.objects.create(name=name, display_name=display_name)
+    except IntegrityError as error:
+        raise Conflict(f"there is a tailnet named {name} already") from error
+    with write(tailnet) as change:
+        membership = Membership.objects.create(tailnet=change.tailnet, user=owner, role=Role.OWNER)
+        change.upsert("tailnet", tailnet.pk)
+        change.upsert("membership", membership.pk)
+        audit.record(
+            tailnet=change.tailnet,
+            by=by,
+            action="CREATE",
+            target_type="TAILNET",
+            target_id=tailnet.pk,
+            target_name=name,
+            new={"owner": owner.login_name},
+        )
+    tailnet.refresh_from_db()
+    return tailnet, membership
+
+
+def update_settings(*, tailnet: Tailnet, by: Actor, **values: Any) -> Tailnet:
+    """Change settings by name (:data:`SETTINGS`); raises :class:`Invalid` on a value out of range."""
+    unknown = set(values) - set(SETTINGS)
+    if unknown:
+        raise Invalid(f"a tailnet has no setting {', '.join(sorted(unknown))}")
+    with write(tailnet) as change:
+        row = change.tailnet
+        old = {name: getattr(row, name) for name in values}
+        for name, value in values.items():
+            setattr(row, name, value)
+        try:
+            row.full_clean(exclude=["name", "audit_head"])
+        except ValidationError as error:
+            raise Invalid("; ".join(error.messages)) from error
+        changed = {name: getattr(row, name) for name in values if getattr(row, name) != old[name]}
+        if not changed:
+            return row
+        row.save(update_fields=list(changed))
+        change.upsert("tailnet", row.pk)
+        audit.record(
+            tailnet=row,
+            by=by,
+            action="UPDATE",
+            target_type="TAILNET",
+            target_id=row.pk,
+            target_name=row.name,
+            target_property="SETTINGS",
+            old={name: old[name] for name in changed},
+            new=changed,
+        )
+    return row
+
+
+def delete_tailnet(*, tailnet: Tailnet, by: Actor) -> None:
+    """Delete a tailnet with everything in it; its owner or a command only."""
+    with write(tailnet) as change:
+        if by.user is not None:
+            membership = Membership.objects.filter(user=by.user).first()
+            if not can(membership, Capability.OWN_TAILNET):
+                raise Forbidden("only the owner deletes a tailnet")
+        change.delete("tailnet", tailnet.pk)
+    with transaction.atomic(), scope(tailnet=tailnet):
+        tailnet.delete()
+
+
+def first_start(*, owner_email: str) -> tuple[Tailnet, User] | None:
+    """On an empty database, make the first tailnet and its owner; ``None`` when there is one already."""
+    from accounts.services.people import ensure_local_person
+
+    with transaction.atomic():
+        if Tailnet.objects.exists():
+            return None
+        owner = ensure_local_person(email=owner_email)
+        tailnet, _membership = create_tailnet(name=FIRST_TAILNET, owner=owner, by=Actor.command())
+        return tailnet, owner
