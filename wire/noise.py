@@ -1,7 +1,8 @@
 """Noise_IK_25519_ChaChaPoly_BLAKE2s as the control protocol uses it, and its record layer.
 
 The client initiates and knows the server's static key. Messages: initiation (101 bytes), response (51), records
-of at most 4096 bytes whose nonce is a big-endian counter. Source: tailscale control/controlbase/handshake.go, conn.go;
+of at most 4096 bytes whose nonce is a big-endian counter. Source: tailscale control/controlbase/handshake.go and
+conn.go;
 the Noise Protocol Framework, revision 34, §7.5.
 """
 
