@@ -24,9 +24,8 @@ HARMLESS = frozenset({"none", "using", "as_manager", "db", "ordered", "query", "
 class RefusingQuerySet(models.QuerySet[M]):
     """A queryset outside every scope: any use of it is a bug, and raises ``ScopeError``."""
 
-    def none(self) -> models.QuerySet[M]:
-        empty: models.QuerySet[M] = models.QuerySet(model=self.model, using=self._db)
-        return empty.none()
+    def none(self) -> Any:
+        return TenantQuerySet[M](model=self.model, using=self.db).none()
 
 
 def _refuse(self: RefusingQuerySet[Any], *args: Any, **kwargs: Any) -> NoReturn:
@@ -90,11 +89,9 @@ class TenantManager(models.Manager[M]):
 
 
 class TenantModel(models.Model):
-    """A row of one tailnet."""
+    """A row of one tailnet; every subclass has ``objects = TenantManager()`` (a test looks)."""
 
     tailnet: models.ForeignKey[Any, Any] = models.ForeignKey("accounts.Tailnet", on_delete=models.CASCADE)
-
-    objects = TenantManager()
 
     class Meta:
         abstract = True

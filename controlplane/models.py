@@ -32,7 +32,7 @@ class PolicyVersion(TenantModel):
 
 
 class DNSSettings(TenantModel):
-    """A tailnet's DNS. ``nameservers``: ``{"address", "useWithExitNode"}``; ``split_dns``: domain to those."""
+    """DNS. ``nameservers``: ``{"address", "useWithExitNode"}``; ``split_dns``: domain to list of those."""
 
     tailnet = models.OneToOneField(Tailnet, on_delete=models.CASCADE, related_name="dns_settings")
     magic_dns = models.BooleanField(default=True)

@@ -80,7 +80,7 @@ def record(
 
 
 def first_broken_event(*, tailnet: Tailnet) -> int | None:
-    """The first event that was edited or follows a deleted one, by id; 0 when the end is missing; else ``None``."""
+    """The id of the first event edited or after a deleted one; 0 when the end is missing; else ``None``."""
     previous = ""
     for event in AuditEvent.objects.order_by("pk").iterator(chunk_size=500):
         if event.previous != previous or event.digest != chain_digest(event):

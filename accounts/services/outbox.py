@@ -1,0 +1,109 @@
+"""Mail and webhooks: services insert rows in their own transaction, a sweep delivers them with retries."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import send_mail
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from accounts.models import Outbox, Tailnet
+
+logger = logging.getLogger("trenza.outbox")
+
+BATCH = 100
+FIRST_RETRY = timedelta(minutes=1)
+MAX_RETRY = timedelta(hours=6)
+MAX_ATTEMPTS = 12
+CLAIM = timedelta(minutes=5)
+MAX_ERROR = 500
+
+
+class DeliveryFailed(Exception):
+    """A delivery that may succeed later; its text is kept with the row."""
+
+
+Sender = Callable[[Outbox], None]
+
+
+def enqueue(
+    *,
+    tailnet: Tailnet,
+    kind: Outbox.Kind,
+    target: str,
+    subject: str = "",
+    payload: dict[str, Any] | None = None,
+    idempotency_key: str | None = None,
+) -> Outbox | None:
+    """Note a delivery in the current transaction; ``None`` when this occasion was noted already."""
+    try:
+        with transaction.atomic():
+            return Outbox.objects.create(
+                tailnet=tailnet,
+                kind=kind,
+                target=target,
+                subject=subject,
+                payload=payload or {},
+                idempotency_key=idempotency_key,
+            )
+    except IntegrityError:
+        return None
+
+
+def send_as_mail(row: Outbox) -> None:
+    """Deliver a mail row: ``payload["text"]`` to ``target``."""
+    try:
+        send_mail(row.subject, str(row.payload.get("text", "")), settings.DEFAULT_FROM_EMAIL, [row.target])
+    except OSError as error:  # smtplib's errors are OSErrors
+        raise DeliveryFailed(str(error)) from error
+
+
+SENDERS: dict[str, Sender] = {Outbox.Kind.MAIL.value: send_as_mail}
+
+
+def is_due(now: datetime) -> Q:
+    """Which rows wait for a delivery now."""
+    return Q(delivered_at__isnull=True, failed_at__isnull=True, due__lte=now, kind__in=list(SENDERS))
+
+
+def deliver_due(*, now: datetime | None = None) -> int:
+    """Deliver the open scope's due rows; returns how many were. A row is claimed before it is sent."""
+    now = now or timezone.now()
+    delivered = 0
+    for pk in list(Outbox.objects.filter(is_due(now)).order_by("due").values_list("pk", flat=True)[:BATCH]):
+        row = _claim(pk, now)
+        if row is not None:
+            delivered += _deliver(row, now)
+    return delivered
+
+
+def _claim(pk: int, now: datetime) -> Outbox | None:
+    """Push the row's due time on, so that no other worker sends it meanwhile."""
+    with transaction.atomic():
+        if not Outbox.objects.filter(is_due(now), pk=pk).update(due=now + CLAIM):
+            return None
+        return Outbox.objects.get(pk=pk)
+
+
+def _deliver(row: Outbox, now: datetime) -> bool:
+    row.attempts += 1
+    try:
+        SENDERS[row.kind](row)
+    except DeliveryFailed as error:
+        row.last_error = str(error)[:MAX_ERROR]
+        row.due = now + min(FIRST_RETRY * 2 ** (row.attempts - 1), MAX_RETRY)
+        if row.attempts >= MAX_ATTEMPTS:
+            row.failed_at = now
+        logger.warning(
+            "delivery %s of kind %s failed (attempt %s): %s", row.pk, row.kind, row.attempts, error
+        )
+    else:
+        row.delivered_at, row.last_error = now, ""
+    row.save(update_fields=["attempts", "last_error", "due", "failed_at", "delivered_at"])
+    return row.delivered_at is not None

@@ -1,0 +1,70 @@
+"""Which addresses a new node gets. Pure: entropy and what is taken are arguments.
+
+IPv4 from the shared address space 100.64.0.0/10 (RFC 6598) less 100.115.92.0/23 (ChromeOS uses it inside)
+and 100.100.100.100 (MagicDNS); IPv6 from fd7a:115c:a1e0::/48 less fd7a:115c:a1e0::53 (MagicDNS). Both per
+tailnet. The IPv6 address carries the IPv4 one in its last 32 bits, so one search finds both.
+Source: tailscale net/tsaddr/tsaddr.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+IPV4_POOL = IPv4Network("100.64.0.0/10")
+IPV6_POOL = IPv6Network("fd7a:115c:a1e0::/48")
+CHROMEOS = IPv4Network("100.115.92.0/23")
+MAGIC_DNS_V4 = IPv4Address("100.100.100.100")
+MAGIC_DNS_V6 = IPv6Address("fd7a:115c:a1e0::53")
+MAX_PROBES = 100_000
+
+
+class PoolExhausted(Exception):
+    """No free address was found; the tailnet holds as many nodes as it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """One node's two addresses."""
+
+    ipv4: IPv4Address
+    ipv6: IPv6Address
+
+
+def is_assignable(address: IPv4Address) -> bool:
+    """Whether a node may have this IPv4 address."""
+    return (
+        address in IPV4_POOL
+        and address not in CHROMEOS
+        and address not in (MAGIC_DNS_V4, IPV4_POOL.network_address, IPV4_POOL.broadcast_address)
+    )
+
+
+def ipv6_for(ipv4: IPv4Address) -> IPv6Address:
+    """The IPv6 address that goes with an IPv4 one."""
+    return IPv6Address(int(IPV6_POOL.network_address) | int(ipv4))
+
+
+def candidates(seed: int) -> Iterator[Addresses]:
+    """Every assignable pair once, from a place that ``seed`` chooses, in order, around the pool's end.
+
+    A random start keeps a deleted node's address from being given to the next one, while others may still
+    have it in a cache.
+    """
+    size = IPV4_POOL.num_addresses
+    first = int(IPV4_POOL.network_address)
+    for step in range(size):
+        ipv4 = IPv4Address(first + (seed + step) % size)
+        if is_assignable(ipv4):
+            yield Addresses(ipv4, ipv6_for(ipv4))
+
+
+def allocate(is_taken: Callable[[Addresses], bool], *, seed: int) -> Addresses:
+    """The first candidate that is not taken; raises :class:`PoolExhausted` after :data:`MAX_PROBES`."""
+    for probe, candidate in enumerate(candidates(seed)):
+        if probe >= MAX_PROBES:
+            break
+        if not is_taken(candidate):
+            return candidate
+    raise PoolExhausted(f"no free address near the {seed % IPV4_POOL.num_addresses}th of {IPV4_POOL}")

@@ -1,0 +1,56 @@
+"""Reading devices and keys. Everything here needs the tailnet's scope open."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from ipaddress import ip_address
+
+from django.db.models import Prefetch, Q, QuerySet
+
+from nodes.models import Node, PreAuthKey, Presence, Route
+from nodes.state import NodeState
+
+
+def nodes() -> QuerySet[Node]:
+    """Every device with its owner, tailnet, presence and routes, by name: four queries at most."""
+    return (
+        Node.objects.select_related("user", "tailnet", "presence")
+        .prefetch_related(Prefetch("routes", queryset=Route.objects.order_by("prefix")))
+        .order_by("name")
+    )
+
+
+def pending_nodes() -> QuerySet[Node]:
+    """Devices that wait for approval, oldest first."""
+    return nodes().filter(state=NodeState.PENDING.value).order_by("created", "pk")
+
+
+def find_node(reference: str) -> Node | None:
+    """A device by address, id, nodeId, name (short or full) or host name; the first that fits."""
+    reference = reference.strip().rstrip(".")
+    tries = [Q(stable_id=reference), Q(name=reference.partition(".")[0].lower()), Q(hostname=reference)]
+    if reference.isascii() and reference.isdigit():
+        tries.insert(0, Q(pk=int(reference)))
+    try:
+        address = str(ip_address(reference))
+        tries = [Q(ipv4=address) | Q(ipv6=address)]
+    except ValueError:
+        pass
+    for wanted in tries:
+        found = nodes().filter(wanted).order_by("pk").first()
+        if found is not None:
+            return found
+    return None
+
+
+def is_online(node: Node, now: datetime) -> bool:
+    """Whether a worker holds a stream of it (its presence is read with :func:`nodes`)."""
+    try:
+        return node.presence.is_online(now)
+    except Presence.DoesNotExist:
+        return False
+
+
+def auth_keys() -> QuerySet[PreAuthKey]:
+    """Auth keys, newest first."""
+    return PreAuthKey.objects.select_related("user", "created_by").order_by("-created", "-pk")

@@ -1,0 +1,195 @@
+"""Making a node, or giving the same machine and owner a new key: what every way to join ends in."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from accounts.actors import Actor
+from accounts.changes import ChangeSet, write
+from accounts.credentials import new_stable_id
+from accounts.errors import Conflict
+from accounts.models import Tailnet, User
+from accounts.services import audit
+from nodes.addresses import IPV4_POOL, Addresses, allocate
+from nodes.hostinfo import hostname, merged, offered_routes
+from nodes.models import Node, PreAuthKey
+from nodes.names import dns_label, free_name
+from nodes.services.routes import sync_routes
+from nodes.state import login_event, next_state
+
+
+class Policy(Protocol):
+    """What the access policy decides while a node joins; the app above implements it."""
+
+    def may_use_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> bool:
+        """Whether the person may give their own device these tags."""
+
+    def approved_routes(self, node: Node, prefixes: Collection[str]) -> Collection[str]:
+        """Those of the offered prefixes that policy approves by itself."""
+
+
+class NoPolicy:
+    """Without a policy nobody gives tags and nothing is approved by itself."""
+
+    def may_use_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> bool:
+        return False
+
+    def approved_routes(self, node: Node, prefixes: Collection[str]) -> Collection[str]:
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """On what terms a machine comes in."""
+
+    user: User | None
+    tags: list[str]
+    preapproved: bool
+    auth_key: PreAuthKey | None
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a machine says of itself when it joins. Keys in text form; ``expiry`` may only shorten."""
+
+    machine_key: str
+    node_key: str
+    hostinfo: dict[str, Any] = field(default_factory=dict)
+    ephemeral: bool = False
+    expiry: datetime | None = None
+    capability_version: int = 0
+
+
+def key_expiry(tailnet: Tailnet, requested: datetime | None, now: datetime) -> datetime:
+    """When a login made now ends: the tailnet's duration, or sooner when the client asks for it."""
+    full = now + timedelta(days=tailnet.key_duration_days)
+    return min(requested, full) if requested is not None and requested > now else full
+
+
+def register_node(
+    *,
+    tailnet: Tailnet,
+    machine: Machine,
+    user: User | None = None,
+    tags: Collection[str] = (),
+    preapproved: bool = False,
+    auth_key: PreAuthKey | None = None,
+    by: Actor,
+    policy: Policy | None = None,
+    now: datetime | None = None,
+) -> Node:
+    """The node of this machine and owner, with this key: found and re-keyed, or made.
+
+    A re-login keeps ID, name, addresses and approval; another owner on the same machine is another node.
+    Exactly one of ``user`` and ``tags`` is given. Runs in its own write transaction, or in the caller's.
+    Raises :class:`Conflict` when the node key belongs to another node.
+    """
+    now = now or timezone.now()
+    entry = _Entry(user=user, tags=sorted(tags), preapproved=preapproved, auth_key=auth_key, now=now)
+    with write(tailnet) as change:
+        node = _existing(machine, user)
+        try:
+            with transaction.atomic():
+                if node is None:
+                    node = _make(change, machine, entry)
+                    action = "CREATE"
+                else:
+                    _log_in_again(change, node, machine, entry)
+                    action = "LOGIN"
+        except IntegrityError as error:
+            raise Conflict("this node key belongs to another machine") from error
+        offered = offered_routes(node.hostinfo)
+        sync_routes(change, node, offered, (policy or NoPolicy()).approved_routes(node, offered), now)
+        change.upsert("node", node.pk)
+        audit.record(
+            tailnet=change.tailnet,
+            by=by,
+            action=action,
+            target_type="NODE",
+            target_id=node.stable_id,
+            target_name=node.name,
+            new={"state": node.state, "addresses": [node.ipv4, node.ipv6], "tags": node.tags},
+        )
+        return node
+
+
+def _existing(machine: Machine, user: User | None) -> Node | None:
+    mine = Q(user=user) if user is not None else Q(user__isnull=True)
+    return Node.objects.select_for_update(of=("self",)).filter(mine, machine_key=machine.machine_key).first()
+
+
+def _make(change: ChangeSet, machine: Machine, entry: _Entry) -> Node:
+    now = entry.now
+    approved = entry.preapproved or not change.tailnet.device_approval
+    addresses = allocate(_is_address_taken, seed=secrets.randbelow(IPV4_POOL.num_addresses))
+    return Node.objects.create(
+        tailnet=change.tailnet,
+        stable_id=new_stable_id(),
+        user=entry.user,
+        tags=entry.tags,
+        machine_key=machine.machine_key,
+        node_key=machine.node_key,
+        state=Node.State.ACTIVE if approved else Node.State.PENDING,
+        approved_at=now if approved else None,
+        ephemeral=machine.ephemeral,
+        auth_key=entry.auth_key,
+        hostname=hostname(machine.hostinfo),
+        name=free_name(dns_label(hostname(machine.hostinfo)), is_name_taken),
+        ipv4=str(addresses.ipv4),
+        ipv6=str(addresses.ipv6),
+        created=now,
+        last_login=now,
+        key_rotated_at=now,
+        key_expiry=key_expiry(change.tailnet, machine.expiry, now),
+        capability_version=machine.capability_version,
+        hostinfo=machine.hostinfo,
+    )
+
+
+def _log_in_again(change: ChangeSet, node: Node, machine: Machine, entry: _Entry) -> None:
+    now = entry.now
+    if node.approved_at is None and (entry.preapproved or not change.tailnet.device_approval):
+        node.approved_at = now
+    node.state = next_state(node.life, login_event(approved=node.is_approved)).value
+    if node.node_key != machine.node_key:
+        node.node_key = machine.node_key
+        node.key_rotated_at = now
+    node.tags = entry.tags
+    node.ephemeral = machine.ephemeral
+    node.auth_key = entry.auth_key or node.auth_key
+    node.last_login = now
+    node.key_expiry = key_expiry(change.tailnet, machine.expiry, now)
+    node.capability_version = machine.capability_version
+    take_hostinfo(node, machine.hostinfo)
+    node.save()
+
+
+def take_hostinfo(node: Node, hostinfo: dict[str, Any]) -> None:
+    """Set what a new Hostinfo says, unsaved; a new host name renames the node unless a person named it."""
+    if not hostinfo:
+        return
+    node.hostinfo = merged(node.hostinfo, hostinfo)
+    reported = hostname(hostinfo)
+    if reported and reported != node.hostname:
+        node.hostname = reported
+        if not node.name_is_chosen:
+            label = dns_label(reported)
+            node.name = free_name(label, lambda name: is_name_taken(name, but=node.pk))
+
+
+def is_name_taken(name: str, but: int = 0) -> bool:
+    """Whether another node of the scope's tailnet has this name."""
+    return Node.objects.filter(name=name).exclude(pk=but).exists()
+
+
+def _is_address_taken(addresses: Addresses) -> bool:
+    return Node.objects.filter(Q(ipv4=str(addresses.ipv4)) | Q(ipv6=str(addresses.ipv6))).exists()

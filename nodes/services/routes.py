@@ -1,0 +1,81 @@
+"""Prefixes that nodes offer, and their approval."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from django.utils import timezone
+
+from accounts.actors import Actor
+from accounts.changes import ChangeSet, write
+from accounts.errors import Conflict
+from accounts.services import audit
+from nodes.hostinfo import EXIT_ROUTES
+from nodes.models import Node, Route
+
+
+def sync_routes(
+    change: ChangeSet, node: Node, offered: Collection[str], approved: Collection[str], now: datetime
+) -> bool:
+    """Make the node's routes those it offers now; ``approved`` are the ones policy approves by itself.
+
+    A withdrawn prefix loses its row and so its approval: offering it again asks again. Returns whether
+    anything changed.
+    """
+    current = {route.prefix: route for route in Route.objects.filter(node=node)}
+    gone = [route.pk for prefix, route in current.items() if prefix not in offered]
+    new = [
+        Route(
+            tailnet=change.tailnet, node=node, prefix=prefix, approved_at=now if prefix in approved else None
+        )
+        for prefix in sorted(offered)
+        if prefix not in current
+    ]
+    if gone:
+        Route.objects.filter(pk__in=gone).delete()
+    Route.objects.bulk_create(new)
+    return bool(gone or new)
+
+
+def set_approved_routes(
+    *, node: Node, prefixes: Iterable[str], by: Actor, now: datetime | None = None
+) -> list[Route]:
+    """Approve exactly these of the node's offered prefixes. The two default routes go together."""
+    wanted = set(prefixes)
+    if wanted & EXIT_ROUTES:
+        wanted |= EXIT_ROUTES
+    now = now or timezone.now()
+    with write(node.tailnet_id) as change:
+        routes = {route.prefix: route for route in Route.objects.filter(node_id=node.pk)}
+        unknown = sorted(wanted - set(routes) - EXIT_ROUTES)
+        if unknown:
+            raise Conflict(f"the device does not offer {', '.join(unknown)}")
+        old = sorted(prefix for prefix, route in routes.items() if route.approved_at is not None)
+        for prefix, route in routes.items():
+            if (prefix in wanted) != (route.approved_at is not None):
+                route.approved_at = now if prefix in wanted else None
+                route.save(update_fields=["approved_at"])
+        new = sorted(wanted & set(routes))
+        if old != new:
+            change.upsert("node", node.pk)
+            audit.record(
+                tailnet=change.tailnet,
+                by=by,
+                action="UPDATE",
+                target_type="NODE",
+                target_id=node.stable_id,
+                target_name=node.name,
+                target_property="ALLOWED_IPS",
+                old=old,
+                new=new,
+            )
+        return sorted(routes.values(), key=lambda route: route.prefix)
+
+
+def set_exit_node(*, node: Node, enabled: bool, by: Actor) -> list[Route]:
+    """Approve or withdraw the node as an exit node, leaving its subnets as they are."""
+    with write(node.tailnet_id):
+        approved = Route.objects.filter(node_id=node.pk, approved_at__isnull=False)
+        subnets = {route.prefix for route in approved if not route.is_exit}
+        return set_approved_routes(node=node, prefixes=subnets | (EXIT_ROUTES if enabled else set()), by=by)
