@@ -1,7 +1,7 @@
 """DERP: packets between nodes by way of a relay that knows them by their node keys only.
 
-Frames are type (1 byte) ‖ length (4, big-endian) ‖ payload. Source: tailscale derp/derp.go, derp/derp_client.go,
-derp/derpserver.
+Frames are type (1 byte) ‖ length (4, big-endian) ‖ payload. Source: tailscale derp/derp.go,
+derp/derp_client.go, derp/derpserver.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MAX_CLIENT_INFO_BYTES = 256 * 1024
 MAX_PING_BYTES = 1000
 PING_BYTES = 8
 MESH_KEY_HEX = 64
+UNSPECIFIED = "0.0.0.0"  # noqa: S104 - an address in a message, not one to bind
 
 
 class FrameType(IntEnum):
@@ -108,7 +109,7 @@ class ClientInfo:
     app_name: str = ""
 
     def __repr__(self) -> str:
-        return f"ClientInfo(version={self.version}, mesh={bool(self.mesh_key)}, can_ack_pings={self.can_ack_pings})"
+        return f"ClientInfo(version={self.version}, mesh={bool(self.mesh_key)})"
 
     def to_json(self) -> dict[str, Any]:
         content: dict[str, Any] = {"version": self.version, "CanAckPings": self.can_ack_pings}
@@ -284,7 +285,7 @@ class PeerPresent:
     """Mesh: a client connected over there."""
 
     peer: NodePublic
-    ip: str = "0.0.0.0"
+    ip: str = UNSPECIFIED
     port: int = 0
     flags: PeerPresentFlags = PeerPresentFlags.REGULAR
 

@@ -1,4 +1,4 @@
-"""Reading JSON objects as Go does: names without regard to case, absent and null alike, wrong types refused."""
+"""Reading JSON objects as Go does: names without regard to case, null is absent, wrong types refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def number(fields: Fields, name: str, default: float = 0.0) -> float:
 def boolean(fields: Fields, name: str) -> bool:
     """Also reads Go's ``opt.Bool``, whose JSON may be the text "true"."""
     value = fields.get(name, False)
-    if value in ("true", "false", ""):
+    if isinstance(value, str) and value in ("true", "false", ""):
         return value == "true"
     if not isinstance(value, bool):
         raise MessageError(f"{name} must be true or false")
