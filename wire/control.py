@@ -380,7 +380,7 @@ class MapRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PingRequest:
-    """The server asks the client for something; each ``url`` is used once. ``payload`` is raw HTTP for c2n."""
+    """The server asks something of the client; each ``url`` is used once, ``payload`` is raw HTTP (c2n)."""
 
     url: str
     url_is_noise: bool = True

@@ -11,7 +11,7 @@ Fields = dict[str, Any]
 
 
 def lower_names(content: Any) -> Fields:
-    """The members of a JSON object by their lower-case names; raises :class:`MessageError` for a non-object."""
+    """A JSON object's members by lower-case name; raises :class:`MessageError` for a non-object."""
     if not isinstance(content, Mapping):
         raise MessageError("a JSON object is expected")
     return {name.lower(): value for name, value in content.items() if value is not None}

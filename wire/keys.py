@@ -24,8 +24,8 @@ HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 def _from_hex(text: str, prefix: str) -> bytes:
-    body = text.removeprefix(prefix)
-    if body is text and prefix or len(body) != 2 * KEY_BYTES or not HEX_DIGITS.issuperset(body):
+    body = text[len(prefix) :]
+    if not text.startswith(prefix) or len(body) != 2 * KEY_BYTES or not HEX_DIGITS.issuperset(body):
         raise KeyFormatError(f"not a {prefix or 'hexadecimal'} key of {2 * KEY_BYTES} lowercase hex digits")
     return bytes.fromhex(body)
 
