@@ -5,6 +5,7 @@ Source: tailscale tailcfg/tailcfg.go (type Hostinfo).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Any
@@ -69,3 +70,39 @@ def preferred_derp(hostinfo: Mapping[str, Any]) -> int:
     net_info = field(hostinfo, "NetInfo")
     value = field(net_info, "PreferredDERP") if isinstance(net_info, Mapping) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 65535 else 0
+
+
+MAX_TEXT = 1024
+MAX_MEMBERS = 256
+MAX_DEPTH = 6
+MAX_BYTES = 64 * 1024
+ESSENTIAL = ("Hostname", "OS", "OSVersion", "IPNVersion", "RoutableIPs", "RequestTags", "Services", "NetInfo")
+
+
+def cleaned(hostinfo: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a Hostinfo: bounded in width, depth and size, without NULs, which no database takes.
+
+    One that is too large keeps only what the server reads, and nothing when that is too large too.
+    """
+    result = _clean(hostinfo, MAX_DEPTH)
+    if _is_small(result):
+        return dict(result)
+    essential = {name: value for name in ESSENTIAL if (value := field(result, name)) is not None}
+    return essential if _is_small(essential) else {}
+
+
+def _is_small(value: Any) -> bool:
+    return len(json.dumps(value, ensure_ascii=False)) <= MAX_BYTES
+
+
+def _clean(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return value[:MAX_TEXT].replace("\x00", "")
+    if depth == 0:
+        return None
+    if isinstance(value, Mapping):
+        members = list(value.items())[:MAX_MEMBERS]
+        return {_clean(str(name), depth): _clean(member, depth - 1) for name, member in members}
+    if isinstance(value, list | tuple):
+        return [_clean(entry, depth - 1) for entry in value[:MAX_ROUTES]]
+    return value
