@@ -417,7 +417,7 @@ def _filters(f: Fields) -> dict[str, tuple[FilterRule, ...] | None] | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetMap:
-    """What a client knows: itself, its peers by ID, and its network. Immutable; :mod:`wire.delta` makes the next."""
+    """What a client knows: itself, its peers by ID, its network. :mod:`wire.delta` makes the next one."""
 
     node: Node
     peers: Mapping[int, Node] = field(default_factory=dict)

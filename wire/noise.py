@@ -1,9 +1,8 @@
 """Noise_IK_25519_ChaChaPoly_BLAKE2s as the control protocol uses it, and its record layer.
 
-The client initiates and knows the server's static key. Messages: initiation (101 bytes), response (51), records
-of at most 4096 bytes whose nonce is a big-endian counter. Source: tailscale control/controlbase/handshake.go and
-conn.go;
-the Noise Protocol Framework, revision 34, §7.5.
+The client initiates and knows the server's static key. Messages: initiation (101 bytes), response (51),
+records of at most 4096 bytes whose nonce is a big-endian counter. Source: tailscale
+control/controlbase/handshake.go and conn.go; the Noise Protocol Framework, revision 34, §7.5.
 """
 
 from __future__ import annotations
@@ -154,7 +153,7 @@ class Transport:
 
 
 class Initiator:
-    """The client's side of one handshake; ``ephemeral``: 32 random bytes, ``version``: its capability version."""
+    """The client's side of one handshake. ``ephemeral``: 32 random bytes; ``version``: its capability."""
 
     def __init__(
         self, machine: MachinePrivate, server: MachinePublic, version: int, ephemeral: bytes

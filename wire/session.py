@@ -317,9 +317,7 @@ class ServerSession(_Session):
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Bytes from the carrier; raises :class:`WireError`, after which the connection must be closed."""
-        self._handshake  # noqa: B018 - raises when bytes come before the handshake
-        assert self._transport is not None
-        plaintext = self._transport.receive(data)
+        plaintext = self._handshake.transport.receive(data)
         return self._receive_h2(plaintext) if plaintext else []
 
     def _handle(self, event: h2.events.Event, out: list[Event]) -> None:
