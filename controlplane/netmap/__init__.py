@@ -1,0 +1,1 @@
+"""The netmap engine: snapshots of a tailnet in, messages for each connected node out. Pure."""

@@ -1,0 +1,139 @@
+"""JSON as it goes on the wire: nodes, profiles, DNS. Nothing null, UTF-8, exactly two addresses a node. Pure.
+
+Source: tailscale tailcfg/tailcfg.go; the rules are those that official clients need.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controlplane.netmap.snapshot import (
+    TAGGED_LOGIN,
+    TAGGED_NAME,
+    TAGGED_USER_ID,
+    NodeSnapshot,
+    Standing,
+    TailnetSnapshot,
+    UserSnapshot,
+)
+from wire.control import format_time
+
+LEGACY_DERP = "127.3.3.40:"
+SELF_CAPABILITIES: dict[str, Any] = {
+    "https://tailscale.com/cap/file-sharing": None,
+    "https://tailscale.com/cap/ssh": None,
+    "default-auto-update": [False],
+}
+ADMIN_CAPABILITY = "https://tailscale.com/cap/is-admin"
+OWNER_CAPABILITY = "https://tailscale.com/cap/is-owner"
+PEER_HOSTINFO = {
+    name.lower(): name
+    for name in (
+        "OS",
+        "Hostname",
+        "Services",
+        "sshHostKeys",
+        "ShieldsUp",
+        "IPNVersion",
+        "OSVersion",
+        "Distro",
+    )
+}
+
+
+def owner_of(node: NodeSnapshot) -> int:
+    return TAGGED_USER_ID if node.tags else node.user_id
+
+
+def base_node(node: NodeSnapshot) -> dict[str, Any]:
+    """What a node shows to itself and to others alike."""
+    addresses = [f"{node.ipv4}/32", f"{node.ipv6}/128"]
+    content: dict[str, Any] = {
+        "ID": node.id,
+        "StableID": node.stable_id,
+        "Name": node.name,
+        "User": owner_of(node),
+        "Key": node.node_key,
+        "Addresses": addresses,
+        "AllowedIPs": [*addresses, *node.routes],
+        "Created": format_time(node.created),
+    }
+    if node.key_expiry is not None:
+        content["KeyExpiry"] = format_time(node.key_expiry)
+    if node.disco_key:
+        content["DiscoKey"] = node.disco_key
+    if node.endpoints:
+        content["Endpoints"] = list(node.endpoints)
+    if node.home_derp:
+        content |= {"HomeDERP": node.home_derp, "DERP": f"{LEGACY_DERP}{node.home_derp}"}
+    if node.capability_version:
+        content["Cap"] = node.capability_version
+    if node.tags:
+        content["Tags"] = list(node.tags)
+    if node.primary_routes:
+        content["PrimaryRoutes"] = list(node.primary_routes)
+    return content
+
+
+def self_node(node: NodeSnapshot, display_name: str) -> dict[str, Any]:
+    """A node's own entry: what it may do, and whether it was approved."""
+    capabilities = dict(SELF_CAPABILITIES) | {"tailnet-display-name": [display_name]}
+    if "admin" in node.roles:
+        capabilities[ADMIN_CAPABILITY] = None
+    if "owner" in node.roles:
+        capabilities[OWNER_CAPABILITY] = None
+    return base_node(node) | {
+        "Machine": node.machine_key,
+        "Hostinfo": dict(node.hostinfo),
+        "MachineAuthorized": node.standing is not Standing.PENDING,
+        "CapMap": capabilities,
+        "Online": True,
+    }
+
+
+def peer_node(node: NodeSnapshot) -> dict[str, Any]:
+    """A node as others see it; LastSeen only while it is offline."""
+    content = base_node(node)
+    hostinfo = {
+        PEER_HOSTINFO[key.lower()]: value
+        for key, value in node.hostinfo.items()
+        if key.lower() in PEER_HOSTINFO
+    }
+    content["Hostinfo"] = {name: value for name, value in hostinfo.items() if value is not None}
+    content["Online"] = node.online
+    content["MachineAuthorized"] = True
+    if not node.online and node.last_seen is not None:
+        content["LastSeen"] = format_time(node.last_seen)
+    if node.standing is Standing.EXPIRED:
+        content["Expired"] = True
+    return content
+
+
+def profile(user: UserSnapshot) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "ID": user.id,
+        "LoginName": user.login_name,
+        "DisplayName": user.display_name,
+    }
+    return content | ({"ProfilePicURL": user.picture_url} if user.picture_url else {})
+
+
+TAGGED_PROFILE = {"ID": TAGGED_USER_ID, "LoginName": TAGGED_LOGIN, "DisplayName": TAGGED_NAME}
+
+
+def dns_config(tailnet: TailnetSnapshot) -> dict[str, Any]:
+    """The tailnet's DNS; its own suffix is a route without resolvers, answered by the client itself."""
+    dns = tailnet.dns
+    routes: dict[str, Any] = {suffix: list(resolvers) for suffix, resolvers in sorted(dns.split.items())}
+    if dns.magic_dns:
+        routes[tailnet.suffix] = []
+    content: dict[str, Any] = {
+        "Routes": routes,
+        "Domains": [tailnet.suffix, *dns.search_paths] if dns.magic_dns else list(dns.search_paths),
+        "Proxied": dns.magic_dns,
+    }
+    if dns.resolvers:
+        content["Resolvers" if dns.override_local else "FallbackResolvers"] = list(dns.resolvers)
+    if dns.extra_records:
+        content["ExtraRecords"] = list(dns.extra_records)
+    return content

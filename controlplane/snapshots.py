@@ -1,0 +1,187 @@
+"""From rows to the engine's snapshots: the only bridge between the ORM and :mod:`controlplane.netmap`.
+
+A whole tailnet costs a fixed number of queries; a few changed nodes cost a fixed number again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Prefetch, Q, QuerySet
+from django.utils import timezone
+
+from accounts.models import Membership, Tailnet, User
+from accounts.tenancy import scope
+from controlplane.env import environment
+from controlplane.models import DNSSettings, Relay
+from controlplane.netmap.snapshot import (
+    DNSSnapshot,
+    NodeSnapshot,
+    Standing,
+    TailnetSnapshot,
+    UserSnapshot,
+)
+from nodes.models import Node, Route
+from nodes.names import fqdn
+from nodes.selectors import is_online
+from wire.derpmap import DERPMap, DERPNode, DERPRegion
+
+EXIT_ROUTES = frozenset({"0.0.0.0/0", "::/0"})
+ADMIN_ROLES = {"owner": ("admin", "owner"), "admin": ("admin",)}
+
+
+def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
+    """Everything of one tailnet; ``None`` when it is gone. The version is read first: rows may be newer."""
+    tailnet = Tailnet.objects.filter(pk=tailnet_id).first()
+    if tailnet is None:
+        return None
+    with scope(tailnet=tailnet):
+        roles = dict(Membership.objects.values_list("user_id", "role"))
+        nodes = _with_primaries(_snapshot(node, tailnet, roles) for node in _rows())
+        users = User.objects.filter(Q(nodes__tailnet=tailnet)).distinct()
+        return TailnetSnapshot(
+            id=tailnet.pk,
+            name=tailnet.title,
+            suffix=f"{tailnet.name}.{environment().base_domain}",
+            version=tailnet.netmap_version,
+            nodes=nodes,
+            users={user.pk: _user(user) for user in users},
+            dns=_dns(DNSSettings.objects.filter(tailnet=tailnet).first()),
+            derp_map=load_derp_map(tailnet.pk),
+        )
+
+
+def load_nodes(snapshot: TailnetSnapshot, node_ids: Collection[int], version: int) -> TailnetSnapshot:
+    """``snapshot`` with these nodes (and their owners) read again; deleted ones leave it."""
+    tailnet = Tailnet.objects.get(pk=snapshot.id)
+    with scope(tailnet=tailnet):
+        rows = list(_rows().filter(pk__in=node_ids))
+        owners = {row.user for row in rows if row.user is not None}
+        roles = dict(Membership.objects.filter(user__in=owners).values_list("user_id", "role"))
+    nodes = {key: value for key, value in snapshot.nodes.items() if key not in node_ids}
+    nodes |= {row.pk: _snapshot(row, tailnet, roles) for row in rows}
+    users = dict(snapshot.users) | {owner.pk: _user(owner) for owner in owners}
+    return replace(snapshot, nodes=_with_primaries(nodes.values()), users=users, version=version)
+
+
+def _rows() -> QuerySet[Node]:
+    approved = Route.objects.filter(approved_at__isnull=False).order_by("prefix")
+    return (
+        Node.objects.select_related("user", "presence")
+        .prefetch_related(Prefetch("routes", queryset=approved, to_attr="approved_routes"))
+        .order_by("pk")
+    )
+
+
+def _snapshot(node: Node, tailnet: Tailnet, roles: dict[int, str]) -> NodeSnapshot:
+    now = timezone.now()
+    return NodeSnapshot(
+        id=node.pk,
+        stable_id=node.stable_id,
+        name=fqdn(node.name, tailnet.name, environment().base_domain),
+        user_id=node.user_id or 0,
+        machine_key=node.machine_key,
+        node_key=node.node_key,
+        ipv4=str(node.ipv4),
+        ipv6=str(node.ipv6),
+        standing=_standing(node, now),
+        created=node.created,
+        tags=tuple(node.tags),
+        key_expiry=node.expires,
+        routes=tuple(route.prefix for route in node.approved_routes),  # type: ignore[attr-defined]
+        roles=ADMIN_ROLES.get(roles.get(node.user_id or 0, ""), ()),
+        disco_key=node.disco_key,
+        endpoints=tuple(node.endpoints),
+        home_derp=node.home_derp,
+        hostinfo=node.hostinfo,
+        capability_version=node.capability_version,
+        online=is_online(node, now),
+        last_seen=node.last_seen,
+    )
+
+
+def _standing(node: Node, now: datetime) -> Standing:
+    """The state as it is now, whatever the expiry sweep has got to."""
+    standing = Standing(node.state)
+    expires = node.expires
+    if standing in (Standing.ACTIVE, Standing.PENDING) and expires is not None and expires <= now:
+        return Standing.EXPIRED
+    return standing
+
+
+def _with_primaries(nodes: Iterable[NodeSnapshot]) -> dict[int, NodeSnapshot]:
+    """Give each approved subnet route to one node: the online one with the lowest id, else the lowest id."""
+    by_id = {node.id: node for node in sorted(nodes, key=lambda node: node.id)}
+    offers: dict[str, list[NodeSnapshot]] = {}
+    for node in by_id.values():
+        for prefix in node.routes:
+            if prefix not in EXIT_ROUTES and node.standing is Standing.ACTIVE:
+                offers.setdefault(prefix, []).append(node)
+    primaries: dict[int, list[str]] = {}
+    for prefix in sorted(offers):
+        best = min(offers[prefix], key=lambda node: (not node.online, node.id))
+        primaries.setdefault(best.id, []).append(prefix)
+    for node_id, node in by_id.items():
+        serving = tuple(primaries.get(node_id, ()))
+        if node.primary_routes != serving:
+            by_id[node_id] = replace(node, primary_routes=serving)
+    return by_id
+
+
+def _user(user: User) -> UserSnapshot:
+    return UserSnapshot(
+        id=user.pk, login_name=user.login_name, display_name=user.name, picture_url=user.picture_url
+    )
+
+
+def _dns(row: DNSSettings | None) -> DNSSnapshot:
+    if row is None:
+        return DNSSnapshot()
+
+    def resolver(item: Any) -> dict[str, Any]:
+        content: dict[str, Any] = {"Addr": item["address"]}
+        return content | ({"UseWithExitNode": True} if item.get("useWithExitNode") else {})
+
+    return DNSSnapshot(
+        magic_dns=row.magic_dns,
+        override_local=row.override_local_dns,
+        resolvers=tuple(map(resolver, row.nameservers)),
+        split={domain: tuple(map(resolver, items)) for domain, items in row.split_dns.items()},
+        search_paths=tuple(row.search_paths),
+        extra_records=tuple(row.extra_records),
+    )
+
+
+def load_derp_map(tailnet_id: int) -> DERPMap:
+    """The server-wide relays and the tailnet's own, by region."""
+    regions: dict[int, DERPRegion] = {}
+    relays = Relay.objects.filter(Q(tailnet=None) | Q(tailnet=tailnet_id), enabled=True)
+    for relay in relays.order_by("region_id", "node_name"):
+        node = DERPNode(
+            name=relay.node_name,
+            region_id=relay.region_id,
+            host_name=relay.host_name,
+            cert_name=relay.cert_name,
+            ipv4=relay.ipv4,
+            ipv6=relay.ipv6,
+            stun_port=relay.stun_port,
+            derp_port=relay.derp_port,
+            can_port80=relay.can_port80,
+        )
+        region = regions.get(relay.region_id) or DERPRegion(
+            region_id=relay.region_id,
+            region_code=relay.region_code,
+            region_name=relay.region_name,
+            latitude=relay.latitude,
+            longitude=relay.longitude,
+        )
+        regions[relay.region_id] = replace(region, nodes=(*region.nodes, node))
+    return DERPMap(regions=regions)
+
+
+def load_versions(tailnet_ids: Collection[int]) -> dict[int, int]:
+    """The current ``netmap_version`` of some tailnets, in one query."""
+    return dict(Tailnet.objects.filter(pk__in=tailnet_ids).values_list("pk", "netmap_version"))
