@@ -160,10 +160,12 @@ def set_expiry(
     """Switch key expiry off or on, or move its time. An expired device whose key is good again is let in.
 
     Switching it on again after its time has passed starts a fresh period, so that nothing is cut off at once.
-    A device that logged out stays logged out.
+    A device that has logged out needs a login, not an extension.
     """
     now = now or timezone.now()
     with _changing(node) as (change, row):
+        if expires is not None and row.life == NodeState.LOGGED_OUT:
+            raise Conflict("this device has logged out: it needs a new login")
         old = {"disabled": row.key_expiry_disabled, "expires": _iso(row.key_expiry)}
         if disabled is not None:
             row.key_expiry_disabled = disabled
