@@ -1,10 +1,11 @@
 """How a durable change becomes visible: one transaction, a new ``netmap_version``, a message after commit.
 
 Every service that alters what nodes or pages may see works inside :func:`write` (or calls
-:func:`record_change` in its own transaction). After the commit two messages go out on the channel layer:
+:func:`record_change` in its own transaction). After the commit these messages go out on the channel layer:
 
 - group ``tailnet.<id>``: ``{"type": "netmap.change", "tailnet": id, "version": n,
   "rows": [{"model": "node", "id": 5, "op": "upsert"|"delete"}, …]}`` for the hub;
+- group ``relays``: ``{"type": "relay.change", "tailnet": id, "version": n}`` when nodes may have changed;
 - group ``panel.<id>``: ``{"type": "panel.change", "tailnet": id, "version": n,
   "changes": [{"type": "node", "id": 5, "version": n, "op": "upsert"|"delete"}, …]}`` for pages.
 
@@ -33,6 +34,7 @@ logger = logging.getLogger("trenza.changes")
 
 MAX_ROWS = 1000  # a message that would name more rows names none; readers then reload the tailnet
 WHOLE = "tailnet"
+RELAY_GROUP = "relays"
 
 Op = Literal["upsert", "delete"]
 _loop: asyncio.AbstractEventLoop | None = None
@@ -109,6 +111,8 @@ def _publish_change(tailnet_id: int, version: int, rows: list[ChangedRow]) -> No
             "rows": [{"model": row.model, "id": row.id, "op": row.op} for row in rows],
         },
     )
+    if any(row.model in ("node", WHOLE) for row in rows):
+        publish(RELAY_GROUP, {"type": "relay.change", "tailnet": tailnet_id, "version": version})
     publish(
         f"panel.{tailnet_id}",
         {

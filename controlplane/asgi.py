@@ -18,13 +18,11 @@ django.setup(set_prefix=False)
 django_application = get_asgi_application()
 
 import uvicorn  # noqa: E402 - Django must be set up before anything that imports models
-from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from channels.security.websocket import OriginValidator  # noqa: E402
-from django.urls import path, re_path  # noqa: E402
+from django.urls import path  # noqa: E402
 
 from accounts.changes import set_loop  # noqa: E402
-from controlplane.consumers import PANEL_SOCKETS, NotFoundConsumer, RelayConsumer  # noqa: E402
+from controlplane.consumers.relay import RelayConsumer  # noqa: E402
 from controlplane.control.consumer import ControlConsumer  # noqa: E402
 from controlplane.control.upgrade import ControlHttpProtocol  # noqa: E402
 from controlplane.env import environment  # noqa: E402
@@ -37,13 +35,10 @@ GRACE_SECONDS = 5
 WS_MAX_BYTES = 2 * 1024 * 1024
 BACKLOG = 4096
 
-panel_sockets = OriginValidator(AuthMiddlewareStack(URLRouter(PANEL_SOCKETS)), [environment().url])
 websockets = URLRouter(
     [
         path("ts2021", ControlConsumer.as_asgi()),  # any origin: Noise authenticates
         path("relay/v1", RelayConsumer.as_asgi()),  # a bearer token authenticates
-        path("ws/", panel_sockets),
-        re_path(r"", NotFoundConsumer.as_asgi()),
     ]
 )
 

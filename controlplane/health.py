@@ -20,7 +20,9 @@ def healthz(request: HttpRequest) -> HttpResponse:
 def readyz(request: HttpRequest) -> HttpResponse:
     """Ready: database and channel layer answer. A dead relay does not take the server out of a balancer."""
     problems = [name for name, check in (("database", _database), ("channels", _channels)) if not check()]
-    return JsonResponse({"status": "unready" if problems else "ok", "failing": problems}, status=503 if problems else 200)
+    return JsonResponse(
+        {"status": "unready" if problems else "ok", "failing": problems}, status=503 if problems else 200
+    )
 
 
 def _database() -> bool:

@@ -53,5 +53,5 @@ async def run_jobs() -> None:
             due[job] = loop.time() + job.every_seconds
             try:
                 await sync_to_async(run_task)(job.task)
-            except Exception:  # noqa: BLE001 - the loop's edge: one failing sweep must not stop the others
+            except Exception:
                 logger.exception("job %s failed; it runs again in %.0f s", job.task, job.every_seconds)

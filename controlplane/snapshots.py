@@ -5,11 +5,12 @@ A whole tailnet costs a fixed number of queries; a few changed nodes cost a fixe
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from channels.db import database_sync_to_async
 from django.db.models import Prefetch, Q, QuerySet
 from django.utils import timezone
 
@@ -24,13 +25,24 @@ from controlplane.netmap.snapshot import (
     TailnetSnapshot,
     UserSnapshot,
 )
-from nodes.models import Node, Route
+from nodes.models import Node, Presence, Route
 from nodes.names import fqdn
 from nodes.selectors import is_online
+from nodes.state import KEY_IS_GOOD
 from wire.derpmap import DERPMap, DERPNode, DERPRegion
 
 EXIT_ROUTES = frozenset({"0.0.0.0/0", "::/0"})
 ADMIN_ROLES = {"owner": ("admin", "owner"), "admin": ("admin",)}
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """A database function as a coroutine, in any thread of the pool."""
+    wrapped: Callable[P, Awaitable[T]] = database_sync_to_async(function, thread_sensitive=False)
+    return wrapped
 
 
 def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
@@ -185,3 +197,25 @@ def load_derp_map(tailnet_id: int) -> DERPMap:
 def load_versions(tailnet_ids: Collection[int]) -> dict[int, int]:
     """The current ``netmap_version`` of some tailnets, in one query."""
     return dict(Tailnet.objects.filter(pk__in=tailnet_ids).values_list("pk", "netmap_version"))
+
+
+def ended_presences(tailnet_id: int, node_ids: Collection[int]) -> list[int]:
+    """Which of these nodes no worker holds a stream of any more."""
+    with scope(tailnet=tailnet_id):
+        held = Presence.objects.filter(node_id__in=node_ids, expires__gt=timezone.now())
+        return sorted(set(node_ids) - set(held.values_list("node_id", flat=True)))
+
+
+def load_all_versions() -> dict[int, int]:
+    return dict(Tailnet.objects.values_list("pk", "netmap_version"))
+
+
+def load_served_keys(tailnet_id: int) -> tuple[int | None, list[str]]:
+    """A tailnet's version and the node keys that relays may serve now; ``(None, [])`` when it is gone."""
+    version = Tailnet.objects.filter(pk=tailnet_id).values_list("netmap_version", flat=True).first()
+    if version is None:
+        return None, []
+    now = timezone.now()
+    with scope(tailnet=tailnet_id):
+        rows = Node.objects.filter(state__in=[state.value for state in KEY_IS_GOOD])
+        return version, [node.node_key for node in rows if node.key_is_good(now)]

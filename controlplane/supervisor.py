@@ -41,7 +41,6 @@ BACKOFF_FIRST = 0.1
 BACKOFF_MAX = 10.0
 STEADY_SECONDS = 30.0  # a child that lived this long starts its next life without a wait
 STATUS_SECONDS = 2.0
-RELAY_POLL_SECONDS = 0.5
 MAX_STATUS_BYTES = 64 * 1024
 
 
@@ -234,7 +233,9 @@ class Supervisor:
             if worker.retiring or self.stopping.is_set():
                 return
             wait = BACKOFF_FIRST if loop.time() - started > STEADY_SECONDS else min(wait * 2, BACKOFF_MAX)
-            logger.warning("web worker %d ended (%s); starting another in %.1f s", worker.process.pid, code, wait)
+            logger.warning(
+                "web worker %d ended (%s); starting another in %.1f s", worker.process.pid, code, wait
+            )
             await asyncio.sleep(wait)
             worker = await self._start_worker()
             self.workers.append(worker)
@@ -290,7 +291,7 @@ class Supervisor:
             started = loop.time()
             if (status := await read_relay_status(self.env.data)) is not None:
                 logger.info("adopted the running relay (pid %d, %d clients)", status.pid, status.clients)
-                await self._wait_for_adopted(status.pid)
+                await _wait_for_end(status.pid)
             else:
                 self.relay = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "relay", env=self._relay_environment(), start_new_session=True
@@ -304,23 +305,6 @@ class Supervisor:
             wait = BACKOFF_FIRST if loop.time() - started > STEADY_SECONDS else min(wait * 2, BACKOFF_MAX)
             await asyncio.sleep(wait)
 
-    async def _wait_for_adopted(self, pid: int) -> None:
-        """Wait until a process that is not our child ends (it cannot be reaped, only watched)."""
-        try:
-            descriptor = os.pidfd_open(pid)
-        except (OSError, AttributeError):
-            while _is_alive(pid):
-                await asyncio.sleep(RELAY_POLL_SECONDS)
-            return
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.add_reader(descriptor, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-
     async def _stop_relay(self) -> None:
         status = await read_relay_status(self.env.data)
         pid = self.relay.pid if self.relay else status.pid if status else None
@@ -329,9 +313,7 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_SECONDS):
-                while _is_alive(pid):
-                    await asyncio.sleep(0.05)
+            await asyncio.wait_for(_wait_for_end(pid), STOP_SECONDS)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -367,7 +349,7 @@ class Supervisor:
         for worker in fresh:
             await worker.ready.wait()
         text = await greeting
-        print(f"Trenza is ready on {self.env.url}\n{text}", end="", flush=True)  # noqa: T201
+        print(f"Trenza is ready on {self.env.url}\n{text}", end="", flush=True)
 
     async def _stop(self) -> None:
         logger.info("stopping")
@@ -384,24 +366,31 @@ class Supervisor:
             task.cancel()
 
 
-def _is_alive(pid: int) -> bool:
+async def _wait_for_end(pid: int) -> None:
+    """Wait until a process ends, ours or not (one that is not our child cannot be reaped, only watched)."""
     try:
-        os.kill(pid, 0)
+        descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+        return
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Entry point of ``manage.py serve``; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="manage.py serve", description="Run the Trenza server and its relay.")
-    parser.add_argument("--listen", help="HOST:PORT of the web server (default: TRENZA_LISTEN or 127.0.0.1:8080)")
+    parser = argparse.ArgumentParser(
+        prog="manage.py serve", description="Run the Trenza server and its relay."
+    )
+    parser.add_argument(
+        "--listen", help="HOST:PORT of the web server (default: TRENZA_LISTEN or 127.0.0.1:8080)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="web workers; more than one needs REDIS_URL")
     options = parser.parse_args(arguments)
     try:
@@ -413,11 +402,13 @@ def main(arguments: Sequence[str]) -> int:
         if options.workers < 1:
             raise EnvironmentProblem("--workers must be 1 or more")
         if options.workers > 1 and not env.scaled:
-            raise EnvironmentProblem("--workers above 1 needs REDIS_URL: workers share their pushes through Redis")
+            raise EnvironmentProblem(
+                "--workers above 1 needs REDIS_URL: workers share their pushes through Redis"
+            )
         env.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         asyncio.run(_run(env, options.workers))
     except EnvironmentProblem as problem:
-        print(problem, file=sys.stderr)  # noqa: T201
+        print(problem, file=sys.stderr)
         return 1
     return 0
 

@@ -20,12 +20,12 @@ from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 
 from controlplane.hub import get_hub
+from controlplane.relaykeys import KeyChange
 from controlplane.services import relays
 
 logger = logging.getLogger("trenza.relay_link")
 
 MAX_MESSAGE_BYTES = 64 * 1024
-MAX_QUEUED_CHANGES = 10_000
 PING_SECONDS = 20.0
 UNAUTHORIZED = 4401
 TOO_SLOW = 4408
@@ -47,26 +47,33 @@ class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
         await self.send({"type": "websocket.accept"})
         if relay is None:
             await self._close(UNAUTHORIZED)
+            return
         self.relay = relay
-        self.writer = asyncio.get_running_loop().create_task(self._feed())
+        self.writer = asyncio.get_running_loop().create_task(self._feed(relay))
 
-    async def _feed(self) -> None:
+    async def _feed(self, relay: relays.RelayIdentity) -> None:
         """Send the full list, then every change in order, until the socket ends."""
-        assert self.relay is not None
-        async with get_hub().relay_keys(self.relay) as subscription:
-            await self._send({"type": "keys", "version": subscription.version, "keys": subscription.keys})
+        keys = get_hub().relay_keys
+        link = await keys.subscribe(relay.tailnet_id)
+        try:
+            await self._send({"type": "keys", "version": link.version, "keys": link.keys})
             while True:
                 try:
-                    change = await asyncio.wait_for(subscription.next(), PING_SECONDS)
+                    change = await asyncio.wait_for(link.next(), PING_SECONDS)
                 except TimeoutError:
                     await self._send({"type": "ping"})
                     continue
                 if change is None:  # too many changes were waiting: the relay starts over with a full list
                     await self._close(TOO_SLOW)
                     return
-                for kind, keys in (("remove", change.removed), ("add", change.added)):
-                    if keys:
-                        await self._send({"type": kind, "version": change.version, "keys": keys})
+                await self._send_change(change)
+        finally:
+            keys.unsubscribe(link)
+
+    async def _send_change(self, change: KeyChange) -> None:
+        for kind, keys in (("remove", change.removed), ("add", change.added)):
+            if keys:
+                await self._send({"type": kind, "version": change.version, "keys": keys})
 
     async def websocket_receive(self, message: dict[str, Any]) -> None:
         text = message.get("text")
@@ -96,5 +103,3 @@ class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
 
     async def _close(self, code: int) -> None:
         await self.send({"type": "websocket.close", "code": code})
-        raise StopConsumer
-

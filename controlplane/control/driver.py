@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from controlplane.control.c2n import handle_other
 from controlplane.control.map import handle_map
 from controlplane.control.register import handle_register
+from controlplane.control.streams import JSON_HEADERS, TEXT_HEADERS
 from controlplane.services.serverkeys import noise_key
 from wire.errors import WireError
-from wire.keys import ChallengePrivate
+from wire.keys import ChallengePrivate, MachinePublic
 from wire.session import RequestReceived, ServerSession, SessionClosed, StreamClosed
 
 logger = logging.getLogger("trenza.control")
@@ -27,8 +28,11 @@ MAX_REQUESTS = 32  # handlers running at once for one connection
 FIRST_REQUEST_SECONDS = 10.0
 MAX_BODY_BYTES = 1024 * 1024
 MAX_UNSENT_BYTES = 8 * 1024 * 1024  # a carrier holding more than this is stuck: close it
-JSON_HEADERS = [("content-type", "application/json")]
-TEXT_HEADERS = [("content-type", "text/plain; charset=utf-8")]
+Handler = Callable[[RequestReceived, MachinePublic, int, "ResponseStream", str], Awaitable[None]]
+ROUTES: dict[tuple[str, str], Handler] = {
+    ("POST", "/machine/register"): handle_register,
+    ("POST", "/machine/map"): handle_map,
+}
 
 
 class Carrier(Protocol):
@@ -88,7 +92,9 @@ class ResponseStream:
             return 0
         return self._driver.session.pending(self.stream_id) + self._driver.carrier.buffered()
 
-    def finish(self, body: bytes = b"", status: int = 200, headers: list[tuple[str, str]] | None = None) -> None:
+    def finish(
+        self, body: bytes = b"", status: int = 200, headers: list[tuple[str, str]] | None = None
+    ) -> None:
         """Answer whole, or end a streamed answer after ``body``."""
         if not self.open:
             return
@@ -223,7 +229,7 @@ class ControlDriver:
             await self._route(request, stream)
         except WireError as error:
             stream.finish(str(error).encode(), 400, TEXT_HEADERS)
-        except Exception:  # noqa: BLE001 - the edge of a task: one request must not end the others
+        except Exception:
             logger.exception("control request %s %s failed", request.method, request.path)
             stream.finish(b"internal error", 500, TEXT_HEADERS)
 

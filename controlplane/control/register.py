@@ -15,7 +15,9 @@ from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 
 from accounts.errors import LimitExceeded
+from controlplane.control.streams import TEXT_HEADERS
 from controlplane.env import environment
+from controlplane.netmap.snapshot import TAGGED_LOGIN, TAGGED_NAME, TAGGED_USER_ID
 from nodes.hostinfo import cleaned
 from nodes.models import Node
 from nodes.services.enrolment import Machine
@@ -37,10 +39,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 15.0  # a follow-up looks again this often, in case a message was lost
 MAX_WAITING = 4000  # follow-ups waiting in this process
 BUSY_RETRY_SECONDS = 30
-TAGGED_USER_ID = 2**31 - 1
-TAGGED_LOGIN = "tagged-devices"
 REGISTER_PATH = "/register/"
-TEXT_HEADERS = [("content-type", "text/plain; charset=utf-8")]
 
 _waiting = 0
 
@@ -173,7 +172,7 @@ def _registered(node: Node) -> RegisterResponse:
         return RegisterResponse(
             user_id=TAGGED_USER_ID,
             login_name=TAGGED_LOGIN,
-            display_name="Tagged Devices",
+            display_name=TAGGED_NAME,
             provider="trenza",
             created=node.created,
         )

@@ -12,7 +12,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from typing import Any, cast
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -152,7 +152,7 @@ class ControlHttpProtocol(HttpToolsProtocol):
         return None
 
     def _switch_protocols(self, session: Any, headers: dict[bytes, bytes], rest: bytes) -> None:
-        transport = cast(asyncio.Transport, self.transport)
+        transport = self.transport
         peer = self.client[0] if self.client else ""
         forwarded = headers.get(b"x-forwarded-for", b"").decode("latin-1")
         address = client_address(peer, forwarded, environment().trusted_proxies)

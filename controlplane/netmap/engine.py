@@ -1,7 +1,7 @@
 """The engine of one tailnet: an immutable snapshot, its changes, and the bytes that each viewer gets.
 
-A change is a new snapshot. :meth:`Engine.update` returns an :class:`Update`, which answers for each viewer with
-the smallest message that brings it from the old snapshot to the new one.
+A change is a new snapshot. :meth:`Engine.update` returns an :class:`Update`, which answers for each viewer
+with the smallest message that brings it from the old snapshot to the new one.
 Viewers of the same view share one serialised (and compressed) delta. The law, tested with generated
 histories: applying the deltas that a node got equals the full map it would get now.
 """

@@ -28,8 +28,8 @@ class Standing(StrEnum):
 class NodeSnapshot:
     """One node: durable facts of its row, and volatile ones merged over them.
 
-    ``name`` is the FQDN with its trailing dot, keys are in their text form ("" = none), ``key_expiry`` ``None``
-    means never, ``routes`` are the approved prefixes, ``primary_routes`` those that this node serves now.
+    ``name`` is the FQDN with its trailing dot, keys are in their text form ("" = none), ``key_expiry``
+    ``None`` means never, ``routes`` are the approved prefixes, ``primary_routes`` those it serves now.
     """
 
     id: int

@@ -13,7 +13,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--fd", type=int, required=True, help="the listening socket")
-        parser.add_argument("--lifeline", type=int, required=True, help="a pipe that closes when the parent dies")
+        parser.add_argument(
+            "--lifeline", type=int, required=True, help="a pipe that closes when the parent dies"
+        )
         parser.add_argument("--ready", type=int, required=True, help="a pipe that gets one byte when ready")
 
     def handle(self, *args: Any, **options: Any) -> None:

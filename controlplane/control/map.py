@@ -1,0 +1,125 @@
+"""``POST /machine/map``: the long poll, lite updates, and single maps.
+
+===== ========= ==========================================================================
+Stream OmitPeers meaning
+===== ========= ==========================================================================
+true   false     long poll; says nothing durable about the node (its Hostinfo may be stale)
+false  true      lite update: keep what it reports, answer 200 with an empty body
+false  false     one whole map, then the end
+===== ========= ==========================================================================
+
+Source: tailscale tailcfg/tailcfg.go (MapRequest), control/controlclient/direct.go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from accounts.tenancy import find_by_credential
+from controlplane.control.streams import answer_text
+from controlplane.hub import get_hub
+from controlplane.snapshots import in_thread
+from nodes.hostinfo import cleaned, hostname, offered_routes, request_tags
+from nodes.services.volatile import Volatile, update_node_state
+from wire.codec import compress, decode_object, frame_map
+from wire.control import MIN_CAPABILITY_VERSION, MapRequest
+from wire.keys import MachinePublic
+
+if TYPE_CHECKING:
+    from controlplane.control.driver import ResponseStream
+    from wire.session import RequestReceived
+
+UNKNOWN_NODE = "this server does not know this node key; sign in again"
+TOO_OLD = (
+    "this client is too old for this server (capability version {version}, at least {minimum}): update it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a proven node lives."""
+
+    tailnet_id: int
+    node_id: int
+
+
+async def handle_map(
+    request: RequestReceived, peer: MachinePublic, version: int, stream: ResponseStream, client_address: str
+) -> None:
+    """Answer one map request on ``stream``."""
+    message = MapRequest.from_json(decode_object(request.body))
+    if message.version < MIN_CAPABILITY_VERSION:
+        text = TOO_OLD.format(version=message.version, minimum=MIN_CAPABILITY_VERSION)
+        return answer_text(stream, 400, text)
+    place = await find_node(str(message.node_key), peer)
+    if place is None:
+        return answer_text(stream, 404, UNKNOWN_NODE)
+    if message.stream:
+        return await _long_poll(message, place, stream)
+    await take_report(message, place)
+    if message.omit_peers and not message.read_only:
+        stream.finish(b"")
+        return None
+    return await _single_map(message, place, stream)
+
+
+async def find_node(node_key: str, peer: MachinePublic) -> Place | None:
+    """The node of this key, only if the key belongs to the Noise peer's machine."""
+    hub, machine_key = get_hub(), str(peer)
+    if (node := hub.find_by_key(node_key)) is not None:
+        tailnet_id = hub.tailnet_of_key(node_key)
+        known = node.machine_key == machine_key and tailnet_id is not None
+        return Place(tailnet_id or 0, node.id) if known else None
+    row = await in_thread(find_by_credential)("node_key", node_key)
+    if row is None or row.machine_key != machine_key:
+        return None
+    return Place(row.tailnet_id, row.pk)
+
+
+async def _long_poll(message: MapRequest, place: Place, stream: ResponseStream) -> None:
+    hub = get_hub()
+    stream.start()
+    zstd = message.compress == "zstd"
+    found = await hub.subscribe(
+        place.tailnet_id, place.node_id, stream, zstd=zstd, peers=not message.omit_peers
+    )
+    if not found:
+        stream.close()
+        return
+    # The stream is not where a node reports; but the first one may come before any report.
+    hub.report(place.tailnet_id, place.node_id, capability_version=message.version)
+
+
+async def _single_map(message: MapRequest, place: Place, stream: ResponseStream) -> None:
+    content = await get_hub().full_map(place.tailnet_id, place.node_id, peers=not message.omit_peers)
+    if content is None:
+        return answer_text(stream, 404, UNKNOWN_NODE)
+    stream.start()
+    stream.finish(frame_map(compress(content) if message.compress == "zstd" else content))
+    return None
+
+
+async def take_report(message: MapRequest, place: Place) -> None:
+    """Keep what a node says of itself: pushed to its peers at once, written behind.
+
+    Its name and offered routes are durable: a change of those is written now and published as a change.
+    """
+    hub = get_hub()
+    await hub.room(place.tailnet_id)
+    facts: dict[str, Any] = {"capability_version": message.version, "endpoints": message.endpoints}
+    if not message.disco_key.is_zero:
+        facts["disco_key"] = str(message.disco_key)
+    hub.report(place.tailnet_id, place.node_id, **facts)
+    if message.hostinfo is None:
+        return
+    reported = cleaned(message.hostinfo.raw)
+    before = hub.hostinfo_of(place.tailnet_id, place.node_id)
+    hub.take_hostinfo(place.tailnet_id, place.node_id, reported)
+    if _durable(reported) != _durable(before):
+        report = Volatile(node_id=place.node_id, hostinfo=reported, capability_version=message.version)
+        await in_thread(update_node_state)(tailnet=place.tailnet_id, report=report)
+
+
+def _durable(hostinfo: dict[str, Any]) -> tuple[str, list[str], list[str]]:
+    return hostname(hostinfo), offered_routes(hostinfo), request_tags(hostinfo)

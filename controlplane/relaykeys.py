@@ -1,0 +1,121 @@
+"""Which node keys relays may serve, kept current for every relay link of this process.
+
+A key is served while its node may talk to the network at all: pending nodes too, for they connect to their
+home relay before they are approved. An expired, logged-out or deleted node's key is taken away at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from channels.layers import get_channel_layer
+
+from accounts.changes import RELAY_GROUP
+from controlplane import snapshots
+
+MAX_QUEUED_CHANGES = 10_000
+CHECK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """Keys that a relay must take and drop to be at ``version``."""
+
+    version: int
+    added: list[str]
+    removed: list[str]
+
+
+@dataclass(eq=False, slots=True)
+class KeySubscription:
+    """One relay link's view: the full list at first, then each change; ``None`` when it fell too far behind."""
+
+    tailnet_id: int | None
+    version: int
+    keys: list[str]
+    _queue: deque[KeyChange] = field(default_factory=deque)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, change: KeyChange) -> None:
+        self._queue.append(change)
+        self._wake.set()
+
+    async def next(self) -> KeyChange | None:
+        while not self._queue:
+            self._wake.clear()
+            await self._wake.wait()
+        if len(self._queue) > MAX_QUEUED_CHANGES:
+            return None
+        return self._queue.popleft()
+
+
+class RelayKeys:
+    """The lists of all tailnets, and the links that follow them."""
+
+    def __init__(self) -> None:
+        self._keys: dict[int, frozenset[str]] = {}
+        self._versions: dict[int, int] = {}
+        self._links: set[KeySubscription] = set()
+        self._counter = 0
+        self._lock = asyncio.Lock()
+
+    async def follow_messages(self) -> None:
+        """One round: wait for a change and read that tailnet's keys again."""
+        layer: Any = get_channel_layer()
+        channel = await layer.new_channel()
+        await layer.group_add(RELAY_GROUP, channel)
+        try:
+            while True:
+                message = await layer.receive(channel)
+                if self._links:
+                    await self._reload({message["tailnet"]})
+        finally:
+            await layer.group_discard(RELAY_GROUP, channel)
+
+    async def check_versions(self) -> None:
+        """One round, once a second: catches lost messages and other processes' changes."""
+        await asyncio.sleep(CHECK_SECONDS)
+        if not self._links:
+            return
+        versions = await snapshots.in_thread(snapshots.load_all_versions)()
+        changed = {i for i, version in versions.items() if self._versions.get(i) != version}
+        gone = self._versions.keys() - versions.keys()
+        if changed or gone:
+            await self._reload(changed | gone)
+
+    async def _reload(self, tailnet_ids: set[int]) -> None:
+        async with self._lock:
+            for tailnet_id in sorted(tailnet_ids):
+                version, fresh = await snapshots.in_thread(snapshots.load_served_keys)(tailnet_id)
+                self._take(tailnet_id, version, frozenset(fresh))
+
+    def _take(self, tailnet_id: int, version: int | None, fresh: frozenset[str]) -> None:
+        old = self._keys.get(tailnet_id, frozenset())
+        if version is None:
+            self._keys.pop(tailnet_id, None)
+            self._versions.pop(tailnet_id, None)
+        else:
+            self._keys[tailnet_id], self._versions[tailnet_id] = fresh, version
+        if old == fresh:
+            return
+        self._counter += 1
+        change = KeyChange(self._counter, sorted(fresh - old), sorted(old - fresh))
+        for link in self._links:
+            if link.tailnet_id in (None, tailnet_id):
+                link.put(change)
+
+    async def subscribe(self, tailnet_id: int | None) -> KeySubscription:
+        """Follow one tailnet's keys, or with ``None`` everybody's; end with :meth:`unsubscribe`."""
+        versions = await snapshots.in_thread(snapshots.load_all_versions)()
+        await self._reload({i for i, version in versions.items() if self._versions.get(i) != version})
+        chosen = [tailnet_id] if tailnet_id is not None else list(self._keys)
+        keys = sorted(key for i in chosen for key in self._keys.get(i, frozenset()))
+        link = KeySubscription(tailnet_id, self._counter, keys)
+        self._links.add(link)
+        return link
+
+    def unsubscribe(self, link: KeySubscription) -> None:
+        self._links.discard(link)
