@@ -1,0 +1,136 @@
+// One WebSocket a page. It carries only {type, id, version}; what changed is fetched again through htmx, so
+// permissions are checked where every page checks them.
+const FIRST_WAIT_MS = 500;
+const MAX_WAIT_MS = 15000;
+const SILENCE_MS = 45000;
+const QUIET_MS = 120;
+const NOTICE_MS = 800;
+const OTHER_TAILNET = 4409;
+const SIGNED_OUT = 4401;
+
+const body = document.body;
+const banner = document.getElementById("reconnecting");
+let wait = FIRST_WAIT_MS;
+let lost = false;
+let stopped = false;
+let silence = 0;
+let timer = 0;
+const changed = new Map();
+
+// The element itself is the source: htmx runs one request per source at a time and drops what queues up.
+const refetch = (path, target, swap) => htmx.ajax("GET", path, { source: target, target, swap });
+const here = () => location.pathname + location.search;
+const all = (selector) => [...document.querySelectorAll(selector)];
+// Rows never move under somebody's pointer, focus or open menu; an empty list has none to move.
+const busy = (list) => list.querySelector("tbody tr") !== null
+  && (list.querySelector(":popover-open") !== null || list.matches(":hover, :focus-within"));
+
+// --- what a change touches ------------------------------------------------------------------------------
+function refreshFragments(type) {
+  for (const element of all("[data-live]")) {
+    if (!element.dataset.live.split(" ").includes(type)) continue;
+    refetch(element.dataset.src ?? here(), element, element.dataset.swap ?? "outerHTML");
+  }
+}
+
+function refreshRow(id, op) {
+  const row = document.getElementById(`node-${id}`);
+  const list = document.getElementById("device-list");
+  if (row) {
+    if (op === "delete") row.remove();
+    else if (row.querySelector(":popover-open")) later(() => refreshRow(id, op));
+    else refetch(row.dataset.src, row, "outerHTML");
+  } else if (list && op !== "delete") {
+    refreshList(list);
+  }
+}
+
+function refreshList(list) {
+  if (!busy(list)) {
+    refetch(here(), list, "outerHTML");
+    return;
+  }
+  const bar = document.getElementById("new-bar");
+  if (bar) bar.hidden = false;
+}
+
+const later = (action) => setTimeout(action, 1000);
+
+function flush() {
+  timer = 0;
+  const batch = [...changed.values()];
+  changed.clear();
+  if (batch.some((one) => one.type === "tailnet")) {
+    refreshEverything();
+    return;
+  }
+  for (const one of batch) if (one.type === "node") refreshRow(one.id, one.op);
+  for (const type of new Set(batch.map((one) => one.type))) refreshFragments(type);
+}
+
+function refreshEverything() {
+  const list = document.getElementById("device-list");
+  if (list) refreshList(list);
+  const done = new Set();
+  for (const element of all("[data-live]")) {
+    if (done.has(element)) continue;
+    done.add(element);
+    refetch(element.dataset.src ?? here(), element, element.dataset.swap ?? "outerHTML");
+  }
+}
+
+function onMessage(message) {
+  changed.set(`${message.type}.${message.id}`, message);
+  if (!timer) timer = setTimeout(flush, QUIET_MS);
+}
+
+// --- the socket -----------------------------------------------------------------------------------------
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const socket = new WebSocket(`${scheme}://${location.host}/ws/panel/${body.dataset.tailnet}`);
+  const heard = () => {
+    clearTimeout(silence);
+    silence = setTimeout(() => socket.close(), SILENCE_MS);
+  };
+  socket.addEventListener("message", (event) => {
+    heard();
+    const message = JSON.parse(event.data);
+    if (message.type === "hello") {
+      wait = FIRST_WAIT_MS;
+      body.dataset.live = "on";
+      if (banner) banner.hidden = true;
+      if (lost || message.version > Number(body.dataset.version || 0)) refreshEverything();
+      lost = false;
+    } else if (message.type !== "ping") {
+      onMessage(message);
+    }
+  });
+  socket.addEventListener("open", heard);
+  socket.addEventListener("close", (event) => {
+    clearTimeout(silence);
+    if (stopped) return;
+    body.dataset.live = "off";
+    if (event.code === OTHER_TAILNET) {
+      document.dispatchEvent(new CustomEvent("otherTailnet"));
+      return;
+    }
+    if (event.code === SIGNED_OUT) {
+      location.assign("/sign-in");
+      return;
+    }
+    lost = true;
+    setTimeout(() => { if (banner && body.dataset.live === "off") banner.hidden = false; }, NOTICE_MS);
+    setTimeout(connect, wait * (0.75 + Math.random() / 2));
+    wait = Math.min(wait * 2, MAX_WAIT_MS);
+  });
+}
+
+document.addEventListener("click", (event) => {
+  if (!(event.target instanceof Element) || !event.target.closest("[data-show-new]")) return;
+  const list = document.getElementById("device-list");
+  if (list) refetch(here(), list, "outerHTML");
+});
+
+addEventListener("pagehide", () => { stopped = true; });
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+if (body.dataset.tailnet && body.dataset.socket !== undefined) connect();
