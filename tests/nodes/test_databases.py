@@ -1,0 +1,87 @@
+"""What must hold on each database: one-off keys under load, and all of these tests on PostgreSQL too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nodes import postgres
+from tests.nodes.race import HOLDERS
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+KEYS = 10
+MANY_KEYS = 200
+INNER = "TRENZA_TEST_ON_POSTGRES"
+
+
+def run(arguments: list[str], folder: Path, url: str | None) -> str:
+    """Run Python in a process of its own on a database; its output."""
+    environment = os.environ | {"TRENZA_DATA": str(folder / "data"), INNER: "1"}
+    if url:
+        environment["DATABASE_URL"] = url
+    else:
+        environment.pop("DATABASE_URL", None)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if not postgres.available():
+        if "postgres" in os.environ.get("TRENZA_TEST_REQUIRE", "").split(","):
+            pytest.fail("PostgreSQL is required and is not installed")
+        pytest.skip("PostgreSQL is not installed (make system) and TRENZA_TEST_POSTGRES names none")
+    with postgres.server(tmp_path_factory.mktemp("server")) as url:
+        yield url
+
+
+def check_race(folder: Path, url: str | None, keys: int) -> None:
+    told = json.loads(run(["-m", "tests.nodes.race", str(keys)], folder, url))
+    assert told["outcomes"] == {"registered": keys, "refused": keys * (HOLDERS - 1)}
+    assert told["nodes"] == keys
+    assert told["distinct"] == [keys, keys, keys], "IPv4, IPv6 and names are given once"
+    assert told["uses"] == [1] * keys
+
+
+def test_64_holders_of_a_one_off_key_make_one_node_on_sqlite(tmp_path: Path) -> None:
+    check_race(tmp_path, None, KEYS)
+
+
+def test_64_holders_of_a_one_off_key_make_one_node_on_postgres(tmp_path: Path, postgres_url: str) -> None:
+    check_race(tmp_path, postgres.new_database(postgres_url, "race"), KEYS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_64_holders_of_200_keys_make_200_nodes(
+    tmp_path: Path, database: str, request: pytest.FixtureRequest
+) -> None:
+    url = None
+    if database == "postgres":
+        url = postgres.new_database(request.getfixturevalue("postgres_url"), "race200")
+    check_race(tmp_path, url, MANY_KEYS)
+
+
+@pytest.mark.skipif(INNER in os.environ, reason="this is the run on PostgreSQL")
+def test_accounts_and_nodes_pass_on_postgres(tmp_path: Path, postgres_url: str) -> None:
+    url = postgres.new_database(postgres_url, "suite")
+    ignored = f"--ignore={Path(__file__).relative_to(CHECKOUT)}"
+    run(
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", ignored, "tests/accounts", "tests/nodes"],
+        tmp_path,
+        url,
+    )
