@@ -11,13 +11,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 
 from accounts.errors import LimitExceeded
 from controlplane.control.streams import TEXT_HEADERS
 from controlplane.env import environment
 from controlplane.netmap.snapshot import TAGGED_LOGIN, TAGGED_NAME, TAGGED_USER_ID
+from controlplane.snapshots import in_thread
 from nodes.hostinfo import cleaned
 from nodes.models import Node
 from nodes.services.enrolment import Machine
@@ -117,8 +117,7 @@ def _answer(request: RegistrationRequest) -> RegisterResponse | int:
 
 
 async def _respond(request: RegistrationRequest) -> RegisterResponse | int:
-    response: RegisterResponse | int = await database_sync_to_async(_answer)(request)
-    return response
+    return await in_thread(_answer)(request)
 
 
 async def _wait(request: RegistrationRequest, login_id: int) -> RegisterResponse:

@@ -34,7 +34,11 @@ GLOBAL = {
     *nodes_models.GLOBAL_MODELS,
     *controlplane_models.GLOBAL_MODELS,
 }
-OURS = [model for label in ("accounts", "nodes", "controlplane") for model in apps.get_app_config(label).get_models()]
+OURS = [
+    model
+    for label in ("accounts", "nodes", "controlplane")
+    for model in apps.get_app_config(label).get_models()
+]
 TENANT = [model for model in OURS if model not in GLOBAL]
 QUERIES: dict[str, Any] = {
     "all": lambda m: m.all(),
