@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest
 
+from accounts.roles import Capability, can
+from accounts.views import THEME_COOKIE, language_names, theme_names
 from controlplane.env import environment
+from nodes.access import visible_nodes
+from nodes.state import NodeState
 
 
 def panel(request: HttpRequest) -> dict[str, Any]:
-    """The public base URL and the current tailnet and membership (``None`` when signed out)."""
+    """Addresses, the current tailnet and membership (``None`` when signed out), and the reader's choices.
+
+    What costs a query is a function: templates call it only where they show it.
+    """
+    user = getattr(request, "user", None)
+    signed_in = user is not None and user.is_authenticated
+    membership = getattr(request, "membership", None)
     return {
         "base_url": environment().url,
+        "base_domain": environment().base_domain,
         "tailnet": getattr(request, "tailnet", None),
-        "membership": getattr(request, "membership", None),
+        "membership": membership,
+        "sees_all": can(membership, Capability.SEE_ALL),
+        "manages_devices": can(membership, Capability.MANAGE_DEVICES),
+        "pending_count": _pending_counter(membership),
+        "theme": (user.theme if signed_in else request.COOKIES.get(THEME_COOKIE)) or "system",
+        "languages": language_names(),
+        "themes": theme_names,
     }
+
+
+def _pending_counter(membership: Any) -> Callable[[], int]:
+    def count() -> int:
+        if membership is None or not membership.is_active:
+            return 0
+        return visible_nodes(membership).filter(state=NodeState.PENDING.value).count()
+
+    return count

@@ -18,6 +18,7 @@ DEBUG = ENV.debug
 # and links are always built from TRENZA_URL.
 ALLOWED_HOSTS = ["*"]
 BASE_URL = ENV.url
+BASE_DOMAIN = ENV.base_domain
 
 INSTALLED_APPS = [
     "accounts",

@@ -1,0 +1,155 @@
+"""What every view of the panel goes through: who is signed in, for which tailnet, and how refusals look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
+from django_htmx.http import HttpResponseClientRedirect, reswap, retarget, trigger_client_event
+
+from accounts.actors import Actor
+from accounts.errors import ApplicationError, Conflict, LimitExceeded
+from accounts.models import Membership, User
+
+TAILNET_FIELD = "tailnet"
+TAILNET_HEADER = "X-Trenza-Tailnet"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+UNPROCESSABLE = 422
+# Statuses that have a page of their own; every other refusal shows the one for 400.
+ERROR_PAGES = frozenset({400, 403, 404, 409, 410, 429})
+
+View = Callable[..., HttpResponse]
+
+
+class OtherTailnet(Conflict):
+    """A page of one tailnet was used after this session had switched to another."""
+
+    code = "other_tailnet"
+
+
+def panel_view(view: View) -> View:
+    """Sign-in, an active membership, the right tailnet on every form, and refusals as pages or toasts."""
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return to_sign_in(request)
+        try:
+            if membership_of(request) is None:
+                return render(request, "accounts/no_tailnet.html", status=403)
+            check_tailnet(request)
+            return view(request, *args, **kwargs)
+        except ApplicationError as error:
+            return error_response(request, error)
+
+    return wrapped
+
+
+def public_view(view: View) -> View:
+    """For pages that need no sign-in: refusals look as everywhere else."""
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return view(request, *args, **kwargs)
+        except ApplicationError as error:
+            return error_response(request, error)
+
+    return wrapped
+
+
+def membership_of(request: HttpRequest) -> Membership | None:
+    """The active membership that this request is about."""
+    membership = cast(Membership | None, getattr(request, "membership", None))
+    return membership if membership is not None and membership.is_active else None
+
+
+def actor_of(request: HttpRequest) -> Actor:
+    """The signed-in person as services name them."""
+    return Actor.person(cast(User, request.user))
+
+
+def is_htmx(request: HttpRequest) -> bool:
+    return bool(getattr(request, "htmx", False))
+
+
+def check_tailnet(request: HttpRequest) -> None:
+    """Refuse a form or fragment that was made for another tailnet than the session's current one."""
+    said = request.POST.get(TAILNET_FIELD) or request.headers.get(TAILNET_HEADER)
+    if said is None and request.method in SAFE_METHODS:
+        return
+    membership = membership_of(request)
+    if membership is None or said != str(membership.tailnet_id):
+        raise OtherTailnet("this page belongs to another tailnet than the one you have switched to")
+
+
+def to_sign_in(request: HttpRequest) -> HttpResponse:
+    """To the sign-in page, and back here afterwards (to the page around it, when this is a fragment)."""
+    if not is_htmx(request):
+        wanted = request.get_full_path() if request.method in SAFE_METHODS else "/"
+        return redirect(f"/sign-in?{urlencode({'next': wanted})}")
+    page = request.htmx.current_url_abs_path or "/"  # type: ignore[attr-defined]
+    return HttpResponseClientRedirect(f"/sign-in?{urlencode({'next': page})}")
+
+
+def safe_next(request: HttpRequest, wanted: str | None, default: str) -> str:
+    """``wanted`` when it is a path of this server, else ``default``."""
+    if wanted and wanted.startswith("/") and url_has_allowed_host_and_scheme(wanted, allowed_hosts=None):
+        return wanted
+    return default
+
+
+def error_text(error: ApplicationError) -> str:
+    """A refusal in the reader's language; English readers get the service's own words."""
+    words = {
+        "invalid": _("The server did not accept this."),
+        "not_found": _("This does not exist, or it is not for you."),
+        "forbidden": _("Your role does not include this."),
+        "conflict": _("This cannot be done in its present state. Reload the page and look again."),
+        "gone": _("This link was used already, or it has run out."),
+        "limit": _("Too many attempts. Wait a minute, then try again."),
+        "other_tailnet": _("You have switched to another tailnet. Reload the page."),
+    }
+    if error.code in ("invalid", "conflict") and (get_language() or "en").startswith("en"):
+        text = str(error)
+        return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    return words.get(error.code, words["invalid"])
+
+
+def error_response(request: HttpRequest, error: ApplicationError) -> HttpResponse:
+    """A refusal as a toast (for htmx) or as a page."""
+    text = error_text(error)
+    if is_htmx(request):
+        response = HttpResponse(status=error.status)
+        if isinstance(error, OtherTailnet):
+            trigger_client_event(response, "otherTailnet", {})
+        else:
+            trigger_client_event(response, "toast", {"message": text, "error": True})
+    else:
+        page = error.status if error.status in ERROR_PAGES else 400
+        response = render(request, f"{page}.html", {"message": text, "code": error.code}, status=error.status)
+    if isinstance(error, LimitExceeded):
+        response["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def sheet(request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
+    """A dialog: a fragment for htmx, a page of its own otherwise. With errors it stays open (422)."""
+    layout = "sheet.html" if is_htmx(request) else "sheet_page.html"
+    response = render(request, template, context | {"layout": layout}, status=status)
+    if status == UNPROCESSABLE and is_htmx(request):
+        reswap(retarget(response, "#sheet"), "innerHTML")
+    return response
+
+
+def say(response: HttpResponse, message: str) -> HttpResponse:
+    """Close the dialog, if one is open, and say what was done."""
+    trigger_client_event(response, "closeSheet", {})
+    return trigger_client_event(response, "toast", {"message": message})

@@ -1,0 +1,249 @@
+"""``/ws/panel/TAILNET``: tells an open page what has changed, as ``{type, id, version}`` and nothing more.
+
+The page fetches the changed fragment again by HTTP, where scope and permissions are checked. While pages are
+open, one watcher in this process also compares the database once a second: that finds changes made by
+commands and other hosts' processes, lost messages, and relays' reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from channels.consumer import AsyncConsumer
+from channels.db import database_sync_to_async
+from channels.exceptions import StopConsumer
+from channels.layers import get_channel_layer
+from django.db import DatabaseError
+from django.db.models import Max
+from django.urls import path
+
+from accounts.middleware import SESSION_KEY, choose_membership
+from accounts.models import Membership, Tailnet
+from accounts.roles import Capability, can
+from accounts.tenancy import memberships_of, scope
+from controlplane.models import Relay
+from nodes.models import Presence
+
+logger = logging.getLogger("trenza.panel")
+
+SIGNED_OUT = 4401
+OTHER_TAILNET = 4409
+TOO_MANY = 4429
+PING_SECONDS = 20.0
+WATCH_SECONDS = 1.0
+GAP_SECONDS = 0.1  # a message may be on its way still
+MAX_SOCKETS = 5000
+# What the page of somebody who sees only their own devices is told: that something changed, not what.
+BLUNT = "tailnet"
+
+
+@dataclass(slots=True)
+class Room:
+    """The open pages of one tailnet here, and what they were told last."""
+
+    sockets: set[PanelConsumer] = field(default_factory=set)
+    version: int = 0
+    online: frozenset[int] | None = None
+
+
+class Watcher:
+    """Looks at the database while pages are open; one for each event loop of the process."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[int, Room] = defaultdict(Room)
+        self.relays_seen: datetime | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def join(self, socket: PanelConsumer, tailnet: Tailnet) -> bool:
+        """Count a page in; ``False`` when there are too many."""
+        if sum(len(room.sockets) for room in self.rooms.values()) >= MAX_SOCKETS:
+            return False
+        room = self.rooms[tailnet.pk]
+        room.sockets.add(socket)
+        room.version = max(room.version, tailnet.netmap_version)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return True
+
+    def leave(self, socket: PanelConsumer, tailnet_id: int) -> None:
+        room = self.rooms.get(tailnet_id)
+        if room is None:
+            return
+        room.sockets.discard(socket)
+        if not room.sockets:
+            del self.rooms[tailnet_id]
+
+    async def _run(self) -> None:
+        while self.rooms:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self._look()
+            except DatabaseError as error:
+                logger.warning("cannot look for changes: %s; trying again", error)
+
+    async def _look(self) -> None:
+        ids = list(self.rooms)
+        versions, online, relays_seen = await _read(ids)
+        if any(room.version < versions.get(pk, 0) for pk, room in self.rooms.items()):
+            await asyncio.sleep(GAP_SECONDS)
+        for pk, room in list(self.rooms.items()):
+            version = versions.get(pk, room.version)
+            if version > room.version:
+                room.version = version
+                await self._tell(room, {"type": "tailnet", "id": pk, "version": version})
+            if pk in online:
+                await self._tell_online(room, online[pk])
+        if relays_seen is not None and relays_seen != self.relays_seen:
+            if self.relays_seen is not None:
+                message = {"type": "relay", "id": 0, "version": int(relays_seen.timestamp() * 1000)}
+                for room in list(self.rooms.values()):
+                    await self._tell(room, message)
+            self.relays_seen = relays_seen
+
+    async def _tell_online(self, room: Room, online: frozenset[int]) -> None:
+        for node_id in sorted(online ^ room.online) if room.online is not None else ():
+            await self._tell(room, {"type": "node", "id": node_id, "version": room.version, "op": "upsert"})
+        room.online = online
+
+    async def _tell(self, room: Room, message: dict[str, Any]) -> None:
+        for socket in list(room.sockets):
+            await socket.tell(message)
+
+
+@database_sync_to_async  # type: ignore[untyped-decorator]
+def _read(ids: list[int]) -> tuple[dict[int, int], dict[int, frozenset[int]], datetime | None]:
+    """Of these tailnets the versions and who is online; and when a relay reported last."""
+    now = datetime.now(UTC)
+    versions = dict(Tailnet.objects.filter(pk__in=ids).values_list("pk", "netmap_version"))
+    online = {}
+    for pk in versions:
+        with scope(tailnet=pk):
+            held = Presence.objects.filter(expires__gt=now).values_list("node_id", flat=True)
+            online[pk] = frozenset(held)
+    return versions, online, Relay.objects.aggregate(last=Max("last_seen"))["last"]
+
+
+_watchers: dict[int, Watcher] = {}
+
+
+def watcher() -> Watcher:
+    """This event loop's watcher."""
+    return _watchers.setdefault(id(asyncio.get_running_loop()), Watcher())
+
+
+class PanelConsumer(AsyncConsumer):  # type: ignore[misc]
+    """One open page."""
+
+    membership: Membership | None = None
+    pinger: asyncio.Task[None] | None = None
+    open = False
+
+    async def websocket_connect(self, message: dict[str, Any]) -> None:
+        await self.send({"type": "websocket.accept"})
+        wanted = self.scope["url_route"]["kwargs"]["tailnet_id"]
+        found = await self._current()
+        if found is None:
+            await self._close(SIGNED_OUT)
+        elif found.tailnet_id != wanted:
+            await self._close(OTHER_TAILNET)
+        elif not watcher().join(self, found.tailnet):
+            await self._close(TOO_MANY)
+        else:
+            await self._begin(found)
+
+    async def _begin(self, membership: Membership) -> None:
+        self.membership, self.open = membership, True
+        tailnet = membership.tailnet
+        await get_channel_layer().group_add(f"panel.{tailnet.pk}", self.channel_name)
+        await self._send({"type": "hello", "version": tailnet.netmap_version})
+        self.pinger = asyncio.get_running_loop().create_task(self._ping(f"panel.{tailnet.pk}"))
+
+    @database_sync_to_async  # type: ignore[untyped-decorator]
+    def _current(self) -> Membership | None:
+        """The active membership of the session's current tailnet, read anew."""
+        user = self.scope.get("user")
+        if user is None or not user.is_authenticated or not user.is_active:
+            return None
+        session = self.scope.get("session")
+        found = choose_membership(
+            memberships_of(user.pk), session.get(SESSION_KEY) if session is not None else None
+        )
+        return found if found is not None and found.is_active else None
+
+    async def _ping(self, group: str) -> None:
+        """So that the page notices a dead connection, and renew the group (channel layers forget)."""
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            await get_channel_layer().group_add(group, self.channel_name)
+            await self._send({"type": "ping"})
+
+    async def panel_change(self, message: dict[str, Any]) -> None:
+        """A service has committed a change of this tailnet."""
+        if not self.open or self.membership is None or message["tailnet"] != self.membership.tailnet_id:
+            return
+        room = watcher().rooms.get(self.membership.tailnet_id)
+        if room is not None:
+            room.version = max(room.version, int(message["version"]))
+        changes = message["changes"]
+        if any(change["type"] == "membership" for change in changes):
+            found = await self._current()
+            if found is None or found.tailnet_id != self.membership.tailnet_id:
+                await self._close(SIGNED_OUT)
+            self.membership = found
+        for change in changes:
+            await self.tell(change)
+
+    async def tell(self, change: dict[str, Any]) -> None:
+        """Send one change to the page, as bluntly as its reader's role demands."""
+        if not self.open or self.membership is None:
+            return
+        if change["type"] not in (BLUNT, "relay") and not can(self.membership, Capability.SEE_ALL):
+            change = {"type": BLUNT, "id": self.membership.tailnet_id, "version": change["version"]}
+        await self._send({name: change[name] for name in ("type", "id", "version", "op") if name in change})
+
+    async def websocket_receive(self, message: dict[str, Any]) -> None:
+        """Pages have nothing to say."""
+
+    async def websocket_disconnect(self, message: dict[str, Any]) -> None:
+        await self._end()
+        raise StopConsumer
+
+    async def _end(self) -> None:
+        self.open = False
+        if self.pinger is not None:
+            self.pinger.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.pinger
+            self.pinger = None
+        if self.membership is not None:
+            watcher().leave(self, self.membership.tailnet_id)
+            await get_channel_layer().group_discard(f"panel.{self.membership.tailnet_id}", self.channel_name)
+
+    async def _send(self, content: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # it may have gone while we were looking
+            await self.send({"type": "websocket.send", "text": json.dumps(content)})
+
+    async def _close(self, code: int) -> NoReturn:
+        await self._end()
+        await self.send({"type": "websocket.close", "code": code})
+        raise StopConsumer
+
+
+class NotFoundConsumer(AsyncConsumer):  # type: ignore[misc]
+    """Any other WebSocket address: refused at the handshake."""
+
+    channel_layer_alias = "none"
+
+    async def websocket_connect(self, message: dict[str, Any]) -> None:
+        await self.send({"type": "websocket.close", "code": 4404})
+        raise StopConsumer
+
+
+PANEL_SOCKETS = [path("panel/<int:tailnet_id>", PanelConsumer.as_asgi())]

@@ -1,0 +1,27 @@
+"""Addresses of the device pages."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from nodes.views import devices, joining, keys
+
+urlpatterns = [
+    path("devices", devices.devices, name="devices"),
+    path("devices/pending-badge", devices.pending_badge, name="pending-badge"),
+    path("devices/add", joining.add, name="add-device"),
+    path("devices/add/arrivals", joining.arrivals, name="arrivals"),
+    path("devices/<str:node_id>", devices.device, name="device"),
+    path("devices/<str:node_id>/row", devices.row, name="device-row"),
+    path("devices/<str:node_id>/approve", devices.approve, name="approve-device"),
+    path("devices/<str:node_id>/reject", devices.reject, name="reject-device"),
+    path("devices/<str:node_id>/rename", devices.rename, name="rename-device"),
+    path("devices/<str:node_id>/expire", devices.expire, name="expire-device"),
+    path("devices/<str:node_id>/delete", devices.delete, name="delete-device"),
+    path("devices/<str:node_id>/key-expiry", devices.key_expiry, name="device-key-expiry"),
+    path("register/<str:token>", joining.register, name="register"),
+    path("keys", keys.keys, name="keys"),
+    path("keys/new", keys.new_key, name="new-key"),
+    path("keys/download", keys.download, name="download-key"),
+    path("keys/<str:public_id>/revoke", keys.revoke, name="revoke-key"),
+]

@@ -1,0 +1,1 @@
+"""Pages of devices, keys, and of machines that ask to come in."""

@@ -1,0 +1,260 @@
+"""The list of devices, a device's page, and what can be done to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, cast
+
+from django.conf import settings
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
+from django_htmx.http import HttpResponseClientRedirect, reswap, retarget
+
+from accounts.errors import ApplicationError, Conflict, NotFound
+from accounts.models import Membership
+from accounts.pages import (
+    UNPROCESSABLE,
+    actor_of,
+    error_text,
+    is_htmx,
+    membership_of,
+    panel_view,
+    say,
+    sheet,
+)
+from accounts.roles import Capability, can
+from accounts.selectors import audit_events, members
+from nodes.access import NodeAction, node_for, visible_nodes
+from nodes.forms import RenameForm
+from nodes.listing import PAGE_SIZE, STATES, SYSTEMS, TAGGED, DeviceQuery, count_states
+from nodes.models import Node
+from nodes.rows import DeviceRow, connectivity, device_row
+from nodes.services import lifecycle
+
+HISTORY_LENGTH = 12
+MAX_OWNERS = 200
+LIST_ID = "device-list"
+DETAIL_ID = "device"
+
+
+def _membership(request: HttpRequest) -> Membership:
+    return cast(Membership, membership_of(request))
+
+
+def _row(request: HttpRequest, node: Node, now: datetime | None = None) -> DeviceRow:
+    return device_row(
+        node,
+        membership=_membership(request),
+        base_domain=settings.BASE_DOMAIN,
+        now=now or timezone.now(),
+    )
+
+
+# --- the list --------------------------------------------------------------------------------------------
+
+
+@never_cache
+@require_safe
+@vary_on_headers("HX-Request")
+@panel_view
+def devices(request: HttpRequest) -> HttpResponse:
+    """The devices that the URL asks for; only the list itself when htmx fetches it again."""
+    now = timezone.now()
+    membership = _membership(request)
+    query = DeviceQuery.parse(request.GET)
+    visible = visible_nodes(membership)
+    counts = count_states(visible, now)
+    page = Paginator(query.select(visible.prefetch_related(None), now), PAGE_SIZE).get_page(
+        request.GET.get("page")
+    )
+    context = {
+        "query": query,
+        "page": page,
+        "rows": [_row(request, node, now) for node in page],
+        "tabs": [
+            (state, word, counts[state])
+            for state, word in STATES.items()
+            if counts[state] or not state or state == query.state
+        ],
+        "total": counts[""],
+        "systems": SYSTEMS.items(),
+        "tagged": TAGGED,
+        "owners": _owners(membership),
+        "section": "devices",
+    }
+    whole = not is_htmx(request) or request.htmx.target != LIST_ID  # type: ignore[attr-defined]
+    return render(request, "nodes/devices.html" if whole else "nodes/_list.html", context)
+
+
+def _owners(membership: Membership) -> list[tuple[str, str]]:
+    if not can(membership, Capability.SEE_ALL):
+        return []
+    return [(str(member.user_id), member.user.login_name) for member in members()[:MAX_OWNERS]]
+
+
+@never_cache
+@require_safe
+@panel_view
+def row(request: HttpRequest, node_id: str) -> HttpResponse:
+    """One row, fetched again after a change; empty when the device has gone."""
+    try:
+        node = node_for(membership=_membership(request), node_id=node_id)
+    except NotFound:
+        return HttpResponse()
+    return render(request, "nodes/_row.html", {"row": _row(request, node)})
+
+
+@never_cache
+@require_safe
+@panel_view
+def pending_badge(request: HttpRequest) -> HttpResponse:
+    """How many devices wait, for the side bar."""
+    return render(request, "nodes/_badge.html")
+
+
+# --- one device ------------------------------------------------------------------------------------------
+
+
+def _detail_context(request: HttpRequest, node: Node) -> dict[str, Any]:
+    history = []
+    if can(_membership(request), Capability.SEE_ALL):
+        events = audit_events().filter(target_type="NODE", target_id=node.stable_id)
+        history = list(events[:HISTORY_LENGTH])
+    return {
+        "row": _row(request, node),
+        "node": node,
+        "net": connectivity(node),
+        "routes": list(node.routes.all()),
+        "history": history,
+        "section": "devices",
+    }
+
+
+@never_cache
+@require_safe
+@panel_view
+def device(request: HttpRequest, node_id: str) -> HttpResponse:
+    """A device's page; only its inside when htmx fetches it again."""
+    try:
+        node = node_for(membership=_membership(request), node_id=node_id)
+    except NotFound:
+        if is_htmx(request):  # it was deleted while somebody looked at it
+            return HttpResponseClientRedirect("/devices")
+        raise
+    template = "nodes/_device.html" if is_htmx(request) else "nodes/device.html"
+    return render(request, template, _detail_context(request, node))
+
+
+# --- doing something -------------------------------------------------------------------------------------
+
+
+def _on_page_of(request: HttpRequest) -> bool:
+    """Whether the device's own page (not the list) asked."""
+    here = request.htmx.current_url_abs_path or "" if is_htmx(request) else ""  # type: ignore[attr-defined]
+    parts = here.partition("?")[0].strip("/").split("/")
+    return len(parts) == 2 and parts[0] == "devices" and parts[1] != "add"
+
+
+def done(request: HttpRequest, node: Node | None, message: str) -> HttpResponse:
+    """The answer after a change: the row or the page as it is now, and a word about it."""
+    if not is_htmx(request):
+        return redirect("/devices" if node is None else f"/devices/{node.stable_id}")
+    if _on_page_of(request):
+        if node is None:
+            return HttpResponseClientRedirect("/devices")
+        fresh = node_for(membership=_membership(request), node_id=node.stable_id)
+        response = render(request, "nodes/_device.html", _detail_context(request, fresh))
+        return say(reswap(retarget(response, f"#{DETAIL_ID}"), "outerHTML"), message)
+    if node is None:
+        return say(HttpResponse(), message)
+    fresh = node_for(membership=_membership(request), node_id=node.stable_id)
+    return say(render(request, "nodes/_row.html", {"row": _row(request, fresh)}), message)
+
+
+@never_cache
+@require_POST
+@panel_view
+def approve(request: HttpRequest, node_id: str) -> HttpResponse:
+    """Let a pending device in."""
+    node = node_for(membership=_membership(request), node_id=node_id, action=NodeAction.APPROVE)
+    node = lifecycle.approve_node(node=node, by=actor_of(request))
+    return done(request, node, _("%(name)s is approved.") % {"name": node.name})
+
+
+def _confirmed(
+    template: str, action: NodeAction, act: Callable[[HttpRequest, Node], tuple[Node | None, str]]
+) -> Callable[..., HttpResponse]:
+    """A view with a dialog on GET that says the consequences, and the deed on POST."""
+
+    @never_cache
+    @require_http_methods(["GET", "POST"])
+    @panel_view
+    def view(request: HttpRequest, node_id: str) -> HttpResponse:
+        node = node_for(membership=_membership(request), node_id=node_id, action=action)
+        if request.method == "GET":
+            return sheet(request, template, {"row": _row(request, node), "section": "devices"})
+        return done(request, *act(request, node))
+
+    return view
+
+
+def _reject(request: HttpRequest, node: Node) -> tuple[Node | None, str]:
+    lifecycle.reject_node(node=node, by=actor_of(request))
+    return None, _("%(name)s was turned away.") % {"name": node.name}
+
+
+def _expire(request: HttpRequest, node: Node) -> tuple[Node | None, str]:
+    changed = lifecycle.expire_node(node=node, by=actor_of(request))
+    return changed, _("The key of %(name)s has ended.") % {"name": node.name}
+
+
+def _delete(request: HttpRequest, node: Node) -> tuple[Node | None, str]:
+    lifecycle.delete_node(node=node, by=actor_of(request))
+    return None, _("%(name)s was deleted.") % {"name": node.name}
+
+
+reject = _confirmed("nodes/reject.html", NodeAction.APPROVE, _reject)
+expire = _confirmed("nodes/expire.html", NodeAction.EXPIRE, _expire)
+delete = _confirmed("nodes/delete.html", NodeAction.DELETE, _delete)
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+@panel_view
+def rename(request: HttpRequest, node_id: str) -> HttpResponse:
+    """Give a device another name."""
+    node = node_for(membership=_membership(request), node_id=node_id, action=NodeAction.RENAME)
+    context: dict[str, Any] = {"row": _row(request, node), "section": "devices"}
+    if request.method == "GET":
+        return sheet(request, "nodes/rename.html", context | {"form": RenameForm({"name": node.name})})
+    form = RenameForm(request.POST)
+    if form.is_valid():
+        try:
+            node = lifecycle.rename_node(node=node, name=form.cleaned_data["name"], by=actor_of(request))
+            return done(request, node, _("It is now called %(name)s.") % {"name": node.name})
+        except Conflict:
+            form.add_error("name", _("Another device has this name."))
+        except ApplicationError as error:
+            form.add_error("name", error_text(error))
+    return sheet(request, "nodes/rename.html", context | {"form": form}, status=UNPROCESSABLE)
+
+
+@never_cache
+@require_POST
+@panel_view
+def key_expiry(request: HttpRequest, node_id: str) -> HttpResponse:
+    """Switch a device's key expiry off or on."""
+    node = node_for(membership=_membership(request), node_id=node_id, action=NodeAction.SET_EXPIRY)
+    disabled = request.POST.get("disabled") == "1"
+    node = lifecycle.set_expiry(node=node, by=actor_of(request), disabled=disabled)
+    words = (
+        _("The key of %(name)s no longer expires.") if disabled else _("The key of %(name)s expires again.")
+    )
+    return done(request, node, words % {"name": node.name})

@@ -1,0 +1,110 @@
+{% autoescape off %}#!/bin/sh
+# Installs Trenza's client on Linux from the server it will belong to. Run it as root:
+#   curl -fsSL {{ base_url }}/download/install.sh | sudo sh
+# TRENZA_AUTH_KEY=tskey-auth-… joins at once. PREFIX, CONF and STATE move its folders. Running it again updates.
+set -eu
+
+URL='{{ base_url }}'
+TRUSTED='{{ trusted_host }}'
+PREFIX=${PREFIX:-/opt/trenza}
+CONF=${CONF:-/etc/trenza}
+STATE=${STATE:-/var/lib/trenza}
+if [ "$STATE" = /var/lib/trenza ]; then RUN=${RUN:-/run/trenza}; else RUN=${RUN:-$STATE}; fi
+SOCKET=$RUN/trenzad.sock
+
+say() { printf 'trenza: %s\n' "$*"; }
+fail() { printf 'trenza: %s\n' "$*" >&2; exit 1; }
+
+fetch() { # URL FILE
+  if command -v curl >/dev/null 2>&1; then curl -fsSL -o "$2" "$1"
+  elif command -v wget >/dev/null 2>&1; then wget -q -O "$2" "$1"
+  else python3 -c 'import sys, urllib.request; open(sys.argv[2], "wb").write(urllib.request.urlopen(sys.argv[1]).read())' "$1" "$2" 2>/dev/null
+  fi
+}
+
+[ "$(uname -s)" = Linux ] || fail "this client runs on Linux; use the official Tailscale app here, with this server's address $URL"
+[ "$(id -u)" = 0 ] || fail "run this as root: it sets up a network interface and a service (add sudo)"
+command -v python3 >/dev/null 2>&1 || fail "python3 is missing; install Python 3.11 or newer"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed, this is $(python3 -V)"
+python3 -c 'import venv, ensurepip' 2>/dev/null || fail "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+tries=0
+until fetch "$URL/download/client.lock" "$work/client.lock"; do
+  tries=$((tries + 1))
+  [ "$tries" -lt 30 ] || fail "cannot download from $URL/download/; is the server up and its address right?"
+  [ "$tries" -gt 1 ] || say "waiting for $URL to have its client ready"
+  sleep 3
+done
+fetch "$URL/download/trenzad.service" "$work/trenzad.service" || fail "cannot download the service file from $URL"
+
+say "installing into $PREFIX"
+[ -x "$PREFIX/bin/python" ] || python3 -m venv "$PREFIX" || fail "cannot make a Python environment in $PREFIX"
+install_wheels() {
+  "$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --force-reinstall --require-hashes \
+    --find-links "$URL/download/wheels/" ${TRUSTED:+--trusted-host "$TRUSTED"} "$@" -r "$work/client.lock"
+}
+if ! install_wheels --no-index 2>"$work/pip.log"; then
+  say "this server has no packages for this kind of machine; taking them from PyPI"
+  install_wheels --only-binary :all: || { cat "$work/pip.log" >&2; fail "cannot install the client's packages"; }
+fi
+[ -x "$PREFIX/bin/trenzad" ] || fail "the package has no trenzad; the server's download folder is damaged"
+
+umask 077
+mkdir -p "$CONF" "$STATE"
+kept_key=
+[ ! -f "$CONF/client.env" ] || kept_key=$(sed -n 's/^TRENZA_AUTH_KEY=//p' "$CONF/client.env")
+key=${TRENZA_AUTH_KEY:-$kept_key}
+{
+  printf 'TRENZA_CONTROL_URL=%s\n' "$URL"
+  [ -z "$key" ] || printf 'TRENZA_AUTH_KEY=%s\n' "$key"
+} >"$work/client.env"
+mv "$work/client.env" "$CONF/client.env"
+chmod 0600 "$CONF/client.env"
+umask 022
+if [ "$PREFIX" = /opt/trenza ] && [ -d /usr/local/bin ]; then
+  ln -sf "$PREFIX/bin/trenza" /usr/local/bin/trenza
+fi
+
+if [ -d /run/systemd/system ] && [ "$SOCKET" = /run/trenza/trenzad.sock ]; then
+  sed -e "s|/opt/trenza/|$PREFIX/|g" -e "s|/etc/trenza/|$CONF/|g" "$work/trenzad.service" >/etc/systemd/system/trenzad.service
+  systemctl daemon-reload
+  systemctl enable --quiet trenzad.service
+  systemctl restart trenzad.service
+  say "the service trenzad is running"
+else
+  mkdir -p "$RUN"
+  if [ -f "$STATE/trenzad.pid" ] && kill -0 "$(cat "$STATE/trenzad.pid")" 2>/dev/null; then
+    kill "$(cat "$STATE/trenzad.pid")" 2>/dev/null || true
+    sleep 1
+  fi
+  set -a
+  . "$CONF/client.env"
+  set +a
+  setsid "$PREFIX/bin/trenzad" --state "$STATE" --socket "$SOCKET" >>"$STATE/trenzad.log" 2>&1 </dev/null &
+  echo $! >"$STATE/trenzad.pid"
+  say "systemd is not running here: trenzad was started by itself (log: $STATE/trenzad.log) and does not survive a restart of the machine"
+fi
+
+tries=0
+until [ -S "$SOCKET" ]; do
+  tries=$((tries + 1))
+  [ "$tries" -lt 30 ] || fail "trenzad did not start; look at $([ -d /run/systemd/system ] && echo 'journalctl -u trenzad' || echo "$STATE/trenzad.log")"
+  sleep 1
+done
+trenza="$PREFIX/bin/trenza"
+[ "$PREFIX" != /opt/trenza ] || [ ! -d /usr/local/bin ] || trenza=trenza
+[ "$SOCKET" = /run/trenza/trenzad.sock ] || trenza="$trenza --socket $SOCKET"
+if [ -n "$key" ]; then
+  say "joining"
+  umask 077
+  printf '%s\n' "$key" >"$work/key"
+  "$PREFIX/bin/trenza" --socket "$SOCKET" up --login-server="$URL" --auth-key="file:$work/key" --timeout=60s || \
+    fail "not joined; the line above says why. Try again with: $trenza up"
+  say "done; look with: $trenza status"
+else
+  say "installed; join with: $trenza up"
+fi
+{% endautoescape %}
