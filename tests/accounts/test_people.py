@@ -1,0 +1,214 @@
+"""People's places in tailnets: invited, approved, suspended, ranked; always an owner."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from accounts.actors import Actor
+from accounts.errors import Conflict, Forbidden, Gone, Invalid, NotFound
+from accounts.models import LOCAL_ISSUER, AuditEvent, Membership, Tailnet, User
+from accounts.roles import Role
+from accounts.services import people, tailnets
+from accounts.tenancy import scope
+from tests.accounts import factories
+
+pytestmark = pytest.mark.django_db
+ME = Actor.command()
+Status = Membership.Status
+
+
+def membership_of(tailnet: Tailnet, user: User) -> Membership:
+    with scope(tailnet=tailnet):
+        return Membership.objects.get(user=user)
+
+
+def test_a_person_made_by_a_command_is_local_and_nobody_s_twin() -> None:
+    first = people.create_person(email="Ana@Example.com")
+    second = people.create_person(email="ana@example.com")
+    assert first.iss == second.iss == LOCAL_ISSUER
+    assert first.sub != second.sub
+    assert not first.has_usable_password()
+    assert people.ensure_local_person(email="ANA@example.com") == first
+
+
+def test_a_provider_s_person_is_never_found_by_address() -> None:
+    theirs = User.objects.create_user(email="ana@example.com", iss="https://accounts.google.com", sub="1")
+    assert people.ensure_local_person(email="ana@example.com") != theirs
+
+
+def test_an_identity_is_one_person() -> None:
+    User.objects.create_user(email="a@example.com", iss="https://accounts.google.com", sub="1")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        User.objects.create_user(email="b@example.com", iss="https://accounts.google.com", sub="1")
+
+
+@pytest.mark.parametrize("email", ["", "a", "a@", "@b", "a b@example.com"])
+def test_an_address_must_be_one(email: str) -> None:
+    with pytest.raises(Invalid):
+        people.create_person(email=email)
+
+
+def test_a_place_is_given_once() -> None:
+    tailnet, owner = factories.tailnet()
+    again = people.add_member(tailnet=tailnet, user=owner, role=Role.MEMBER, by=ME)
+    assert again.role == Role.OWNER
+
+
+def test_a_person_is_suspended_and_restored() -> None:
+    tailnet, _ = factories.tailnet()
+    member = factories.member(tailnet)
+    assert people.suspend_member(membership=member, by=ME).status == Status.SUSPENDED
+    assert people.restore_member(membership=member, by=ME).status == Status.ACTIVE
+    people.suspend_member(membership=member, by=ME)
+    with pytest.raises(Conflict):
+        people.approve_member(membership=member, by=ME)
+
+
+def test_who_waits_is_approved() -> None:
+    tailnet, _ = factories.tailnet()
+    member = people.add_member(tailnet=tailnet, user=factories.person(), by=ME, needs_approval=True)
+    assert not member.is_active
+    assert people.approve_member(membership=member, by=ME).is_active
+
+
+def test_the_last_owner_stays() -> None:
+    tailnet, owner = factories.tailnet()
+    last = membership_of(tailnet, owner)
+    for act in (people.suspend_member, people.remove_member):
+        with pytest.raises(Conflict):
+            act(membership=last, by=ME)
+    with pytest.raises(Conflict):
+        people.set_role(membership=last, role=Role.MEMBER, by=ME)
+
+
+def test_one_acts_on_lower_ranks_only() -> None:
+    tailnet, owner = factories.tailnet()
+    admin, helper = factories.member(tailnet, Role.ADMIN), factories.member(tailnet, Role.IT_ADMIN)
+    member = factories.member(tailnet)
+    by_admin, by_helper, by_member = (Actor.person(one.user) for one in (admin, helper, member))
+    for membership, by in (
+        (membership_of(tailnet, owner), by_admin),
+        (admin, by_admin),
+        (admin, by_helper),
+        (helper, by_member),
+        (member, by_member),
+    ):
+        with pytest.raises(Forbidden):
+            people.suspend_member(membership=membership, by=by)
+    with pytest.raises(Forbidden):
+        people.set_role(membership=member, role=Role.ADMIN, by=by_helper)
+    with pytest.raises(Forbidden):
+        people.set_role(membership=member, role=Role.OWNER, by=by_admin)
+    assert people.set_role(membership=member, role=Role.AUDITOR, by=by_helper).role == Role.AUDITOR
+    with pytest.raises(Forbidden):
+        people.suspend_member(membership=member, by=Actor.person(factories.person()))
+
+
+def test_ownership_moves_and_is_never_lost() -> None:
+    tailnet, owner = factories.tailnet()
+    admin = factories.member(tailnet, Role.ADMIN)
+    with pytest.raises(Forbidden):
+        people.transfer_ownership(membership=admin, by=Actor.person(admin.user))
+    people.transfer_ownership(membership=admin, by=Actor.person(owner))
+    assert membership_of(tailnet, admin.user).role == Role.OWNER
+    assert membership_of(tailnet, owner).role == Role.ADMIN
+    with scope(tailnet=tailnet):
+        assert Membership.objects.filter(role=Role.OWNER).count() == 1
+
+
+def test_a_removed_person_is_gone_and_the_log_knows() -> None:
+    tailnet, _ = factories.tailnet()
+    member = factories.member(tailnet)
+    people.remove_member(membership=member, by=ME)
+    with scope(tailnet=tailnet):
+        assert not Membership.objects.filter(pk=member.pk).exists()
+        assert AuditEvent.objects.latest("pk").action == "DELETE"
+    with pytest.raises(NotFound):
+        people.suspend_member(membership=member, by=ME)
+
+
+def test_an_invitation_works_once_and_within_its_time() -> None:
+    tailnet, owner = factories.tailnet()
+    by = Actor.person(owner)
+    invite, token = people.create_invite(tailnet=tailnet, email="new@example.com", role=Role.AUDITOR, by=by)
+    assert token not in str(vars(invite))
+    guest = factories.person()
+    assert people.accept_invite(token=token, user=guest).role == Role.AUDITOR
+    with pytest.raises(Gone):
+        people.accept_invite(token=token, user=factories.person())
+    _, late = people.create_invite(tailnet=tailnet, email="late@example.com", by=by)
+    with pytest.raises(Gone):
+        people.accept_invite(token=late, user=guest, now=timezone.now() + timedelta(days=8))
+    with pytest.raises(NotFound):
+        people.accept_invite(token="unknown", user=guest)
+
+
+def test_nobody_invites_above_themselves() -> None:
+    tailnet, _ = factories.tailnet()
+    helper = factories.member(tailnet, Role.IT_ADMIN)
+    with pytest.raises(Forbidden):
+        people.create_invite(
+            tailnet=tailnet, email="x@example.com", role=Role.ADMIN, by=Actor.person(helper.user)
+        )
+
+
+def test_a_first_sign_in_opens_a_tailnet_of_one_s_own() -> None:
+    user = User.objects.create_user(email="Ana.Lopez@example.com", iss="https://accounts.google.com", sub="1")
+    membership = people.welcome(user=user, hosted_domain=None)
+    assert (membership.role, membership.tailnet.name) == (Role.OWNER, "ana-lopez")
+    assert people.welcome(user=user, hosted_domain=None) == membership
+    twin = User.objects.create_user(email="ana.lopez@example.org", iss="https://accounts.google.com", sub="2")
+    assert people.welcome(user=twin, hosted_domain=None).tailnet.name.startswith("ana-lopez-")
+
+
+@pytest.mark.parametrize(("approval", "status"), [(False, Status.ACTIVE), (True, Status.NEEDS_APPROVAL)])
+def test_a_domain_s_people_join_its_tailnet(approval: bool, status: Membership.Status) -> None:
+    tailnet, _ = factories.tailnet(google_domain="example.com", users_approval=approval)
+    user = factories.person()
+    membership = people.welcome(user=user, hosted_domain="Example.com")
+    assert (membership.tailnet, membership.role, membership.status) == (tailnet, Role.MEMBER, status)
+
+
+def test_an_address_alone_joins_no_domain() -> None:
+    factories.tailnet(google_domain="example.com")
+    user = factories.person("someone@example.com")
+    assert people.welcome(user=user, hosted_domain=None).role == Role.OWNER
+
+
+@pytest.mark.parametrize("name", ["", "A", "a b", "-a", "a-", "a.b", "a" * 64, "ñ"])
+def test_a_tailnet_s_name_is_a_label(name: str) -> None:
+    with pytest.raises(Invalid):
+        tailnets.create_tailnet(name=name, owner=factories.person(), by=ME)
+
+
+def test_settings_are_checked_and_logged() -> None:
+    tailnet, owner = factories.tailnet()
+    by = Actor.person(owner)
+    assert tailnets.update_settings(tailnet=tailnet, by=by, key_duration_days=30).key_duration_days == 30
+    for values in ({"key_duration_days": 0}, {"key_duration_days": 181}, {"rotation_days": 0}, {"name": "x"}):
+        with pytest.raises(Invalid):
+            tailnets.update_settings(tailnet=tailnet, by=by, **values)
+    with scope(tailnet=tailnet):
+        event = AuditEvent.objects.latest("pk")
+        assert (event.old, event.new) == ({"key_duration_days": 180}, {"key_duration_days": 30})
+
+
+def test_only_its_owner_deletes_a_tailnet() -> None:
+    tailnet, owner = factories.tailnet()
+    admin = factories.member(tailnet, Role.ADMIN)
+    with pytest.raises(Forbidden):
+        tailnets.delete_tailnet(tailnet=tailnet, by=Actor.person(admin.user))
+    tailnets.delete_tailnet(tailnet=tailnet, by=Actor.person(owner))
+    assert not Tailnet.objects.filter(pk=tailnet.pk).exists()
+    assert User.objects.filter(pk=owner.pk).exists()
+
+
+def test_the_first_start_makes_the_default_tailnet_once() -> None:
+    made = tailnets.first_start(owner_email="owner@localhost")
+    assert made is not None
+    assert (made[0].name, made[1].email) == ("default", "owner@localhost")
+    assert tailnets.first_start(owner_email="owner@localhost") is None

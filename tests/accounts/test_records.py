@@ -1,0 +1,154 @@
+"""The audit chain, the outbox, leases and limits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.core import mail
+from django.core.cache import cache
+from django.utils import timezone
+
+from accounts import tasks
+from accounts.actors import Actor
+from accounts.changes import write
+from accounts.errors import LimitExceeded
+from accounts.limits import bucket, check_limit, count_attempt
+from accounts.models import AuditEvent, Lease, Outbox, Tailnet
+from accounts.services import audit, outbox
+from accounts.services.leases import drop_lease, take_lease
+from accounts.services.tailnets import update_settings
+from accounts.tenancy import scope
+from tests.accounts import factories
+
+pytestmark = pytest.mark.django_db
+ME = Actor.command()
+
+
+@pytest.fixture
+def logged() -> Tailnet:
+    tailnet, _ = factories.tailnet()
+    for days in range(1, 11):
+        update_settings(tailnet=tailnet, by=ME, key_duration_days=days)
+    return tailnet
+
+
+def test_an_untouched_log_holds(logged: Tailnet) -> None:
+    with scope(tailnet=logged):
+        assert AuditEvent.objects.count() == 11
+        assert audit.first_broken_event(tailnet=logged) is None
+
+
+@pytest.mark.parametrize("field", audit.CHAINED)
+def test_an_edited_event_is_found(logged: Tailnet, field: str) -> None:
+    with scope(tailnet=logged):
+        event = AuditEvent.objects.order_by("pk")[4]
+        edits = {"old": {"x": 1}, "new": [1], "event_time": event.event_time + timedelta(seconds=1)}
+        AuditEvent.objects.filter(pk=event.pk).update(**{field: edits.get(field, "edited")})
+        assert audit.first_broken_event(tailnet=logged) == event.pk
+
+
+def test_a_deleted_event_is_found(logged: Tailnet) -> None:
+    with scope(tailnet=logged):
+        events = list(AuditEvent.objects.order_by("pk"))
+        events[4].delete()
+        assert audit.first_broken_event(tailnet=logged) == events[5].pk
+
+
+def test_a_truncated_log_is_found(logged: Tailnet) -> None:
+    with scope(tailnet=logged):
+        AuditEvent.objects.latest("pk").delete()
+        assert audit.first_broken_event(tailnet=logged) == 0
+
+
+def test_two_events_of_one_change_are_chained(logged: Tailnet) -> None:
+    with write(logged) as change:
+        for target in ("a", "b"):
+            audit.record(tailnet=change.tailnet, by=ME, action="UPDATE", target_type="X", target_name=target)
+    with scope(tailnet=logged):
+        assert audit.first_broken_event(tailnet=logged) is None
+
+
+def mail_to(tailnet: Tailnet, key: str | None = None) -> Outbox | None:
+    return outbox.enqueue(
+        tailnet=tailnet,
+        kind=Outbox.Kind.MAIL,
+        target="ana@example.com",
+        subject="A device waits",
+        payload={"text": "Approve it."},
+        idempotency_key=key,
+    )
+
+
+def test_mail_is_sent_once() -> None:
+    tailnet, _ = factories.tailnet()
+    with scope(tailnet=tailnet):
+        mail_to(tailnet)
+    assert tasks.deliver_outbox() == 1
+    assert tasks.deliver_outbox() == 0
+    assert [(message.subject, message.to) for message in mail.outbox] == [
+        ("A device waits", ["ana@example.com"])
+    ]
+
+
+def test_an_occasion_is_noted_once() -> None:
+    tailnet, _ = factories.tailnet()
+    with scope(tailnet=tailnet):
+        assert mail_to(tailnet, "pending-5") is not None
+        assert mail_to(tailnet, "pending-5") is None
+
+
+def test_a_failing_delivery_is_retried_later_and_later_and_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(row: Outbox) -> None:
+        raise outbox.DeliveryFailed("no route to host")
+
+    monkeypatch.setitem(outbox.SENDERS, Outbox.Kind.MAIL.value, fail)
+    tailnet, _ = factories.tailnet()
+    now, waits = timezone.now() + timedelta(seconds=1), []
+    with scope(tailnet=tailnet):
+        mail_to(tailnet)
+        for _ in range(outbox.MAX_ATTEMPTS):
+            assert outbox.deliver_due(now=now) == 0
+            row = Outbox.objects.get()
+            waits.append(row.due - now)
+            assert outbox.deliver_due(now=now) == 0, "not before it is due"
+            now = row.due
+        assert (row.failed_at is not None, row.last_error) == (True, "no route to host")
+        assert waits[:3] == [timedelta(minutes=1), timedelta(minutes=2), timedelta(minutes=4)]
+        assert max(waits) == outbox.MAX_RETRY
+        assert outbox.deliver_due(now=now + timedelta(days=1)) == 0
+    assert row.attempts == outbox.MAX_ATTEMPTS
+
+
+def test_a_lease_has_one_holder_and_remembers_since_when() -> None:
+    now, length = timezone.now(), timedelta(seconds=60)
+    assert take_lease(name="x", holder="a", length=length, now=now) == now
+    assert take_lease(name="x", holder="b", length=length, now=now) is None
+    later = now + timedelta(seconds=50)
+    assert take_lease(name="x", holder="a", length=length, now=later) == now
+    taken_over = later + length
+    assert take_lease(name="x", holder="b", length=length, now=taken_over) == taken_over, "there was a gap"
+    drop_lease(name="x", holder="b", now=taken_over)
+    assert take_lease(name="x", holder="a", length=length, now=taken_over) is not None
+    assert Lease.objects.count() == 1
+
+
+def test_a_limit_counts_one_place_per_minute() -> None:
+    cache.clear()
+    now = timezone.now().replace(second=10, microsecond=0)
+    for _ in range(3):
+        check_limit("x", "192.0.2.1", limit=3, now=now)
+        count_attempt("x", "192.0.2.1", now=now)
+    with pytest.raises(LimitExceeded) as refused:
+        check_limit("x", "192.0.2.1", limit=3, now=now)
+    assert refused.value.retry_after == 50
+    check_limit("x", "192.0.2.2", limit=3, now=now)
+    check_limit("y", "192.0.2.1", limit=3, now=now)
+    check_limit("x", "192.0.2.1", limit=3, now=now + timedelta(minutes=1))
+
+
+def test_one_place_is_an_ipv4_address_or_an_ipv6_site() -> None:
+    assert bucket("192.0.2.1") == "192.0.2.1"
+    assert bucket("::ffff:192.0.2.1") == "192.0.2.1"
+    assert bucket("2001:db8::1") == bucket("2001:db8::ffff:1") != bucket("2001:db8:0:1::1")
+    assert bucket("") == "unknown"
