@@ -14,5 +14,8 @@ urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.metrics),
+    path("", include("accounts.urls")),
+    path("", include("nodes.urls")),
+    path("", include("controlplane.panel_urls")),
     path("accounts/", include("allauth.urls")),
 ]
