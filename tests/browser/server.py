@@ -1,0 +1,231 @@
+"""A real server in a process of its own, for browser tests: its commands, and devices that ask to join.
+
+No Django here: Playwright's loop and the ORM do not mix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from wire.codec import decode_json, encode_json
+from wire.keys import DiscoPrivate, MachinePrivate, MachinePublic, NodePrivate
+from wire.session import ClientSession, DataReceived, StreamEnded
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CAPABILITY = 130
+READY_SECONDS = 60.0
+UPGRADE = (
+    "POST /ts2021 HTTP/1.1\r\nHost: {host}\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n"
+    "X-Tailscale-Handshake: {handshake}\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """``manage.py serve`` with its own DATA."""
+
+    data: Path
+    extra: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("TRENZA_")}
+        return kept | {
+            "TRENZA_DATA": str(self.data),
+            "TRENZA_URL": self.url,
+            "TRENZA_LISTEN": f"127.0.0.1:{self.port}",
+            **self.extra,
+        }
+
+    def command(self, *arguments: str) -> Any:
+        """Run ``manage.py …`` beside the server; its JSON when it was asked for."""
+        done = subprocess.run(
+            [sys.executable, str(CHECKOUT / "manage.py"), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{arguments}: {done.stderr}")
+        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+    def sign_in_link(self, email: str = "owner@localhost", *more: str) -> str:
+        return str(self.command("signinlink", email, *more, "--json")["url"])
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(CHECKOUT / "manage.py"), "serve"],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=(self.data / "serve.log").open("ab"),
+        )
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+                    if answer.status == 200:
+                        return
+            time.sleep(0.1)
+        raise RuntimeError("the server did not become ready:\n" + (self.data / "serve.log").read_text())
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+
+@contextlib.contextmanager
+def running_server(data: Path, **extra: str) -> Iterator[Server]:
+    """A server on a fresh DATA, prepared and ready, with its first tailnet."""
+    data.mkdir(parents=True, exist_ok=True)
+    server = Server(data, extra)
+    server.command("prepare")
+    server.command("firststart")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Device:
+    """A machine that speaks the control protocol over an upgraded connection, as far as tests need it."""
+
+    def __init__(self, server: Server, hostname: str, *, system: str = "linux", **hostinfo: Any) -> None:
+        self.server = server
+        self.machine = MachinePrivate.generate(secrets.token_bytes(32))
+        self.node = NodePrivate.generate(secrets.token_bytes(32))
+        self.disco = DiscoPrivate.generate(secrets.token_bytes(32))
+        self.hostinfo = {"Hostname": hostname, "OS": system, "IPNVersion": "1.90.2-t1a2b3c4d5", **hostinfo}
+        self._sock: socket.socket | None = None
+        self._session: ClientSession | None = None
+
+    def _server_key(self) -> MachinePublic:
+        with urllib.request.urlopen(f"{self.server.url}/key?v={CAPABILITY}", timeout=10) as answer:
+            return MachinePublic.parse(json.load(answer)["publicKey"])
+
+    def _connect(self) -> tuple[socket.socket, ClientSession]:
+        import base64
+
+        if self._sock is not None and self._session is not None:
+            return self._sock, self._session
+        session = ClientSession(self.machine, self._server_key(), CAPABILITY, secrets.token_bytes(32))
+        sock = socket.create_connection(("127.0.0.1", self.server.port), timeout=30)
+        handshake = base64.b64encode(session.initiation()).decode()
+        host = urlsplit(self.server.url).netloc
+        sock.sendall(UPGRADE.format(host=host, handshake=handshake).encode())
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += sock.recv(4096)
+        head, _, rest = received.partition(b"\r\n\r\n")
+        if b" 101 " not in head.split(b"\r\n")[0]:
+            raise http.client.HTTPException(head.decode())
+        while len(rest) < 51:
+            rest += sock.recv(4096)
+        session.receive_handshake(rest[:51])
+        session.receive_data(rest[51:])
+        self._sock, self._session = sock, session
+        return sock, session
+
+    def _ask(self, path: str, body: dict[str, Any], *, stream: bool = False) -> bytes:
+        sock, session = self._connect()
+        stream_id = session.request("POST", path, encode_json(body))
+        sock.sendall(session.data_to_send())
+        answer = b""
+        while True:
+            data = sock.recv(65536)
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            for event in session.receive_data(data):
+                if isinstance(event, DataReceived) and event.stream_id == stream_id:
+                    answer += event.data
+                    if stream:
+                        sock.sendall(session.data_to_send())
+                        return answer
+                if isinstance(event, StreamEnded) and event.stream_id == stream_id:
+                    return answer
+            sock.sendall(session.data_to_send())
+
+    def register(self, *, auth_key: str = "", followup: str = "", ephemeral: bool = False) -> dict[str, Any]:
+        """Ask to join; the answer has AuthURL when a person must confirm."""
+        body: dict[str, Any] = {
+            "Version": CAPABILITY,
+            "NodeKey": str(self.node.public()),
+            "OldNodeKey": "nodekey:" + "0" * 64,
+            "Hostinfo": self.hostinfo,
+            "Ephemeral": ephemeral,
+        }
+        if auth_key:
+            body["Auth"] = {"AuthKey": auth_key}
+        if followup:
+            body["Followup"] = followup
+        answer = decode_json(self._ask("/machine/register", body))
+        if answer.get("Error"):
+            raise RuntimeError(answer["Error"])
+        return dict(answer)
+
+    def listen(self) -> None:
+        """Open the map stream, which makes the device online until :meth:`close`."""
+        body = {
+            "Version": CAPABILITY,
+            "KeepAlive": True,
+            "Stream": True,
+            "NodeKey": str(self.node.public()),
+            "DiscoKey": str(self.disco.public()),
+            "Endpoints": ["192.0.2.7:41641", "10.0.0.7:41641"],
+            "Hostinfo": self.hostinfo,
+        }
+        self._ask("/machine/map", body, stream=True)
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = self._session = None
+
+
+def join_all(server: Server, names: Sequence[str], *, auth_key: str) -> list[Device]:
+    """Devices that join by a key and stay connected."""
+    devices = []
+    for name in names:
+        device = Device(server, name)
+        device.register(auth_key=auth_key)
+        device.listen()
+        devices.append(device)
+    return devices
