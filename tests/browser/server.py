@@ -29,6 +29,7 @@ from wire.session import ClientSession, DataReceived, StreamEnded
 CHECKOUT = Path(__file__).resolve().parents[2]
 CAPABILITY = 130
 READY_SECONDS = 60.0
+MAP_ATTEMPTS = 10
 UPGRADE = (
     "POST /ts2021 HTTP/1.1\r\nHost: {host}\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n"
     "X-Tailscale-Handshake: {handshake}\r\nContent-Length: 0\r\n\r\n"
@@ -176,7 +177,7 @@ class Device:
             for event in session.receive_data(data):
                 if isinstance(event, DataReceived) and event.stream_id == stream_id:
                     answer += event.data
-                    if stream:
+                    if stream and answer:
                         sock.sendall(session.data_to_send())
                         return answer
                 if isinstance(event, StreamEnded) and event.stream_id == stream_id:
@@ -202,17 +203,20 @@ class Device:
         return dict(answer)
 
     def listen(self) -> None:
-        """Open the map stream, which makes the device online until :meth:`close`."""
+        """Report as clients do, then open the map stream: the device is online until :meth:`close`."""
         body = {
             "Version": CAPABILITY,
-            "KeepAlive": True,
-            "Stream": True,
             "NodeKey": str(self.node.public()),
             "DiscoKey": str(self.disco.public()),
             "Endpoints": ["192.0.2.7:41641", "10.0.0.7:41641"],
             "Hostinfo": self.hostinfo,
         }
-        self._ask("/machine/map", body, stream=True)
+        self._ask("/machine/map", body | {"OmitPeers": True})
+        for _ in range(MAP_ATTEMPTS):
+            if self._ask("/machine/map", body | {"Stream": True, "KeepAlive": True}, stream=True):
+                return
+            time.sleep(0.2)
+        raise ConnectionError("the server gave no map")
 
     def close(self) -> None:
         if self._sock is not None:

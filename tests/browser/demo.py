@@ -1,0 +1,66 @@
+"""A tailnet worth looking at: devices of every kind and state, keys, people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.browser.server import Device, Server
+
+NET_INFO = {
+    "WorkingUDP": True,
+    "WorkingIPv6": False,
+    "MappingVariesByDestIP": False,
+    "UPnP": True,
+    "PreferredDERP": 900,
+    "DERPLatency": {"900-v4": 0.0123, "901-v4": 0.0481},
+}
+
+
+@dataclass
+class Demo:
+    """What was made; ``pending_url`` is the AuthURL of a machine that nobody has confirmed yet."""
+
+    online: list[Device] = field(default_factory=list)
+    pending: list[Device] = field(default_factory=list)
+    pending_url: str = ""
+
+    def close(self) -> None:
+        for device in (*self.online, *self.pending):
+            device.close()
+
+
+def _key(server: Server, *options: str) -> str:
+    return str(server.command("createauthkey", "default", *options, "--json")["key"])
+
+
+def furnish(server: Server) -> Demo:
+    """Fill the first tailnet, through the same doors that people and machines use."""
+    demo = Demo()
+    server.sign_in_link("maria.fernandez@example.com", "--tailnet", "default", "--role", "admin")
+    mine = _key(server, "--reusable", "--preapproved")
+    hers = _key(server, "--reusable", "--preapproved", "--user", "maria.fernandez@example.com")
+    tagged = _key(server, "--reusable", "--preapproved", "--tag", "tag:server", "--tag", "tag:prod")
+    waiting = _key(server, "--reusable")
+    _key(server, "--ephemeral", "--tag", "tag:ci", "--expiry", "7d")
+    online = [
+        ("atlas", "linux", tagged, {"Distro": "debian", "RoutableIPs": ["10.20.0.0/16", "0.0.0.0/0", "::/0"]}),
+        ("borealis", "linux", tagged, {"Distro": "ubuntu"}),
+        ("maria-macbook-pro", "macOS", hers, {}),
+        ("workstation", "windows", mine, {}),
+        ("pixel-9", "android", mine, {}),
+    ]
+    for name, system, key, more in online:
+        device = Device(server, name, system=system, NetInfo=NET_INFO, **more)
+        device.register(auth_key=key)
+        device.listen()
+        demo.online.append(device)
+    for name, system, key in (("ipad-de-maria", "iOS", hers), ("old-thinkpad", "linux", mine), ("backup", "linux", tagged)):
+        device = Device(server, name, system=system)
+        device.register(auth_key=key)
+    for name, system in (("raspberry-pi", "linux"), ("guest-laptop", "windows")):
+        device = Device(server, name, system=system)
+        device.register(auth_key=waiting)
+        demo.pending.append(device)
+    unknown = Device(server, "maria-iphone", system="iOS")
+    demo.pending_url = str(unknown.register()["AuthURL"])
+    return demo

@@ -1,0 +1,143 @@
+"""``python -m tests.browser.screenshots OUTDIR``: a picture of every page, desktop and phone, light and dark."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.sync_api import BrowserContext, Page
+
+from tests.browser.chromium import browser, executable, page_options
+from tests.browser.demo import Demo, furnish
+from tests.browser.server import Server, running_server
+
+Step = Callable[[Page], None]
+VARIANTS = {
+    "desktop-light": {},
+    "desktop-dark": {"dark": True},
+    "phone-light": {"phone": True},
+    "phone-dark": {"phone": True, "dark": True},
+    "desktop-es": {"spanish": True},
+    "phone-es": {"phone": True, "spanish": True},
+}
+
+
+def _nothing(page: Page) -> None:
+    """The page as it opens."""
+
+
+def _open_sheet(selector: str) -> Step:
+    def step(page: Page) -> None:
+        page.locator(selector).first.click()
+        page.wait_for_selector("#sheet[open] h2")
+
+    return step
+
+
+def _row_menu(page: Page) -> None:
+    page.locator("#device-list tbody tr:not(.is-pending) .act [popovertarget]").first.click()
+    page.wait_for_selector("#device-list .menu:popover-open")
+
+
+def _row_sheet(action: str) -> Step:
+    def step(page: Page) -> None:
+        _row_menu(page)
+        page.locator(f"#device-list .menu:popover-open a[href$='/{action}']").click()
+        page.wait_for_selector("#sheet[open] h2")
+
+    return step
+
+
+def _make_key(page: Page) -> None:
+    page.locator("main a[href='/keys/new']").first.click()
+    page.fill("#sheet #id_description", "web servers")
+    page.locator("#sheet button[type=submit]").click()
+    page.wait_for_selector("#secret")
+
+
+def _drawer(page: Page) -> None:
+    toggle = page.locator(".menu-button")
+    if toggle.is_visible():
+        toggle.click()
+
+
+def _user_menu(page: Page) -> None:
+    page.locator("[popovertarget=user-menu]").click()
+
+
+def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
+    """Every page by the name of its picture: its path, and what to do on it first."""
+    device = "/devices/" + server.command("listnodes", "default", "--json")[0]["nodeId"]
+    return {
+        "devices": ("/devices", _nothing),
+        "devices-pending": ("/devices?state=pending", _nothing),
+        "devices-none": ("/devices?q=nothing-like-this", _nothing),
+        "devices-menu": ("/devices", _row_menu),
+        "devices-rename": ("/devices", _row_sheet("rename")),
+        "devices-delete": ("/devices", _row_sheet("delete")),
+        "device": (device, _nothing),
+        "add-device": ("/devices", _open_sheet(".top a[href='/devices/add']")),
+        "add-device-page": ("/devices/add?os=ios", _nothing),
+        "keys": ("/keys", _nothing),
+        "key-new": ("/keys", _open_sheet("main a[href='/keys/new']")),
+        "key-made": ("/keys", _make_key),
+        "relays": ("/relays", _nothing),
+        "menu": ("/devices", _drawer),
+        "account-menu": ("/devices", _user_menu),
+        "register": (demo.pending_url.removeprefix(server.url), _nothing),
+        "not-found": ("/devices/nothing", _nothing),
+    }
+
+
+SIGNED_OUT = {"sign-in": "/sign-in", "link-gone": "/sign-in/link/used", "register-gone": "/register/old"}
+
+
+def shoot(context: BrowserContext, url: str, path: str, step: Step, target: Path) -> None:
+    page = context.new_page()
+    page.goto(url + path)
+    step(page)
+    page.wait_for_timeout(150)
+    page.screenshot(path=str(target), full_page="phone" in target.name and not page.locator("#sheet[open]").count())
+    page.close()
+
+
+def take(out: Path, wanted: list[str], variants: list[str]) -> None:
+    """Start a furnished server and take the pictures."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "data") as server:
+        demo = furnish(server)
+        with browser() as running:
+            for variant in variants:
+                context = running.new_context(**page_options(**VARIANTS[variant]))
+                for name in ("sign-in", "link-gone"):
+                    if not wanted or name in wanted:
+                        shoot(context, server.url, SIGNED_OUT[name], _nothing, out / f"{name}-{variant}.png")
+                page = context.new_page()
+                page.goto(server.sign_in_link())
+                page.close()
+                everything = pages(server, demo) | {"register-gone": (SIGNED_OUT["register-gone"], _nothing)}
+                for name, (path, step) in everything.items():
+                    if not wanted or name in wanted:
+                        shoot(context, server.url, path, step, out / f"{name}-{variant}.png")
+                context.close()
+        demo.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--page", action="append", default=[], help="only this page (may be repeated)")
+    parser.add_argument("--variant", action="append", default=[], choices=sorted(VARIANTS))
+    options = parser.parse_args()
+    if executable() is None:
+        print("no chromium here: apt install chromium", file=sys.stderr)
+        return 1
+    take(options.out, options.page, options.variant or list(VARIANTS))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
