@@ -87,12 +87,17 @@ def cleaned(hostinfo: Mapping[str, Any]) -> dict[str, Any]:
     result = _clean(hostinfo, MAX_DEPTH)
     if _is_small(result):
         return dict(result)
-    essential = {name: value for name in ESSENTIAL if (value := field(result, name)) is not None}
-    return essential if _is_small(essential) else {}
+    return essential(result)
 
 
-def _is_small(value: Any) -> bool:
-    return len(json.dumps(value, ensure_ascii=False)) <= MAX_BYTES
+def essential(hostinfo: Mapping[str, Any], max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Only what the server reads of a (cleaned) Hostinfo; nothing when that is larger than ``max_bytes``."""
+    kept = {name: value for name in ESSENTIAL if (value := field(hostinfo, name)) is not None}
+    return kept if _is_small(kept, max_bytes) else {}
+
+
+def _is_small(value: Any, max_bytes: int = MAX_BYTES) -> bool:
+    return len(json.dumps(value, ensure_ascii=False)) <= max_bytes
 
 
 def _clean(value: Any, depth: int) -> Any:

@@ -16,18 +16,21 @@ from django.utils import timezone
 from accounts.actors import Actor
 from accounts.changes import publish, write
 from accounts.credentials import digest, new_url_token
-from accounts.errors import Forbidden, Gone, Invalid
+from accounts.errors import Forbidden, Gone, Invalid, LimitExceeded
 from accounts.limits import check_limit, count_attempt
 from accounts.models import Membership, Tailnet, User
-from nodes.hostinfo import request_tags
+from nodes.hostinfo import essential, request_tags
 from nodes.models import Node, PendingLogin
 from nodes.services.enrolment import Machine, NoPolicy, Policy, register_node
 
 LIFETIME = timedelta(hours=1)
-KEPT_AFTER_EXPIRY = timedelta(days=1)
+KEPT_AFTER_EXPIRY = timedelta(minutes=10)
 MAX_PER_MACHINE = 8
+MAX_OPEN_PER_ADDRESS = 300
+MAX_HOSTINFO_BYTES = 8 * 1024  # strangers fill these rows; the whole Hostinfo comes with the map requests
 MAX_NEW_PER_MINUTE = 60  # for one address
 LIMIT_KIND = "login"
+OPEN_RETRY_SECONDS = 300
 MAX_REFUSAL = 300
 
 
@@ -51,6 +54,11 @@ def begin_login(
     now = now or timezone.now()
     check_limit(LIMIT_KIND, client_address, limit=MAX_NEW_PER_MINUTE, now=now)
     count_attempt(LIMIT_KIND, client_address, now=now)
+    if (
+        PendingLogin.objects.filter(client_address=client_address, expires__gt=now).count()
+        >= MAX_OPEN_PER_ADDRESS
+    ):
+        raise LimitExceeded("too many logins are open from this address", OPEN_RETRY_SECONDS)
     secret = new_url_token()
     with transaction.atomic():
         mine = PendingLogin.objects.filter(machine_key=machine.machine_key).order_by("-pk")
@@ -61,7 +69,7 @@ def begin_login(
             machine_key=machine.machine_key,
             node_key=machine.node_key,
             old_node_key=old_node_key,
-            hostinfo=machine.hostinfo,
+            hostinfo=essential(machine.hostinfo, MAX_HOSTINFO_BYTES),
             ephemeral=machine.ephemeral,
             capability_version=machine.capability_version,
             requested_expiry=machine.expiry,
@@ -156,6 +164,6 @@ def refused_tags(tags: list[str]) -> str:
 
 
 def clean_logins(*, now: datetime | None = None) -> int:
-    """Delete logins that ran out a day ago; returns how many."""
+    """Delete logins that ran out a while ago; returns how many."""
     cutoff = (now or timezone.now()) - KEPT_AFTER_EXPIRY
     return PendingLogin.objects.filter(expires__lt=cutoff).delete()[0]

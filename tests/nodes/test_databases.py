@@ -55,6 +55,9 @@ def check_race(folder: Path, url: str | None, keys: int) -> None:
     assert told["nodes"] == keys
     assert told["distinct"] == [keys, keys, keys], "IPv4, IPv6 and names are given once"
     assert told["uses"] == [1] * keys
+    assert told["login"] == {"pending": 1, "gone": HOLDERS - 1}
+    assert told["link"] == {"system": 1, "gone": HOLDERS - 1}
+    assert told["owners"] == 1
 
 
 def test_64_holders_of_a_one_off_key_make_one_node_on_sqlite(tmp_path: Path) -> None:

@@ -430,6 +430,18 @@ def test_open_logins_of_one_machine_are_bounded() -> None:
     assert PendingLogin.objects.filter(machine_key=machine.machine_key).count() == 8
 
 
+def test_open_logins_of_one_address_are_bounded_whatever_the_rate() -> None:
+    begun = timezone.now()
+    for minute in range(6):
+        now = begun + timedelta(minutes=minute)
+        outcomes = {ask(factories.machine(), client_address="192.0.2.1", now=now).outcome for _ in range(50)}
+        assert outcomes == {Outcome.AUTH_URL}
+    late = begun + timedelta(minutes=7)
+    assert ask(factories.machine(), client_address="192.0.2.1", now=late).outcome is Outcome.LIMITED
+    later = begun + timedelta(hours=1, minutes=1)
+    assert ask(factories.machine(), client_address="192.0.2.1", now=later).outcome is Outcome.AUTH_URL
+
+
 def test_new_logins_are_limited_per_address() -> None:
     now = timezone.now()
     outcomes = [ask(factories.machine(), client_address="2001:db8::1", now=now).outcome for _ in range(61)]
