@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from django.conf import settings
 from django.contrib.auth import login, logout
 from django.http import HttpRequest, HttpResponse
@@ -83,7 +81,7 @@ def switch(request: HttpRequest) -> HttpResponse:
         return to_sign_in(request)
     wanted = request.POST.get("to", "")
     membership = membership_in(
-        user=cast(User, request.user), tailnet_id=int(wanted) if wanted.isascii() and wanted.isdigit() else 0
+        user=request.user, tailnet_id=int(wanted) if wanted.isascii() and wanted.isdigit() else 0
     )
     switch_tailnet(request, membership.tailnet)
     return redirect("/devices")
@@ -95,7 +93,7 @@ def preferences(request: HttpRequest) -> HttpResponse:
     """Keep language and theme: for a signed-in person with their account, for anybody in a cookie."""
     language = request.POST.get("language") or None
     theme = request.POST.get("theme") or None
-    user = cast(User, request.user) if request.user.is_authenticated else User()
+    user = request.user if request.user.is_authenticated else User()
     if request.user.is_authenticated:
         set_preferences(user=user, language=language, theme=theme)
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from accounts.models import User
 from accounts.roles import Capability, can
 from accounts.views import THEME_COOKIE, language_names, theme_names
 from controlplane.env import environment
@@ -19,8 +20,8 @@ def panel(request: HttpRequest) -> dict[str, Any]:
 
     What costs a query is a function: templates call it only where they show it.
     """
-    user = getattr(request, "user", None)
-    signed_in = user is not None and user.is_authenticated
+    user = getattr(request, "user", None)  # error pages may come before the middleware that sets it
+    theme = user.theme if isinstance(user, User) else request.COOKIES.get(THEME_COOKIE)
     membership = getattr(request, "membership", None)
     return {
         "base_url": environment().url,
@@ -30,7 +31,7 @@ def panel(request: HttpRequest) -> dict[str, Any]:
         "sees_all": can(membership, Capability.SEE_ALL),
         "manages_devices": can(membership, Capability.MANAGE_DEVICES),
         "pending_count": _pending_counter(membership),
-        "theme": (user.theme if signed_in else request.COOKIES.get(THEME_COOKIE)) or "system",
+        "theme": theme or "system",
         "languages": language_names(),
         "themes": theme_names,
     }

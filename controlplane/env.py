@@ -116,7 +116,8 @@ def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise EnvironmentProblem(
-            f"TRENZA_URL={text!r} is not a base URL; write for example https://vpn.example.com or {DEFAULT_URL}"
+            f"TRENZA_URL={text!r} is not a base URL; write for example https://vpn.example.com "
+            f"or {DEFAULT_URL}"
         )
     return f"{parts.scheme}://{parts.netloc}"
 

@@ -31,7 +31,7 @@ class KeyChange:
 
 @dataclass(eq=False, slots=True)
 class KeySubscription:
-    """One relay link's view: the full list at first, then each change; ``None`` when it fell too far behind."""
+    """One relay link's view: the full list, then each change; ``None`` when it fell too far behind."""
 
     tailnet_id: int | None
     version: int

@@ -51,10 +51,7 @@ def bind_web_socket(listen: HostPort) -> socket.socket:
     """The listening TCP socket of the web workers; raises :class:`EnvironmentProblem` when it is taken."""
     try:
         family = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0][0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((listen.host, listen.port))
-        sock.listen(BACKLOG)
+        sock = socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot listen on {listen}: {error.strerror or error}; free the port or set TRENZA_LISTEN"
@@ -83,7 +80,7 @@ def _free_port(host: str, kind: socket.SocketKind) -> int:
 
 
 def relay_addresses(env: Environment) -> tuple[HostPort, HostPort]:
-    """Where the embedded relay listens (DERP, STUN): as set, else the usual ports, else free ones kept in DATA."""
+    """Where the embedded relay listens (DERP, STUN): as set, else the usual ports, else free ones, kept."""
     kept_file = env.data / "relay.ports"
     try:
         kept = json.loads(kept_file.read_text())

@@ -117,7 +117,7 @@ def _place_embedded(relay: Relay, report: Mapping[str, Any]) -> None:
 
 
 def _addresses(host: str) -> tuple[str, str]:
-    """A DERP map node's IPv4 and IPv6 members: a literal address names its family and switches the other off."""
+    """A DERP map node's IPv4 and IPv6: a literal address names its family and switches the other off."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -135,7 +135,7 @@ def _publish(relay: Relay) -> None:
 
 
 def record_disconnect(*, relay: RelayIdentity) -> None:
-    """The link is gone: the panel shows it; clients keep using the relay, which serves on from its kept list."""
+    """The link is gone: the panel shows it; the relay serves on from its kept list."""
     Relay.objects.filter(pk=relay.id).update(connected_at=None, last_seen=timezone.now())
 
 

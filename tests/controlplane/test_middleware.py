@@ -27,6 +27,8 @@ def test_nonsense_hops_end_the_walk() -> None:
 
 
 @given(st.text(max_size=200), st.ip_addresses())
-def test_the_answer_is_always_an_address(header: str, peer: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+def test_the_answer_is_always_an_address(
+    header: str, peer: ipaddress.IPv4Address | ipaddress.IPv6Address
+) -> None:
     answer = client_address(str(peer), header, ("0.0.0.0/0", "::/0"))
     ipaddress.ip_address(answer)

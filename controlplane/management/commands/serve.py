@@ -1,4 +1,4 @@
-"""``manage.py serve``; ``manage.py`` itself runs the supervisor without loading Django, this makes help list it."""
+"""``manage.py serve``; ``manage.py`` itself runs the supervisor without Django, this makes help list it."""
 
 from __future__ import annotations
 
