@@ -1,0 +1,1 @@
+"""The client's side of the control protocol: carriers, registration, the map stream."""

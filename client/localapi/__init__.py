@@ -1,0 +1,1 @@
+"""HTTP over a Unix socket between the daemon and its command line."""
