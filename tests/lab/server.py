@@ -1,0 +1,132 @@
+"""The coordination server in a namespace: ``manage.py serve`` with its own DATA, and the operator's commands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from controlplane.supervisor import read_relay_status
+from tests.lab.net import LabError, Namespace
+from tests.lab.person import Person
+from tests.lab.processes import CHECKOUT, Daemon, clean_environment, process_command, wait_for
+
+PORT = 8080
+READY_SECONDS = 60.0
+MANAGE = CHECKOUT / "manage.py"
+OWNER = "owner@localhost"
+TAILNET = "default"
+
+
+class Server:
+    """``manage.py serve`` at ``http://ADDRESS:8080`` of its namespace, prepared and with its first tailnet."""
+
+    def __init__(self, namespace: Namespace, **settings: str) -> None:
+        self.namespace = namespace
+        self.data = namespace.folder / "data"
+        self.url = settings.pop("TRENZA_URL", f"http://{namespace.address4}:{PORT}")
+        self.environment = clean_environment(
+            TRENZA_DATA=str(self.data),
+            TRENZA_URL=self.url,
+            TRENZA_LISTEN=f"{namespace.address4}:{PORT}",
+            **settings,
+        )
+        self.daemon = Daemon(
+            namespace, [sys.executable, MANAGE, "serve"], namespace.folder / "serve.log", self.environment
+        )
+        self.manage("prepare")
+        self.manage("firststart")
+
+    # -- life
+
+    def start(self) -> Server:
+        """Start and wait until web and relay serve."""
+        self.daemon.start()
+        self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        """Wait until the web server answers and clients can be told where the relay is."""
+        self.wait_web()
+        wait_for("the relay is in the DERP map", self._relay_is_known, seconds=READY_SECONDS)
+
+    def wait_web(self) -> None:
+        def ready() -> bool:
+            if not self.daemon.running:
+                raise LabError(f"serve ended\n{self.daemon.tail()}")
+            return self._answers("/readyz")
+
+        wait_for("the server is ready", ready, seconds=READY_SECONDS)
+
+    def _answers(self, path: str) -> bool:
+        with self.namespace.entered():
+            connection = http.client.HTTPConnection(self.namespace.address4, PORT, timeout=2)
+            try:
+                connection.request("GET", path)
+                return connection.getresponse().status == 200
+            except OSError:
+                return False
+            finally:
+                connection.close()
+
+    def _relay_is_known(self) -> bool:
+        """The relay has reported, and its row may be told to clients (read past Django, read-only)."""
+        import sqlite3
+
+        database = sqlite3.connect(f"file:{self.data / 'db.sqlite3'}?mode=ro", uri=True, timeout=5)
+        with contextlib.closing(database):
+            rows = database.execute("SELECT 1 FROM controlplane_relay WHERE embedded AND enabled").fetchall()
+        return bool(rows) and self.relay_pid() is not None
+
+    def relay_pid(self) -> int | None:
+        """The embedded relay's process, as it says itself; ``None`` when none answers."""
+        status = asyncio.run(read_relay_status(self.data))
+        return status.pid if status else None
+
+    def kill_web(self) -> None:
+        """``kill -9`` of the parent and the web workers at once. The relay lives on."""
+        for pid in self.namespace.pids():
+            if str(MANAGE) in process_command(pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.daemon.wait()
+
+    def stop(self) -> None:
+        """End everything in order."""
+        self.daemon.stop()
+
+    # -- the operator
+
+    def manage(self, *arguments: str) -> Any:
+        """``manage.py …`` in a process of its own; its JSON value when ``--json`` was asked for."""
+        command = [sys.executable, str(MANAGE), *arguments]
+        done = self.namespace.run(*command, environment=self.environment)
+        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+    def auth_key(self, *options: str, tailnet: str = TAILNET) -> str:
+        """A fresh pre-auth key (pre-approved unless options are given)."""
+        return str(self.manage("createauthkey", tailnet, *(options or ("--preapproved",)), "--json")["key"])
+
+    def approve(self, node: str, *, tailnet: str = TAILNET) -> Any:
+        """``manage.py approvenode`` from another process."""
+        return self.manage("approvenode", tailnet, node, "--json")
+
+    def nodes(self, *, tailnet: str = TAILNET) -> dict[str, dict[str, Any]]:
+        """The tailnet's devices by host name (the first label of their name)."""
+        found = self.manage("listnodes", tailnet, "--json")
+        return {str(device["name"]).partition(".")[0]: device for device in found}
+
+    def sign_in_link(self, email: str = OWNER, *options: str) -> str:
+        return str(self.manage("signinlink", email, *options, "--json")["url"])
+
+    def person(self, namespace: Namespace, email: str = OWNER, *options: str) -> Person:
+        """Somebody signed in to the panel by a one-time link, on the machine ``namespace``."""
+        person = Person(namespace, self.url)
+        person.open(self.sign_in_link(email, *options))
+        return person
