@@ -84,8 +84,20 @@ def test_accounts_and_nodes_pass_on_postgres(tmp_path: Path, postgres_url: str) 
     url = postgres.new_database(postgres_url, "suite")
     here = Path(__file__).relative_to(CHECKOUT)
     ignored = [f"--ignore={here}", f"--ignore={here.with_name('test_commands.py')}"]
+    # Made anew, and left at the end: threads of the event loop's executor still hold connections to it.
+    database = ["--create-db", "--reuse-db"]
     run(
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", *ignored, "tests/accounts", "tests/nodes"],
+        [
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *database,
+            *ignored,
+            "tests/accounts",
+            "tests/nodes",
+        ],
         tmp_path,
         url,
     )
