@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controlplane.consumers.panel import PANEL_SOCKETS, NotFoundConsumer
+from controlplane.consumers.panel import PANEL_SOCKETS
 from controlplane.consumers.relay import RelayConsumer
 
-__all__ = ["PANEL_SOCKETS", "NotFoundConsumer", "RelayConsumer"]
+__all__ = ["PANEL_SOCKETS", "RelayConsumer"]

@@ -15,11 +15,15 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
+from channels.auth import AuthMiddlewareStack
 from channels.consumer import AsyncConsumer
 from channels.db import database_sync_to_async
 from channels.exceptions import StopConsumer
 from channels.layers import get_channel_layer
+from channels.security.websocket import WebsocketDenier
+from django.conf import settings
 from django.db import DatabaseError
 from django.db.models import Max
 from django.urls import path
@@ -109,7 +113,7 @@ class Watcher:
 
     async def _tell_online(self, room: Room, online: frozenset[int]) -> None:
         for node_id in sorted(online ^ room.online) if room.online is not None else ():
-            await self._tell(room, {"type": "node", "id": node_id, "version": room.version, "op": "upsert"})
+            await self._tell(room, {"type": "node", "id": node_id, "version": room.version})
         room.online = online
 
     async def _tell(self, room: Room, message: dict[str, Any]) -> None:
@@ -206,7 +210,7 @@ class PanelConsumer(AsyncConsumer):  # type: ignore[misc]
             return
         if change["type"] not in (BLUNT, "relay") and not can(self.membership, Capability.SEE_ALL):
             change = {"type": BLUNT, "id": self.membership.tailnet_id, "version": change["version"]}
-        await self._send({name: change[name] for name in ("type", "id", "version", "op") if name in change})
+        await self._send({name: change[name] for name in ("type", "id", "version")})
 
     async def websocket_receive(self, message: dict[str, Any]) -> None:
         """Pages have nothing to say."""
@@ -236,14 +240,24 @@ class PanelConsumer(AsyncConsumer):  # type: ignore[misc]
         raise StopConsumer
 
 
-class NotFoundConsumer(AsyncConsumer):  # type: ignore[misc]
-    """Any other WebSocket address: refused at the handshake."""
+def same_origin(application: Any) -> Any:
+    """ASGI middleware: only pages of this very host, or of ``TRENZA_URL``, may open a socket.
 
-    channel_layer_alias = "none"
+    Cookies come along with any site's sockets, so the browser's ``Origin`` is what keeps other sites out.
+    """
 
-    async def websocket_connect(self, message: dict[str, Any]) -> None:
-        await self.send({"type": "websocket.close", "code": 4404})
-        raise StopConsumer
+    async def checked(scope: Any, receive: Any, send: Any) -> None:
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        host = headers.get(b"host", b"").decode("latin-1")
+        if origin == settings.BASE_URL or (host and urlsplit(origin).netloc == host):
+            await application(scope, receive, send)
+        else:
+            await WebsocketDenier()(scope, receive, send)
+
+    return checked
 
 
-PANEL_SOCKETS = [path("panel/<int:tailnet_id>", PanelConsumer.as_asgi())]
+PANEL_SOCKETS = [
+    path("ws/panel/<int:tailnet_id>", same_origin(AuthMiddlewareStack(PanelConsumer.as_asgi()))),
+]
