@@ -60,7 +60,7 @@ class PeerPlan:
 
 
 def plan_peers(current: Mapping[NodePublic, PeerStatus], wanted: Sequence[PeerConfig]) -> PeerPlan:
-    """Compare by key and allowed IPs. Endpoints of known peers are no part of it: WireGuard roams by itself."""
+    """Compare by key and allowed IPs; endpoints of known peers are left to live (WireGuard roams by itself)."""
     by_key = {peer.key: peer for peer in wanted}
     return PeerPlan(
         remove=tuple(key for key in current if key not in by_key),
@@ -86,7 +86,7 @@ class Engine(Protocol):
         """Set what differs only: on an interface that was taken over, equal values disturb nothing."""
 
     async def set_peers(self, peers: Sequence[PeerConfig]) -> None:
-        """Add, remove, replace allowed IPs. An endpoint is set for peers that are new, never for a live one."""
+        """Add, remove, replace allowed IPs. An endpoint is set for new peers only, never for a live one."""
 
     async def set_endpoint(self, peer: NodePublic, endpoint: Address) -> None:
         """Move a peer; nothing happens when it is not (any more) there."""
