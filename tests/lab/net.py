@@ -106,16 +106,19 @@ class Namespace:
     address4: str = ""
     address6: str = ""
 
-    def command(self, *command: str | Path, run_folder: Path | None = None) -> list[str]:
-        """The argument list that runs ``command`` in here; ``run_folder`` becomes its private ``/run``."""
+    def command(self, *command: str | Path, private: Mapping[str, Path] | None = None) -> list[str]:
+        """The argument list that runs ``command`` in here.
+
+        ``private`` puts folders over others for it alone (``ip netns exec`` gives it mounts of its own).
+        """
         inside = [str(part) for part in command]
-        if run_folder is not None:
-            inside = ["sh", "-c", 'mount --bind "$0" /run && exec "$@"', str(run_folder), *inside]
+        for place, folder in (private or {}).items():
+            inside = ["sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"', str(folder), place, *inside]
         return ["ip", "netns", "exec", self.name, *inside]
 
-    def run(self, *command: str | Path, run_folder: Path | None = None, **options: Any) -> Done:
+    def run(self, *command: str | Path, private: Mapping[str, Path] | None = None, **options: Any) -> Done:
         """Run a command in here to its end; the options are those of :func:`run`."""
-        return run(*self.command(*command, run_folder=run_folder), **options)
+        return run(*self.command(*command, private=private), **options)
 
     def ip(self, *lines: str) -> None:
         """Run lines of ``ip``'s batch language in here."""

@@ -39,7 +39,7 @@ def wait_for(what: str, condition: Callable[[], T], *, seconds: float = 30.0) ->
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """This process's environment without settings of Trenza, which would leak into the lab, and with ``more``."""
+    """This process's environment without settings of Trenza (they would leak in), and with ``more``."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -56,14 +56,14 @@ class Daemon:
     command: Sequence[str | Path]
     log: Path
     environment: Mapping[str, str] = field(default_factory=clean_environment)
-    run_folder: Path | None = None
+    private: Mapping[str, Path] | None = None  # see Namespace.command
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; does not wait for anything."""
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                self.namespace.command(*self.command, run_folder=self.run_folder),
+                self.namespace.command(*self.command, private=self.private),
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

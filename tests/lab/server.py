@@ -1,4 +1,4 @@
-"""The coordination server in a namespace: ``manage.py serve`` with its own DATA, and the operator's commands."""
+"""The coordination server in a namespace: ``manage.py serve`` with its own DATA, and its operator."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import http.client
 import json
 import os
 import signal
+import sqlite3
 import sys
-from pathlib import Path
 from typing import Any
 
 from controlplane.supervisor import read_relay_status
@@ -25,7 +25,7 @@ TAILNET = "default"
 
 
 class Server:
-    """``manage.py serve`` at ``http://ADDRESS:8080`` of its namespace, prepared and with its first tailnet."""
+    """``manage.py serve`` at ``http://ADDRESS:8080`` in its namespace, prepared, with its first tailnet."""
 
     def __init__(self, namespace: Namespace, **settings: str) -> None:
         self.namespace = namespace
@@ -77,8 +77,6 @@ class Server:
 
     def _relay_is_known(self) -> bool:
         """The relay has reported, and its row may be told to clients (read past Django, read-only)."""
-        import sqlite3
-
         database = sqlite3.connect(f"file:{self.data / 'db.sqlite3'}?mode=ro", uri=True, timeout=5)
         with contextlib.closing(database):
             rows = database.execute("SELECT 1 FROM controlplane_relay WHERE embedded AND enabled").fetchall()

@@ -1,0 +1,69 @@
+"""An official client in a namespace: ``tailscaled`` and ``tailscale`` as they come, in folders of their own.
+
+The binaries are not part of the project: ``TRENZA_TAILSCALED`` and ``TRENZA_TAILSCALE`` name them, else PATH.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from tests.lab.net import Namespace, run
+from tests.lab.node import Node
+from tests.lab.processes import Daemon, clean_environment, wait_for
+
+ETC_FILES = ("passwd", "group", "nsswitch.conf", "hosts", "os-release", "debian_version", "ssl")
+
+
+def tailscaled() -> str | None:
+    """Where the official daemon is; ``None`` when this machine has none."""
+    return os.environ.get("TRENZA_TAILSCALED") or shutil.which("tailscaled")
+
+
+def tailscale() -> str | None:
+    """Where the official command line is; ``None`` when this machine has none."""
+    return os.environ.get("TRENZA_TAILSCALE") or shutil.which("tailscale")
+
+
+def missing() -> str:
+    """Why official clients cannot run here; empty when they can."""
+    if tailscaled() and tailscale():
+        return ""
+    return "no official client: set TRENZA_TAILSCALED and TRENZA_TAILSCALE, or put both into PATH"
+
+
+def _fill_etc(folder: Path) -> None:
+    """What the client reads of ``/etc``; it writes resolv.conf and a copy of it there."""
+    for name in ETC_FILES:
+        if Path("/etc", name).exists():
+            run("cp", "-a", f"/etc/{name}", folder)
+    (folder / "resolv.conf").write_text("")
+
+
+class OfficialNode(Node):
+    """One official client. Nothing of it reaches the machine: its ``/run`` and ``/etc`` are its own."""
+
+    def __init__(self, namespace: Namespace, **environment: str) -> None:
+        private = {"/run": namespace.folder / "run", "/etc": namespace.folder / "etc"}
+        for folder in private.values():
+            folder.mkdir()
+        _fill_etc(private["/etc"])
+        state = namespace.folder / "tailscale"
+        state.mkdir()
+        self.socket = state / "tailscaled.sock"
+        super().__init__(namespace, private=private, cli=[str(tailscale()), f"--socket={self.socket}"])
+        self.daemon = Daemon(
+            namespace,
+            [str(tailscaled()), f"--statedir={state}", f"--socket={self.socket}", "--tun=tailscale0"],
+            namespace.folder / "tailscaled.log",
+            clean_environment(TS_NO_LOGS_NO_SUPPORT="true", **environment),
+            private,
+        )
+
+    def start(self) -> OfficialNode:
+        """Start the daemon and wait for its local API."""
+        self.socket.unlink(missing_ok=True)
+        self.daemon.start()
+        wait_for(f"tailscaled on {self.name} answers", self.socket.exists)
+        return self

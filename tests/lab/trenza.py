@@ -1,0 +1,53 @@
+"""Trenza's own client in a namespace: ``trenzad`` and ``trenza``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tests.lab.net import LabError, Namespace
+from tests.lab.node import Node
+from tests.lab.processes import Daemon, clean_environment, wait_for
+
+TUN = "trenza0"
+TRENZAD = (sys.executable, "-m", "client.daemon")
+TRENZA = (sys.executable, "-m", "client.cli")
+
+
+class TrenzaNode(Node):
+    """One Trenza client. Its ``/run`` is private and outlives the daemon, as wireguard-go's socket must."""
+
+    def __init__(self, namespace: Namespace, *options: str, **environment: str) -> None:
+        private = {"/run": namespace.folder / "run"}
+        private["/run"].mkdir()
+        self.state_folder = namespace.folder / "trenza"
+        self.socket = namespace.folder / "trenzad.sock"
+        super().__init__(namespace, private=private, cli=[*TRENZA, f"--socket={self.socket}"])
+        self.arguments = [f"--state={self.state_folder}", f"--socket={self.socket}", f"--tun={TUN}", *options]
+        self.daemon = Daemon(
+            namespace,
+            [*TRENZAD, *self.arguments],
+            namespace.folder / "trenzad.log",
+            clean_environment(**environment),
+            private,
+        )
+
+    def start(self) -> TrenzaNode:
+        """Start the daemon and wait for its local API."""
+        self.socket.unlink(missing_ok=True)
+        self.daemon.start()
+
+        def ready() -> bool:
+            if not self.daemon.running:
+                raise LabError(f"trenzad ended\n{self.daemon.tail()}")
+            return self.socket.exists()
+
+        wait_for(f"trenzad on {self.name} answers", ready)
+        return self
+
+    def wireguard_pid(self) -> int | None:
+        """The detached wireguard-go of its interface; ``None`` with the kernel's WireGuard."""
+        for pid in self.namespace.pids():
+            if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "wireguard-go":
+                return pid
+        return None
