@@ -13,18 +13,9 @@ from pathlib import Path
 
 import psycopg
 
+from tests.needs import program
+
 START_SECONDS = 30
-BINARIES = [Path("/usr/lib/postgresql") / version / "bin" for version in ("18", "17", "16", "15", "14")]
-
-
-def binary(name: str) -> str | None:
-    """The path of one of PostgreSQL's programs, wherever Debian put it."""
-    found = shutil.which(name)
-    return found or next((str(path / name) for path in BINARIES if (path / name).exists()), None)
-
-
-def available() -> bool:
-    return bool(os.environ.get("TRENZA_TEST_POSTGRES")) or binary("initdb") is not None
 
 
 def _free_port() -> int:
@@ -51,7 +42,7 @@ def server(folder: Path) -> Iterator[str]:
         shutil.chown(data, "postgres")
         for parent in data.parents[:3]:
             parent.chmod(parent.stat().st_mode | 0o055)
-    initdb = [*_as_postgres(), str(binary("initdb")), "-D", str(data), "-A", "trust", "-U", "trenza"]
+    initdb = [*_as_postgres(), str(program("initdb")), "-D", str(data), "-A", "trust", "-U", "trenza"]
     subprocess.run(initdb, check=True, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     settings = {
         "port": port,
@@ -62,7 +53,7 @@ def server(folder: Path) -> Iterator[str]:
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     process = subprocess.Popen(
-        [*_as_postgres(), str(binary("postgres")), "-D", data, *options],
+        [*_as_postgres(), str(program("postgres")), "-D", data, *options],
         cwd="/",
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

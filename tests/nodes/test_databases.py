@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import need
 from tests.nodes import postgres
 from tests.nodes.race import HOLDERS
 
@@ -41,10 +42,7 @@ def run(arguments: list[str], folder: Path, url: str | None) -> str:
 
 @pytest.fixture(scope="module")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if not postgres.available():
-        if "postgres" in os.environ.get("TRENZA_TEST_REQUIRE", "").split(","):
-            pytest.fail("PostgreSQL is required and is not installed")
-        pytest.skip("PostgreSQL is not installed (make system) and TRENZA_TEST_POSTGRES names none")
+    need("postgres")
     with postgres.server(tmp_path_factory.mktemp("server")) as url:
         yield url
 

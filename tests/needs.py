@@ -1,0 +1,84 @@
+"""What tests need of the machine.
+
+A test says so by a marker: ``root`` (root, namespaces, TUN), ``browser`` (Chromium), or
+``needs("redis", …)`` by name. Where the machine lacks it the test is skipped with the reason, unless
+``TRENZA_TEST_REQUIRE`` names it: then it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+POSTGRES_HOMES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+BY_MARKER = {"root": ("root", "netns", "tun"), "browser": ("chromium",)}
+
+
+def program(name: str) -> str | None:
+    """The path of a program, also where Debian hides it (sbin, PostgreSQL's own folders)."""
+    folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *map(str, POSTGRES_HOMES)]
+    return shutil.which(name, path=os.pathsep.join(folders))
+
+
+def official(name: str) -> str | None:
+    """An official binary: the one that ``TRENZA_<NAME>`` names, else the one on PATH."""
+    return os.environ.get(f"TRENZA_{name.upper()}") or program(name)
+
+
+def _installed(name: str, package: str) -> str:
+    return "" if program(name) else f"{package} is not installed (make system)"
+
+
+def _official(name: str) -> str:
+    return "" if official(name) else f"no official {name} here (set TRENZA_{name.upper()} or PATH)"
+
+
+def _namespaces() -> str:
+    done = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else f"no network namespaces: {done.stderr.strip()}"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "root": lambda: "" if os.geteuid() == 0 else "not root",
+    "netns": _namespaces,
+    "tun": lambda: "" if Path("/dev/net/tun").exists() else "/dev/net/tun is not there",
+    "chromium": lambda: _installed("chromium", "Chromium"),
+    "postgres": lambda: "" if os.environ.get("TRENZA_TEST_POSTGRES") else _installed("initdb", "PostgreSQL"),
+    "redis": lambda: _installed("redis-server", "Redis"),
+    "caddy": lambda: _installed("caddy", "Caddy"),
+    "nginx": lambda: _installed("nginx", "nginx"),
+    "tailscaled": lambda: _official("tailscaled"),
+    "tailscale": lambda: _official("tailscale"),
+    "derper": lambda: _official("derper"),
+    "headscale": lambda: _official("headscale"),
+}
+
+
+@cache
+def missing(name: str) -> str:
+    """Why ``name`` is not to be had here; empty when it is."""
+    return CHECKS[name]()
+
+
+def need(*names: str) -> None:
+    """Skip the running test when the machine lacks one of these, or fail when it is required."""
+    required = {name.strip() for name in os.environ.get("TRENZA_TEST_REQUIRE", "").split(",")}
+    for name in names:
+        if reason := missing(name):
+            if name in required:
+                pytest.fail(f"{name} is required by TRENZA_TEST_REQUIRE: {reason}")
+            pytest.skip(reason)
+
+
+def names_of(item: pytest.Item) -> list[str]:
+    """What a test's markers ask for."""
+    names = [
+        name for marker, needed in BY_MARKER.items() if item.get_closest_marker(marker) for name in needed
+    ]
+    return names + [name for marker in item.iter_markers("needs") for name in marker.args]
