@@ -60,7 +60,7 @@ class PeerPlan:
 
 
 def plan_peers(current: Mapping[NodePublic, PeerStatus], wanted: Sequence[PeerConfig]) -> PeerPlan:
-    """Compare by key and allowed IPs; endpoints of known peers are left to live (WireGuard roams by itself)."""
+    """Compare by key and allowed IPs; endpoints of known peers are left alone: WireGuard roams by itself."""
     by_key = {peer.key: peer for peer in wanted}
     return PeerPlan(
         remove=tuple(key for key in current if key not in by_key),

@@ -1,7 +1,7 @@
 """Classic BPF programs that let STUN answers and disco for one UDP port through, and nothing else.
 
-A raw IPv4 socket's data begins at the IP header, a raw IPv6 socket's at the UDP header. Source: linux/filter.h,
-Documentation/networking/filter.rst.
+A raw IPv4 socket's data begins at the IP header, a raw IPv6 socket's at the UDP header. Source:
+linux/filter.h, Documentation/networking/filter.rst.
 """
 
 from __future__ import annotations

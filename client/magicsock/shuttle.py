@@ -1,9 +1,9 @@
 """Relayed packets between WireGuard and the relay: one loopback socket, and so one endpoint, per peer.
 
 While a peer is relayed, its WireGuard endpoint is that socket. WireGuard roams: it sends to wherever the last
-valid packet came from. So once a peer is direct, packets that still come through the relay must not be injected
-from the loopback endpoint, or the tunnel snaps back to the relay; they are injected as raw packets that bear the
-direct endpoint as their source.
+valid packet came from. So once a peer is direct, packets that still come through the relay must not be
+injected from the loopback endpoint, or the tunnel snaps back to the relay: they are injected as raw packets
+that bear the direct endpoint as their source.
 """
 
 from __future__ import annotations
