@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wire.errors import MessageError
-from wire.fields import boolean, integer, lower_names, number, string
+from wire.fields import boolean, decimal, integer, lower_names, mapping, number, string
 
 DEFAULT_DERP_PORT = 443
 DEFAULT_STUN_PORT = 3478
@@ -141,19 +141,17 @@ class DERPMap:
     def from_json(cls, content: Mapping[str, Any]) -> DERPMap:
         """Raises :class:`MessageError` for regions that are no regions; null regions are left out."""
         f = lower_names(content)
-        regions = f.get("regions") or {}
-        if not isinstance(regions, dict):
-            raise MessageError("a DERP map's Regions is not an object")
-        parsed = {_region_id(key): DERPRegion.from_json(value) for key, value in regions.items() if value}
-        scores = lower_names(f.get("homeparams") or {}).get("regionscore") or {}
+        regions = mapping(f, "regions")
+        scores = mapping(lower_names(f.get("homeparams") or {}), "regionscore")
         return cls(
-            regions=parsed,
+            regions={_region_id(key): DERPRegion.from_json(value) for key, value in regions.items() if value},
             omit_default_regions=boolean(f, "omitdefaultregions"),
-            region_scores={_region_id(key): float(value) for key, value in scores.items()},
+            region_scores={_region_id(key): number(scores, key) for key in scores},
         )
 
 
 def _region_id(text: str) -> int:
-    if not text.isdigit() or not 0 < int(text) <= MAX_REGION_ID:
-        raise MessageError(f"{text!r} is not a DERP region id")
-    return int(text)
+    region = decimal(text, "a DERP region id")
+    if not 0 < region <= MAX_REGION_ID:
+        raise MessageError(f"{region} is not a DERP region id")
+    return region

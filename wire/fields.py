@@ -8,6 +8,7 @@ from typing import Any
 from wire.errors import MessageError
 
 Fields = dict[str, Any]
+MAX_DIGITS = 19  # of a 64-bit number
 
 
 def lower_names(content: Any) -> Fields:
@@ -60,7 +61,11 @@ def strings(fields: Fields, name: str, max_items: int) -> tuple[str, ...]:
 
 
 def objects(fields: Fields, name: str, max_items: int) -> list[dict[str, Any]]:
-    value = fields.get(name) or []
+    return as_objects(fields.get(name) or [], name, max_items)
+
+
+def as_objects(value: Any, name: str, max_items: int) -> list[dict[str, Any]]:
+    """``value`` if it is a list of JSON objects."""
     if (
         not isinstance(value, list)
         or len(value) > max_items
@@ -75,3 +80,10 @@ def mapping(fields: Fields, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MessageError(f"{name} must be an object")
     return value
+
+
+def decimal(text: str, name: str) -> int:
+    """A whole number that JSON carries as text, as Go does for the keys of a map."""
+    if not (text.isascii() and text.isdigit()) or len(text) > MAX_DIGITS:
+        raise MessageError(f"{name} must be a whole number")
+    return int(text)

@@ -14,13 +14,25 @@ from typing import Any, Self
 from wire.control import PingRequest, disco_key, format_time, node_key, parse_time
 from wire.derpmap import DERPMap
 from wire.errors import MessageError
-from wire.fields import Fields, boolean, integer, lower_names, mapping, objects, string, strings
+from wire.fields import (
+    Fields,
+    as_objects,
+    boolean,
+    decimal,
+    integer,
+    lower_names,
+    mapping,
+    objects,
+    string,
+    strings,
+)
 from wire.keys import DiscoPublic, NodePublic
 
 MAX_PEERS = 200_000
 MAX_ALLOWED_IPS = 100_000
 MAX_RULES = 100_000
 MAX_RULE_ITEMS = 1_000_000
+MAX_RESOLVERS = 1000
 BASE_FILTER = "base"
 CLEAR_ALL = "*"
 LEGACY_DERP_IP = "127.3.3.40:"
@@ -132,8 +144,8 @@ class Node:
 def _home_derp(f: Fields) -> int:
     if home := integer(f, "homederp"):
         return home
-    legacy = string(f, "derp").removeprefix(LEGACY_DERP_IP)
-    return int(legacy) if legacy.isdigit() else 0
+    legacy = string(f, "derp")
+    return decimal(legacy.removeprefix(LEGACY_DERP_IP), "derp") if legacy else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,9 +326,12 @@ class DNSConfig:
         f = lower_names(content)
         routes = mapping(f, "routes")
         return cls(
-            resolvers=tuple(map(Resolver.from_json, objects(f, "resolvers", 1000))),
-            routes={suffix: tuple(map(Resolver.from_json, items or [])) for suffix, items in routes.items()},
-            fallback_resolvers=tuple(map(Resolver.from_json, objects(f, "fallbackresolvers", 1000))),
+            resolvers=tuple(map(Resolver.from_json, objects(f, "resolvers", MAX_RESOLVERS))),
+            routes={
+                suffix: tuple(map(Resolver.from_json, as_objects(items or [], "a DNS route", MAX_RESOLVERS)))
+                for suffix, items in routes.items()
+            },
+            fallback_resolvers=tuple(map(Resolver.from_json, objects(f, "fallbackresolvers", MAX_RESOLVERS))),
             domains=strings(f, "domains", 1000),
             proxied=boolean(f, "proxied"),
             cert_domains=strings(f, "certdomains", 1000),
@@ -395,9 +410,9 @@ class MapResponse:
 
 def _by_id(f: Fields, name: str) -> dict[int, bool]:
     members = mapping(f, name)
-    if not all(key.isdigit() and isinstance(value, bool) for key, value in members.items()):
+    if not all(isinstance(value, bool) for value in members.values()):
         raise MessageError(f"{name} must map node IDs to true or false")
-    return {int(key): value for key, value in members.items()}
+    return {decimal(key, name): value for key, value in members.items()}
 
 
 def _filters(f: Fields) -> dict[str, tuple[FilterRule, ...] | None] | None:
@@ -408,10 +423,8 @@ def _filters(f: Fields) -> dict[str, tuple[FilterRule, ...] | None] | None:
     for name, rules in mapping(f, "packetfilters").items():
         if rules is None:
             named[name] = None
-        elif isinstance(rules, list) and len(rules) <= MAX_RULES:
-            named[name] = tuple(map(FilterRule.from_json, rules))
         else:
-            raise MessageError("a packet filter must be a list of rules")
+            named[name] = tuple(map(FilterRule.from_json, as_objects(rules, "a packet filter", MAX_RULES)))
     return named or None
 
 
