@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ class Namespace:
     folder: Path
     address4: str = ""
     address6: str = ""
+    _spawned: list[subprocess.Popen[Any]] = field(default_factory=list)
 
     def command(self, *command: str | Path, private: Mapping[str, Path] | None = None) -> list[str]:
         """The argument list that runs ``command`` in here.
@@ -119,6 +120,14 @@ class Namespace:
     def run(self, *command: str | Path, private: Mapping[str, Path] | None = None, **options: Any) -> Done:
         """Run a command in here to its end; the options are those of :func:`run`."""
         return run(*self.command(*command, private=private), **options)
+
+    def spawn(
+        self, *command: str | Path, private: Mapping[str, Path] | None = None, **options: Any
+    ) -> subprocess.Popen[Any]:
+        """Start a command in here; the options are those of ``Popen``. It ends with the namespace."""
+        process = subprocess.Popen(self.command(*command, private=private), **options)
+        self._spawned.append(process)
+        return process
 
     def ip(self, *lines: str) -> None:
         """Run lines of ``ip``'s batch language in here."""
@@ -150,6 +159,11 @@ class Namespace:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
+        for process in self._spawned:
+            process.wait(KILL_SECONDS)
+            if process.stdout is not None:
+                process.stdout.close()
+        self._spawned.clear()
 
     def remove(self) -> None:
         """Remove the namespace with everything in it."""
@@ -240,7 +254,7 @@ class Lab:
     def namespace(self, name: str) -> Namespace:
         """A new, empty namespace with its loopback up."""
         made = Namespace(f"{self.prefix}-{name}", name, self.folder / name)
-        made.folder.mkdir()
+        made.folder.mkdir()  # refuses a name that was used before: a node's folder is its identity
         run("ip", "netns", "add", made.name)
         self._namespaces.append(made)
         made.ip("link set lo up")
@@ -287,6 +301,11 @@ class Lab:
             f"addr add {host.address6}/64 dev {interface} nodad",
             f"route add default via {INTERNET6}::ffff",
         )
+
+    def remove(self, namespace: Namespace) -> None:
+        """Remove one namespace before the rest."""
+        namespace.remove()
+        self._namespaces.remove(namespace)
 
     def close(self) -> None:
         """Remove everything; safe to call twice."""

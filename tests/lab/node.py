@@ -1,4 +1,4 @@
-"""What every client in the lab has, ours or official: a daemon, a command line, and its view of the tailnet."""
+"""What every client in the lab has, ours or official: a daemon, a command line, a view of the tailnet."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def pongs(text: str) -> list[Pong]:
 class Waiting:
     """``up`` without a key, in the background: it prints what to do and waits."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(self, node: Node, arguments: tuple[str, ...], log: Path) -> None:
         self.log = log
         with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            self.process = node.spawn(
+                *arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
 
     @property
@@ -88,9 +88,9 @@ class Node:
 
     # -- commands
 
-    def command(self, *arguments: str) -> list[str]:
-        """The argument list of its command line with these arguments."""
-        return self.namespace.command(*self._cli, *arguments, private=self.private)
+    def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[Any]:
+        """Start its command line in the background; the options are those of ``Popen``."""
+        return self.namespace.spawn(*self._cli, *arguments, private=self.private, **options)
 
     def cli(self, *arguments: str, check: bool = True, seconds: float = UP_SECONDS) -> Done:
         """Run its command line to the end."""
@@ -109,7 +109,7 @@ class Node:
         """``up`` without a key: it prints the URL to open and waits."""
         self._ups += 1
         log = self.namespace.folder / f"up{self._ups}.log"
-        return Waiting(self.command("up", *self.up_options(url), *options), log)
+        return Waiting(self, ("up", *self.up_options(url), *options), log)
 
     def ping(self, target: str, *options: str, check: bool = True) -> list[Pong]:
         """Its own ``ping`` (disco), not the system's."""

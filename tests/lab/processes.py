@@ -62,8 +62,9 @@ class Daemon:
     def start(self) -> None:
         """Start it; does not wait for anything."""
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                self.namespace.command(*self.command, private=self.private),
+            self.process = self.namespace.spawn(
+                *self.command,
+                private=self.private,
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -45,15 +45,16 @@ class Server:
 
     # -- life
 
-    def start(self) -> Server:
-        """Start and wait until web and relay serve."""
+    def start(self, *, relay: bool = True) -> Server:
+        """Start and wait until the web server (and the relay) serve."""
         self.daemon.start()
-        self.wait_ready()
+        self.wait_web()
+        if relay:
+            self.wait_relay()
         return self
 
-    def wait_ready(self) -> None:
-        """Wait until the web server answers and clients can be told where the relay is."""
-        self.wait_web()
+    def wait_relay(self) -> None:
+        """Wait until clients can be told where the relay is."""
         wait_for("the relay is in the DERP map", self._relay_is_known, seconds=READY_SECONDS)
 
     def wait_web(self) -> None:

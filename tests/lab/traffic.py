@@ -38,8 +38,10 @@ class Ping:
     def __init__(self, source: Namespace, target: str, *, count: int, interval: float = 0.1) -> None:
         self.count, self.interval = count, interval
         options = ["-n", "-c", str(count), "-i", str(interval), "-W", "2"]
-        self.process = subprocess.Popen(
-            source.command("ping", *options, target),
+        self.process = source.spawn(
+            "ping",
+            *options,
+            target,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -91,16 +93,22 @@ class Iperf:
 
     def __init__(self, source: Namespace, target: Namespace, address: str, *, seconds: int) -> None:
         self.seconds = seconds
-        self.server = subprocess.Popen(
-            target.command("iperf3", "-s", "-1", "-B", address, "-p", str(IPERF_PORT)),
+        self.server = target.spawn(
+            "iperf3",
+            "-s",
+            "-1",
+            "-B",
+            address,
+            "-p",
+            str(IPERF_PORT),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        listening = ["ss", "-Hltn", f"sport = :{IPERF_PORT}"]
-        wait_for("iperf3 listens", lambda: target.run(*listening).stdout.strip())
+        sockets = ["ss", "-Hltn", f"sport = :{IPERF_PORT}"]
+        wait_for("iperf3 listens", lambda: target.run(*sockets).stdout != "")
         options = ["-c", address, "-p", str(IPERF_PORT), "-t", str(seconds), "-i", "1", "-J"]
-        self.client = subprocess.Popen(
-            source.command("iperf3", *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        self.client = source.spawn(
+            "iperf3", *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
     def result(self) -> IperfResult:
