@@ -1,1 +1,1 @@
-"""``trenza``: the command line, a module per verb. It reaches the daemon only through :mod:`client.localapi`."""
+"""``trenza``, the command line, a module per verb. It speaks only through :mod:`client.localapi`."""
