@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from accounts.models import Membership
 from nodes.access import NodeAction, may
 from nodes.hostinfo import field, text
-from nodes.models import Node, PreAuthKey
+from nodes.models import Node, PreAuthKey, Presence
 from nodes.names import fqdn
 from nodes.selectors import is_online
 from nodes.state import NodeState
@@ -87,6 +87,10 @@ class DeviceRow:
     def dom_id(self) -> str:
         return f"node-{self.node.pk}"
 
+    @property
+    def tags_text(self) -> str:
+        return ", ".join(self.node.tags)
+
 
 def shown_state(node: Node, *, online: bool, now: datetime) -> Shown:
     """The state word of a device; a key that has ended counts as expired before the sweep marks it."""
@@ -103,6 +107,16 @@ def os_of(node: Node) -> tuple[str, str]:
     name, icon = OS_NAMES.get(reported.lower(), (reported, "device-desktop"))
     distro = text(node.hostinfo, "Distro").lower()
     return name, DISTRO_ICONS.get(distro, icon)
+
+
+def last_seen(node: Node, now: datetime) -> datetime | None:
+    """When it was connected last; a stream whose worker died counts until its lease ended."""
+    try:
+        lease = node.presence.expires
+    except Presence.DoesNotExist:
+        lease = None
+    known = [moment for moment in (node.last_seen, lease) if moment is not None and moment <= now]
+    return max(known, default=None)
 
 
 def device_row(node: Node, *, membership: Membership, base_domain: str, now: datetime) -> DeviceRow:
@@ -123,7 +137,7 @@ def device_row(node: Node, *, membership: Membership, base_domain: str, now: dat
         owner=node.user.login_name if node.user is not None else "",
         expires=expires,
         expires_soon=expires is not None and now < expires <= now + EXPIRES_SOON,
-        last_seen=node.last_seen,
+        last_seen=last_seen(node, now),
         may=Permissions(
             approve=pending and may(membership, NodeAction.APPROVE, node),
             rename=may(membership, NodeAction.RENAME, node),

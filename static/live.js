@@ -22,26 +22,30 @@ const refetch = (path, target, swap) => htmx.ajax("GET", path, { source: target,
 const here = () => location.pathname + location.search;
 const all = (selector) => [...document.querySelectorAll(selector)];
 // Rows never move under somebody's pointer, focus or open menu; an empty list has none to move.
-const busy = (list) => list.querySelector("tbody tr") !== null
-  && (list.querySelector(":popover-open") !== null || list.matches(":hover, :focus-within"));
+const busy = (list) => list.querySelector("tbody:is(:hover, :focus-within, :has(:popover-open))") !== null;
+const hasMenu = (element) => element.querySelector(":popover-open") !== null;
 
 // --- what a change touches ------------------------------------------------------------------------------
-function refreshFragments(type) {
-  for (const element of all("[data-live]")) {
-    if (!element.dataset.live.split(" ").includes(type)) continue;
-    refetch(element.dataset.src ?? here(), element, element.dataset.swap ?? "outerHTML");
-  }
+function concerns(element, { type, id }) {
+  const { live, node } = element.dataset;
+  return live.split(" ").includes(type) && (type !== "node" || node === undefined || node === String(id));
 }
 
-function refreshRow(id, op) {
+function refreshFragment(element) {
+  if (!element.isConnected) return;
+  if (hasMenu(element)) later(() => refreshFragment(element));
+  else refetch(element.dataset.src, element, "outerHTML");
+}
+
+function refreshRow(id) {
   const row = document.getElementById(`node-${id}`);
   const list = document.getElementById("device-list");
-  if (row) {
-    if (op === "delete") row.remove();
-    else if (row.querySelector(":popover-open")) later(() => refreshRow(id, op));
-    else refetch(row.dataset.src, row, "outerHTML");
-  } else if (list && op !== "delete") {
-    refreshList(list);
+  if (!row) {
+    if (list) refreshList(list);
+  } else if (hasMenu(row)) {
+    later(() => refreshRow(id));
+  } else {
+    refetch(row.dataset.src, row, "outerHTML");
   }
 }
 
@@ -64,19 +68,14 @@ function flush() {
     refreshEverything();
     return;
   }
-  for (const one of batch) if (one.type === "node") refreshRow(one.id, one.op);
-  for (const type of new Set(batch.map((one) => one.type))) refreshFragments(type);
+  for (const one of batch) if (one.type === "node") refreshRow(one.id);
+  for (const element of all("[data-live]")) if (batch.some((one) => concerns(element, one))) refreshFragment(element);
 }
 
 function refreshEverything() {
   const list = document.getElementById("device-list");
   if (list) refreshList(list);
-  const done = new Set();
-  for (const element of all("[data-live]")) {
-    if (done.has(element)) continue;
-    done.add(element);
-    refetch(element.dataset.src ?? here(), element, element.dataset.swap ?? "outerHTML");
-  }
+  all("[data-live]").forEach(refreshFragment);
 }
 
 function onMessage(message) {

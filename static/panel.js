@@ -13,10 +13,18 @@ function toast(message, { error = false } = {}) {
   item.className = error ? "toast-item error" : "toast-item";
   item.textContent = message;
   list.append(item);
+  raise(list);
   while (list.children.length > MAX_TOASTS) list.firstChild.remove();
   setTimeout(() => item.remove(), error ? TOAST_MS * 2 : TOAST_MS);
 }
 
+// Above an open dialog, too: what was shown last in the top layer is on top.
+function raise(list) {
+  if (list.matches(":popover-open")) list.hidePopover();
+  list.showPopover();
+}
+
+if ($("#toasts")?.children.length) raise($("#toasts"));
 document.addEventListener("toast", (event) => toast(event.detail.message, event.detail));
 
 // --- menus: popovers that open under their button -------------------------------------------------------
@@ -59,12 +67,32 @@ document.addEventListener("keydown", (event) => {
   items.at((items.indexOf(document.activeElement) + step) % items.length)?.focus();
 });
 
+// --- where the keyboard is, after what it stood on was replaced ------------------------------------------
+const buttonOf = (element) => {
+  const menu = element?.closest(".menu");
+  return menu ? $(`[popovertarget="${menu.id}"]`) : element;
+};
+let stoodIn = "";
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { target } = event.detail;
+  stoodIn = target.contains(document.activeElement) ? target.id : "";
+});
+document.addEventListener("htmx:afterSettle", () => {
+  if (stoodIn && document.activeElement === document.body) {
+    document.getElementById(stoodIn)?.querySelector("[popovertarget], a, button")?.focus({ preventScroll: true });
+  }
+  stoodIn = "";
+});
+
 // --- the one dialog -------------------------------------------------------------------------------------
 const sheet = () => $("#sheet");
+let openerId = "";
 
 document.addEventListener("htmx:afterSwap", (event) => {
   const dialog = sheet();
   if (event.detail.target !== dialog || !dialog.firstElementChild) return;
+  if (!dialog.open) openerId = buttonOf(event.detail.requestConfig?.elt)?.id ?? "";
   closeMenus();
   if (!dialog.open) dialog.showModal();
   const heading = $("h2", dialog);
@@ -83,8 +111,8 @@ function closeSheet() {
 document.addEventListener("closeSheet", closeSheet);
 document.addEventListener("close", (event) => {
   if (event.target !== sheet()) return;
-  if ($("[data-refresh-on-close]", event.target)) location.reload();
   event.target.replaceChildren();
+  if (openerId && document.activeElement === document.body) document.getElementById(openerId)?.focus({ preventScroll: true });
 }, true);
 
 document.addEventListener("click", (event) => {
@@ -114,6 +142,8 @@ function setNav(open) {
 }
 
 // --- copying --------------------------------------------------------------------------------------------
+const COPIED_MS = 1500;
+
 function writeOldWay(text) {  // pages served by plain http have no clipboard API
   const area = document.createElement("textarea");
   area.value = text;
@@ -126,7 +156,7 @@ function writeOldWay(text) {  // pages served by plain http have no clipboard AP
 }
 
 async function copy(button) {
-  const text = button.dataset.copy || $(`#${button.dataset.copyFrom}`)?.textContent || "";
+  const text = button.dataset.copy;
   let done = false;
   try {
     await navigator.clipboard.writeText(text);
@@ -135,7 +165,16 @@ async function copy(button) {
     done = writeOldWay(text);
   }
   button.focus();
+  if (done) markCopied(button);
   toast(done ? texts().copied : texts().copyFailed, { error: !done });
+}
+
+function markCopied(button) {
+  const use = $("use", button);
+  if (!use) return;
+  const copyIcon = use.getAttribute("href").replace(/#.*/, "#copy");
+  use.setAttribute("href", copyIcon.replace("#copy", "#check"));
+  setTimeout(() => use.setAttribute("href", copyIcon), COPIED_MS);
 }
 
 // --- keys -----------------------------------------------------------------------------------------------
@@ -167,9 +206,4 @@ document.addEventListener("htmx:sendError", () => toast(texts().offline, { error
 document.addEventListener("otherTailnet", () => {
   const banner = $("#other-tailnet");
   if (banner) banner.hidden = false;
-});
-
-// --- settings that submit themselves --------------------------------------------------------------------
-document.addEventListener("change", (event) => {
-  if (event.target instanceof Element && event.target.matches("[data-autosubmit]")) event.target.form.requestSubmit();
 });

@@ -41,6 +41,7 @@ from nodes.services import lifecycle
 HISTORY_LENGTH = 12
 MAX_OWNERS = 200
 LIST_ID = "device-list"
+TABS_ID = "device-tabs"
 DETAIL_ID = "device"
 
 
@@ -65,32 +66,36 @@ def _row(request: HttpRequest, node: Node, now: datetime | None = None) -> Devic
 @vary_on_headers("HX-Request")
 @panel_view
 def devices(request: HttpRequest) -> HttpResponse:
-    """The devices that the URL asks for; only the list itself when htmx fetches it again."""
+    """The devices that the URL asks for; only the list, or its tabs, when htmx fetches those again."""
     now = timezone.now()
     membership = _membership(request)
     query = DeviceQuery.parse(request.GET)
     visible = visible_nodes(membership)
     counts = count_states(visible, now)
-    page = Paginator(query.select(visible.prefetch_related(None), now), PAGE_SIZE).get_page(
-        request.GET.get("page")
-    )
-    context = {
+    context: dict[str, Any] = {
         "query": query,
-        "page": page,
-        "rows": [_row(request, node, now) for node in page],
         "tabs": [
             (state, word, counts[state])
             for state, word in STATES.items()
             if counts[state] or not state or state == query.state
         ],
+    }
+    target = request.htmx.target if is_htmx(request) else None  # type: ignore[attr-defined]
+    if target == TABS_ID:
+        return render(request, "nodes/_tabs.html", context)
+    page = Paginator(query.select(visible.prefetch_related(None), now), PAGE_SIZE).get_page(
+        request.GET.get("page")
+    )
+    context |= {
+        "page": page,
+        "rows": [_row(request, node, now) for node in page],
         "total": counts[""],
         "systems": SYSTEMS.items(),
         "tagged": TAGGED,
         "owners": _owners(membership),
         "section": "devices",
     }
-    whole = not is_htmx(request) or request.htmx.target != LIST_ID  # type: ignore[attr-defined]
-    return render(request, "nodes/devices.html" if whole else "nodes/_list.html", context)
+    return render(request, "nodes/_list.html" if target == LIST_ID else "nodes/devices.html", context)
 
 
 def _owners(membership: Membership) -> list[tuple[str, str]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import segno
 from django.conf import settings
@@ -60,6 +62,14 @@ def qr_code(text: str) -> SafeString:
     return mark_safe(svg)  # noqa: S308 - segno's own markup; the text only decides which squares are dark
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a URL's host means the machine that asks for it."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 @never_cache
 @require_safe
 @panel_view
@@ -72,6 +82,7 @@ def add(request: HttpRequest) -> HttpResponse:
         "system": system,
         "systems": SYSTEMS,
         "qr": qr_code(settings.BASE_URL),
+        "only_here": is_loopback(urlsplit(settings.BASE_URL).hostname or ""),
         "since": request.GET.get("since") or now.isoformat(),
         "section": "devices",
     }
