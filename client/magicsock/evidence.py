@@ -1,0 +1,64 @@
+"""What speaks for and against a peer's direct address, and for its being there on the relay. Pure.
+
+A direct address is vouched for while Pongs come from it, or while WireGuard receives through it. The second is
+not believed for ever: when pings fail for long although the peer's daemon answers by relay, the way out is
+broken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TRUST = 6.5  # seconds for which a Pong, or bytes received, vouch (wire.md §9)
+PATIENCE = 15.0  # received bytes do not vouch for an address whose pings fail so long
+FRESH = 7.0  # a peer heard by relay so recently is there: more than two asks (path.ASK_RELAY) apart
+MIN_DOUBT, MAX_DOUBT = 0.25, 1.0  # a doubted address gets so long to answer before the relay is taken
+LATENCIES = 3  # within these bounds, so many times its latency
+NEVER = float("-inf")
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Times on the caller's clock. ``unanswered_since``: the first ping since the last Pong."""
+
+    pong_at: float = NEVER
+    flow_at: float = NEVER
+    unanswered_since: float | None = None
+    doubted_at: float = NEVER
+    relay_at: float = NEVER
+    relay_pong_at: float = NEVER
+
+    def forget_direct(self) -> None:
+        """The address is another one now, or the network is."""
+        self.pong_at = self.flow_at = NEVER
+        self.unanswered_since = None
+
+    def forget_relay(self) -> None:
+        self.relay_at = self.relay_pong_at = NEVER
+
+    def answers(self, now: float) -> bool:
+        """A Pong came recently."""
+        return now < self.pong_at + TRUST
+
+    def fails(self, now: float) -> bool:
+        """Pings have failed for long, and the peer's daemon is up: it answers by relay."""
+        since = self.unanswered_since
+        return since is not None and now - since >= PATIENCE and now - self.relay_pong_at <= FRESH
+
+    def lapse(self, now: float) -> float:
+        """When nothing vouches any more, as far as is known now."""
+        pong = self.pong_at + TRUST
+        return pong if self.fails(now) else max(pong, self.flow_at + TRUST)
+
+    def leave_at(self, now: float, *, active: bool, latency: float) -> float | None:
+        """When to leave a doubted address for the relay; ``None`` = not while the peer is silent there.
+
+        An idle tunnel goes back to the relay as soon as it is known to work: the first packet of the next
+        session is then neither lost on a path that a NAT has forgotten, nor does it go unnoticed.
+        """
+        if not active:
+            return now if self.relay_at >= self.doubted_at else None
+        since = self.unanswered_since
+        if since is None or self.relay_at <= since or now - self.relay_at > FRESH:
+            return None
+        return since + min(MAX_DOUBT, max(MIN_DOUBT, LATENCIES * latency))
