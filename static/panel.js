@@ -141,6 +141,23 @@ function setNav(open) {
   if (open) $(".side a")?.focus();
 }
 
+// --- times, in the reader's own zone and way -------------------------------------------------------------
+const { lang } = document.documentElement;
+const locale = navigator.languages.find((one) => one.split("-")[0] === lang) ?? lang;
+const asDay = new Intl.DateTimeFormat(locale, { dateStyle: "medium" });
+const asMinute = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
+
+function localTimes() {
+  for (const element of document.querySelectorAll("time[data-moment]")) {
+    const text = (element.dataset.moment === "day" ? asDay : asMinute).format(new Date(element.dateTime));
+    if (element.title) element.title = text;
+    else if (element.textContent !== text) element.textContent = text;
+  }
+}
+
+localTimes();
+document.addEventListener("htmx:afterSettle", localTimes);
+
 // --- copying --------------------------------------------------------------------------------------------
 const COPIED_MS = 1500;
 

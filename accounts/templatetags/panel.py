@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from django import template
+from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.templatetags.static import static
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -21,6 +24,40 @@ def _icon(name: str, sprite: str) -> SafeString:
 def icon(name: str) -> SafeString:
     """An icon of ``static/icons.svg``; always beside a word, so it is hidden from readers."""
     return _icon(name, static("icons.svg"))
+
+
+def _exact(moment: datetime) -> str:
+    """In UTC, said so; ``panel.js`` then writes it in the reader's own time zone."""
+    return date_format(moment.astimezone(UTC), "j M Y, H:i") + " UTC"
+
+
+@register.filter
+def exact(moment: datetime) -> SafeString:
+    """When something happened or will, to the minute."""
+    return format_html(
+        '<time class="nowrap" datetime="{}" data-moment>{}</time>', moment.isoformat(), _exact(moment)
+    )
+
+
+@register.filter
+def day(moment: datetime) -> SafeString:
+    """On which day."""
+    return format_html(
+        '<time class="nowrap" datetime="{}" data-moment="day">{}</time>',
+        moment.isoformat(),
+        date_format(moment.astimezone(UTC), "j M Y"),
+    )
+
+
+@register.filter
+def ago(moment: datetime) -> SafeString:
+    """How long it is from now; the exact time on hover."""
+    return format_html(
+        '<time class="nowrap" datetime="{}" data-moment title="{}">{}</time>',
+        moment.isoformat(),
+        _exact(moment),
+        naturaltime(moment),
+    )
 
 
 @register.filter
