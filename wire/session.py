@@ -23,15 +23,15 @@ from wire.keys import ChallengePublic, MachinePrivate, MachinePublic
 from wire.noise import Accepted, Initiator, Responder, Transport
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_BODIES_BYTES = 4 * MAX_BODY_BYTES  # of all requests of a connection that are still arriving
 MAX_CONCURRENT_STREAMS = 250
 MAX_HEADER_LIST_BYTES = 64 * 1024
-MAX_RESETS = (
-    1000  # streams that a client may reset without having been answered (rapid reset, CVE-2023-44487)
-)
+# Streams that a client may reset without having been answered (rapid reset, CVE-2023-44487).
+MAX_RESETS = 200
 WINDOW_BYTES = 4 * 1024 * 1024
 EARLY_MAGIC = b"\xff\xff\xffTS"
 MAX_EARLY_BYTES = 1024
-MAX_PENDING_BYTES = 256 * 1024 * 1024
+MAX_PENDING_BYTES = 64 * 1024 * 1024  # of all streams of a connection, waiting for the peer's windows
 PING_BYTES = 8
 
 Headers = Sequence[tuple[str, str]]
@@ -148,6 +148,7 @@ class _Session:
         self._transport: Transport | None = None
         self._outgoing: list[bytes] = []
         self._pending: dict[int, bytearray] = {}
+        self._pending_bytes = 0
         self._ending: set[int] = set()
         self.closed = False
 
@@ -181,10 +182,18 @@ class _Session:
         except h2.exceptions.ProtocolError as error:
             self.closed = True
             raise SessionError(f"HTTP/2 violated: {type(error).__name__}") from error
+        self._check_arriving_frame()
         out: list[Event] = []
         for event in events:
             self._handle(event, out)
         return out
+
+    def _check_arriving_frame(self) -> None:
+        """h2 checks a frame's length when the whole of it is there, which could be 16 MiB: look earlier."""
+        arriving = self._h2.incoming_buffer._data
+        if len(arriving) >= 3 and int.from_bytes(arriving[:3], "big") > self._h2.max_inbound_frame_size:
+            self.closed = True
+            raise SessionError("HTTP/2 violated: a frame is too large")
 
     def _handle(self, event: h2.events.Event, out: list[Event]) -> None:
         if isinstance(event, h2.events.WindowUpdated):
@@ -201,7 +210,7 @@ class _Session:
             out.append(SessionClosed(f"the peer said goodbye (code {int(event.error_code or 0)})"))
 
     def _forget(self, stream_id: int) -> None:
-        self._pending.pop(stream_id, None)
+        self._pending_bytes -= len(self._pending.pop(stream_id, b""))
         self._ending.discard(stream_id)
 
     def _window_opened(self, stream_id: int) -> None:
@@ -215,9 +224,10 @@ class _Session:
         queue = self._pending.get(stream_id)
         if queue is None:
             queue = self._pending[stream_id] = bytearray()
-        if len(queue) + len(data) > MAX_PENDING_BYTES:
+        if self._pending_bytes + len(data) > MAX_PENDING_BYTES:
             raise SessionError("the peer takes nothing while too much waits for it")
         queue += data
+        self._pending_bytes += len(data)
         self._push(stream_id)
 
     def _push(self, stream_id: int) -> None:
@@ -229,8 +239,10 @@ class _Session:
                 size = min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size)
                 if size <= 0:
                     return
-                self._h2.send_data(stream_id, bytes(queue[:size]))
+                piece = bytes(queue[:size])
+                self._h2.send_data(stream_id, piece)
                 del queue[:size]
+                self._pending_bytes -= len(piece)
             if stream_id in self._ending:
                 self._h2.end_stream(stream_id)
                 self._forget(stream_id)
@@ -283,6 +295,7 @@ class ServerSession(_Session):
         self._challenge = challenge
         self._max_body = max_body
         self._incoming: dict[int, _Incoming] = {}
+        self._incoming_bytes = 0
         self._accepted: Accepted | None = None
         self._resets = 0
 
@@ -343,11 +356,23 @@ class ServerSession(_Session):
         if request is None:
             return
         if len(request.body) + len(event.data) > self._max_body:
-            del self._incoming[event.stream_id]
-            self.respond(event.stream_id, 413, [], b"the body is too large")
-            self.reset_quietly(event.stream_id)
-            return
-        request.body += event.data
+            self._refuse(event.stream_id, 413, b"the body is too large")
+        elif self._incoming_bytes + len(event.data) > MAX_BODIES_BYTES:
+            self._refuse(event.stream_id, 503, b"too many bodies at once")
+        else:
+            request.body += event.data
+            self._incoming_bytes += len(event.data)
+
+    def _take_incoming(self, stream_id: int) -> _Incoming | None:
+        request = self._incoming.pop(stream_id, None)
+        if request is not None:
+            self._incoming_bytes -= len(request.body)
+        return request
+
+    def _refuse(self, stream_id: int, status: int, text: bytes) -> None:
+        self._take_incoming(stream_id)
+        self.respond(stream_id, status, [], text)
+        self.reset_quietly(stream_id)
 
     def reset_quietly(self, stream_id: int) -> None:
         """Refuse the rest of a request whose answer is already sent (RFC 9113 §8.1)."""
@@ -359,13 +384,13 @@ class ServerSession(_Session):
             return
 
     def _end_request(self, stream_id: int, out: list[Event]) -> None:
-        request = self._incoming.pop(stream_id, None)
+        request = self._take_incoming(stream_id)
         if request is not None:
             body = bytes(request.body)
             out.append(RequestReceived(stream_id, request.method, request.path, request.headers, body))
 
     def _count_reset(self, stream_id: int) -> None:
-        self._incoming.pop(stream_id, None)
+        self._take_incoming(stream_id)
         self._resets += 1
         if self._resets > MAX_RESETS:
             self.closed = True
