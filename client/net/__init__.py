@@ -1,1 +1,1 @@
-"""What the daemon does to the host's network: marks, addresses, routes, firewall, and watching for changes."""
+"""What the daemon does to the host's network: marks, addresses, routes, firewall; and watching it."""

@@ -1,0 +1,52 @@
+"""What this node says of its host. Source: tailscale hostinfo, tailcfg.Hostinfo."""
+
+from __future__ import annotations
+
+import platform
+import socket
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from client.prefs import Prefs
+from wire.control import Hostinfo, NetInfo
+
+OS_RELEASE = Path("/etc/os-release")
+MAX_OS_RELEASE = 16 * 1024
+
+
+@cache
+def program_version() -> str:
+    """The version of Trenza that runs."""
+    try:
+        return version("trenza")
+    except PackageNotFoundError:  # from a checkout
+        return "0.1.0-dev"
+
+
+def own_hostname(prefs: Prefs) -> str:
+    return prefs.hostname or socket.gethostname() or "localhost"
+
+
+def own_hostinfo(prefs: Prefs, net_info: NetInfo | None) -> Hostinfo:
+    return Hostinfo(
+        hostname=own_hostname(prefs),
+        os="linux",
+        os_version=platform.release(),
+        ipn_version=program_version(),
+        distro=_distro(),
+        request_tags=prefs.advertise_tags,
+        shields_up=prefs.shields_up,
+        net_info=net_info,
+        raw={"App": "trenza", "GoArch": platform.machine(), "Userspace": False},
+    )
+
+
+@cache
+def _distro() -> str:
+    try:
+        with OS_RELEASE.open() as file:
+            lines = file.read(MAX_OS_RELEASE).splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return next((line[3:].strip("\"'") for line in lines if line.startswith("ID=")), "")

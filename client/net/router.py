@@ -1,0 +1,112 @@
+"""The interface's addresses and routes, and its being up: reconciled with the netmap, through netlink.
+
+Routes stand in the main table, on the interface: when that goes, they go.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from client.errors import SetupError
+from wire.netmap import NetMap
+
+MTU = 1280
+RT_TABLE_MAIN = 254
+RTPROT_STATIC = 4
+TAILNET_RANGES = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the interface should have. Addresses are host prefixes (/32, /128)."""
+
+    addresses: frozenset[Network]
+    routes: frozenset[Network]
+
+
+def layout(netmap: NetMap) -> Layout:
+    """This node's addresses, and a route to every peer's prefixes inside the tailnet's ranges. Pure."""
+    addresses = frozenset(_networks(netmap.node.addresses))
+    prefixes = (prefix for peer in netmap.peers.values() for prefix in peer.routed_prefixes)
+    routes = frozenset(network for network in _networks(prefixes) if in_tailnet(network))
+    return Layout(addresses, routes - addresses)
+
+
+def in_tailnet(network: Network) -> bool:
+    """Whether a prefix lies inside the ranges that tailnets' own addresses come from."""
+    return any(
+        network.version == whole.version and network.subnet_of(whole)  # type: ignore[arg-type]
+        for whole in TAILNET_RANGES
+    )
+
+
+def _networks(texts: Iterable[str]) -> Iterable[Network]:
+    for text in texts:
+        try:
+            yield ipaddress.ip_network(text)
+        except ValueError:  # a server's slip must not cost the other peers
+            continue
+
+
+class Router:
+    """One interface of this host."""
+
+    def __init__(self, interface: str) -> None:
+        self._interface = interface
+
+    async def apply(self, wanted: Layout) -> None:
+        """Make addresses and routes so, and the link up; what is right already is left alone.
+
+        Raises :class:`SetupError`.
+        """
+        try:
+            async with AsyncIPRoute() as netlink:
+                index = await self._index(netlink)
+                await self._addresses(netlink, index, wanted.addresses)
+                await netlink.link("set", index=index, mtu=MTU, state="up")
+                await self._routes(netlink, index, wanted.routes)
+        except (NetlinkError, OSError) as error:
+            raise SetupError(f"cannot set up {self._interface}: {error}") from error
+
+    async def _index(self, netlink: Any) -> int:
+        found = await netlink.link_lookup(ifname=self._interface)
+        if not found:
+            raise SetupError(f"the interface {self._interface} is gone: was it removed by hand?")
+        return int(found[0])
+
+    async def _addresses(self, netlink: Any, index: int, wanted: frozenset[Network]) -> None:
+        present = set()
+        async for item in await netlink.get_addr(index=index):
+            network = ipaddress.ip_network((item.get_attr("IFA_ADDRESS"), item["prefixlen"]), strict=False)
+            if not network.is_link_local:
+                present.add(network)
+        for network in present - wanted:
+            await netlink.addr("del", index=index, **_address(network))
+        for network in wanted - present:
+            await netlink.addr("add", index=index, **_address(network))
+
+    async def _routes(self, netlink: Any, index: int, wanted: frozenset[Network]) -> None:
+        present = set()
+        for family in (2, 10):
+            async for item in await netlink.get_routes(oif=index, family=family, table=RT_TABLE_MAIN):
+                destination = item.get_attr("RTA_DST")
+                if destination is not None and item["proto"] == RTPROT_STATIC:
+                    present.add(ipaddress.ip_network((destination, item["dst_len"])))
+        for network in present - wanted:
+            await netlink.route("del", dst=str(network), oif=index, table=RT_TABLE_MAIN)
+        for network in wanted - present:
+            await netlink.route(
+                "replace", dst=str(network), oif=index, table=RT_TABLE_MAIN, proto=RTPROT_STATIC
+            )
+
+
+def _address(network: Network) -> dict[str, Any]:
+    return {"address": str(network.network_address), "prefixlen": network.prefixlen}

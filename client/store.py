@@ -1,0 +1,281 @@
+"""The state folder: who this node is, what its user wants, and the last netmap.
+
+=============== =========================================================================================
+lock            held while a daemon runs; a second one on the same folder is refused at once
+node.json       the identity: machine key, node key, listen port, the control server's key
+prefs.json      :class:`client.prefs.Prefs`
+netmap.json     the last netmap, bound to the server's address and key and to the node key
+=============== =========================================================================================
+
+Files are 0600 and replaced atomically. A damaged identity is an error that names the file: a new identity is
+never made in place of an old one. The netmap is a cache and may be lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from client.errors import PrefsError, StoreError
+from client.prefs import Prefs
+from wire.codec import decode_object, encode_json
+from wire.delta import apply
+from wire.errors import KeyFormatError, WireError
+from wire.keys import MachinePrivate, MachinePublic, NodePrivate
+from wire.netmap import MapResponse, NetMap
+
+FORMAT = 1
+LOCK, NODE, PREFS, NETMAP = "lock", "node.json", "prefs.json", "netmap.json"
+MAX_STATE_BYTES = 64 * 1024
+MAX_NETMAP_BYTES = 64 * 1024 * 1024
+KEY_BYTES = 32
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this node is. ``pending`` is a node key that the server may have taken before we heard its answer.
+
+    ``rotating``: ``pending`` replaces ``node`` silently. ``listen_port`` 0 = none chosen yet.
+    ``control_key`` is the Noise key of the server at ``control_url``, once it is known.
+    """
+
+    machine: MachinePrivate
+    node: NodePrivate | None = None
+    pending: NodePrivate | None = None
+    rotating: bool = False
+    listen_port: int = 0
+    control_url: str = ""
+    control_key: MachinePublic | None = None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Raises ``ValueError`` (a ``KeyFormatError`` too is one line) for anything unexpected."""
+        if content.get("format") != FORMAT:
+            raise ValueError(f"its format is {content.get('format')!r}, this version reads {FORMAT}")
+        port, url = content["listen_port"], content["control_url"]
+        if not isinstance(port, int) or not 0 <= port <= 65535 or not isinstance(url, str):
+            raise ValueError("a member has a wrong value")
+        return cls(
+            machine=MachinePrivate.parse(content["machine"]),
+            node=_optional(NodePrivate.parse, content["node"]),
+            pending=_optional(NodePrivate.parse, content["pending"]),
+            rotating=content["rotating"] is True,
+            listen_port=port,
+            control_url=url,
+            control_key=_optional(MachinePublic.parse, content["control_key"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "machine": self.machine.text(),
+            "node": self.node.text() if self.node else "",
+            "pending": self.pending.text() if self.pending else "",
+            "rotating": self.rotating,
+            "listen_port": self.listen_port,
+            "control_url": self.control_url,
+            "control_key": str(self.control_key) if self.control_key else "",
+        }
+
+
+def _optional(parse: Callable[[str], T], text: Any) -> T | None:
+    return parse(text) if text else None
+
+
+@dataclass
+class Store:
+    """The state folder, held by one daemon. ``entropy`` gives random bytes for new keys."""
+
+    folder: Path
+    entropy: Callable[[int], bytes] = field(default=os.urandom, repr=False)
+    identity: Identity = field(init=False)
+    prefs: Prefs = field(init=False)
+    _lock: int = field(init=False, default=-1)
+
+    def open(self) -> None:
+        """Lock the folder and read it, making an identity only in a folder that never had one.
+
+        Raises :class:`StoreError`.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"cannot use the state folder {self.folder}: {_reason(error)}") from error
+        try:
+            self._take_lock()
+            self.prefs = self._read_prefs()
+            self.identity = self._read_identity()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise StoreError(f"cannot lock {self.folder / LOCK}: {_reason(error)}") from error
+            raise StoreError(
+                f"another trenzad already runs on the state folder {self.folder}: stop it, or give this one "
+                "its own --state, --socket and --tun"
+            ) from None
+
+    # --- identity and prefs ------------------------------------------------------------------------------
+
+    def _read_identity(self) -> Identity:
+        content = self._read(NODE)
+        if content is None:
+            left = [name for name in (PREFS, NETMAP) if (self.folder / name).exists()]
+            if left:
+                raise StoreError(
+                    f"{self.folder / NODE} is missing though {left[0]} is there: put it back from a backup, "
+                    f"or empty {self.folder} to start as a new device"
+                )
+            identity = Identity(machine=MachinePrivate.generate(self.entropy(KEY_BYTES)))
+            self._write(NODE, identity.to_json())
+            return identity
+        try:
+            return Identity.from_json(content)
+        except (KeyFormatError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._corrupt(NODE, str(error) or type(error).__name__) from error
+
+    def _read_prefs(self) -> Prefs:
+        content = self._read(PREFS)
+        try:
+            return Prefs() if content is None else Prefs.from_json(content)
+        except PrefsError as error:
+            raise self._corrupt(PREFS, str(error)) from error
+
+    def _corrupt(self, name: str, why: str) -> StoreError:
+        remedy = (
+            f"put it back from a backup, or empty {self.folder} to start as a new device"
+            if name == NODE
+            else "put it back from a backup, or remove it and set your preferences again with trenza up"
+        )
+        return StoreError(f"{self.folder / name} is damaged ({why}): {remedy}")
+
+    def set_prefs(self, prefs: Prefs) -> None:
+        self._write(PREFS, prefs.to_json())
+        self.prefs = prefs
+
+    def set_identity(self, **changes: Any) -> None:
+        """Change members of the identity; they are on disk when this returns."""
+        identity = replace(self.identity, **changes)
+        if identity != self.identity:
+            self._write(NODE, identity.to_json())
+            self.identity = identity
+
+    def new_node_key(self, *, rotating: bool = False) -> NodePrivate:
+        """The key to register with: on disk as ``pending`` before any server hears of it."""
+        key = NodePrivate.generate(self.entropy(KEY_BYTES))
+        self.set_identity(pending=key, rotating=rotating)
+        return key
+
+    def adopt_pending(self) -> None:
+        """The server took the pending key: it is this node's key now."""
+        self.set_identity(node=self.identity.pending, pending=None, rotating=False)
+
+    # --- the cached netmap -------------------------------------------------------------------------------
+
+    def save_netmap(self, netmap: NetMap) -> None:
+        self._write(NETMAP, {"format": FORMAT, "binding": self._binding(), "map": netmap_json(netmap)})
+
+    def load_netmap(self) -> NetMap | None:
+        """The cached netmap, if it is whole and belongs to this server and this node key."""
+        try:
+            content = self._read(NETMAP, MAX_NETMAP_BYTES)
+            if (
+                content is None
+                or content.get("binding") != self._binding()
+                or content.get("format") != FORMAT
+            ):
+                return None
+            return apply(None, MapResponse.from_json(content.get("map")))
+        except (StoreError, WireError, ValueError):
+            return None
+
+    def forget_netmap(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / NETMAP).unlink()
+
+    def _binding(self) -> list[str]:
+        identity = self.identity
+        node = str(identity.node.public()) if identity.node else ""
+        return [identity.control_url, str(identity.control_key or ""), node]
+
+    # --- files -------------------------------------------------------------------------------------------
+
+    def _read(self, name: str, max_bytes: int = MAX_STATE_BYTES) -> dict[str, Any] | None:
+        path = self.folder / name
+        try:
+            with path.open("rb") as file:
+                data = file.read(max_bytes + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {_reason(error)}") from error
+        try:
+            return decode_object(data, max_bytes)
+        except WireError:
+            why = "it is empty" if not data else "it is not the JSON that was written"
+            raise self._corrupt(name, why) from None
+
+    def _write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Replace a file so that a reader, or a crash at any point, finds the old or the new one whole."""
+        data = encode_json(content) if name == NETMAP else json.dumps(content, indent=2).encode() + b"\n"
+        path, temporary = self.folder / name, self.folder / f".{name}.new"
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(self.folder)
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def netmap_json(netmap: NetMap) -> dict[str, Any]:
+    """The one map message that makes this netmap (health is left out: it tells of a moment)."""
+    content: dict[str, Any] = {
+        "Node": netmap.node.to_json(),
+        "Peers": [peer.to_json() for peer in netmap.peers.values()],
+        "DERPMap": netmap.derp_map.to_json(),
+        "DNSConfig": netmap.dns_config.to_json(),
+        "Domain": netmap.domain,
+        "UserProfiles": [profile.to_json() for profile in netmap.user_profiles.values()],
+        "SSHPolicy": dict(netmap.ssh_policy),
+    }
+    if netmap.packet_filters is not None:
+        content["PacketFilters"] = {
+            name: [rule.to_json() for rule in rules] for name, rules in netmap.packet_filters.items()
+        }
+    return content

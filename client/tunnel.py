@@ -1,0 +1,222 @@
+"""The data plane as one thing: filter, interface, WireGuard, addresses, routes, paths. Up, following, down.
+
+Order is safety: the filter stands before the interface comes up; what fails on the way up is taken down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from client.engine.base import Engine
+from client.engine.host import require_free_port
+from client.errors import SetupError
+from client.magicsock.endpoints import Endpoint
+from client.magicsock.netcheck import Report
+from client.magicsock.sock import Magicsock, PathStatus, PingResult
+from client.net.firewall import Firewall
+from client.net.marks import MARK
+from client.net.router import Router, layout
+from wire.control import NetInfo
+from wire.keys import DiscoPrivate, NodePrivate
+from wire.netmap import NetMap, Node
+
+logger = logging.getLogger("trenzad.tunnel")
+
+PORT_TRIES = 32
+RANDOM_PORTS = (20000, 60000)
+ROTATION_PAUSE_SECONDS = 0.1
+DISCARD_PORT = 9
+
+
+class Sock(Protocol):
+    """What the tunnel needs of :class:`client.magicsock.sock.Magicsock`."""
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def set_netmap(self, netmap: NetMap) -> None: ...
+    async def set_node_key(self, key: NodePrivate) -> None: ...
+    def link_changed(self) -> None: ...
+    def set_connected(self, connected: bool) -> None: ...
+    async def ping(self, node_id: int, timeout: float) -> PingResult: ...  # noqa: ASYNC109
+    def path_status(self, node_id: int) -> PathStatus: ...
+    async def netcheck(self) -> Report: ...
+
+
+class MakeSock(Protocol):
+    """:class:`Magicsock`'s constructor, or a fake's."""
+
+    def __call__(
+        self,
+        *,
+        engine: Engine,
+        node_key: NodePrivate,
+        disco_key: DiscoPrivate,
+        listen_port: int,
+        mark: int,
+        on_endpoints: Callable[[tuple[Endpoint, ...]], None],
+        on_net_info: Callable[[NetInfo], None],
+    ) -> Sock: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keys:
+    node: NodePrivate
+    disco: DiscoPrivate
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """WireGuard's UDP port: as ``asked`` for on the command line, else as ``kept`` from before; 0 = none."""
+
+    asked: int = 0
+    kept: int = 0
+
+
+class Tunnel:
+    """``engine`` makes the interface; the rest is made around it."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        on_endpoints: Callable[[tuple[Endpoint, ...]], None],
+        on_net_info: Callable[[NetInfo], None],
+        make_sock: MakeSock = Magicsock,
+        firewall: Firewall | None = None,
+        router: Router | None = None,
+    ) -> None:
+        self.engine = engine
+        self.sock: Sock | None = None
+        self.listen_port = 0
+        self._make_sock = make_sock
+        self._firewall = firewall or Firewall(engine.interface)
+        self._router = router or Router(engine.interface)
+        self._on_endpoints = on_endpoints
+        self._on_net_info = on_net_info
+        self._netmap: NetMap | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.sock is not None
+
+    async def up(self, netmap: NetMap, keys: Keys, *, ports: Ports, shields_up: bool) -> None:
+        """Bring everything up under ``netmap``; raises ``ClientError``, with nothing left behind."""
+        try:
+            await self._firewall.apply(netmap, shields_up=shields_up)
+            taken_over = await self.engine.start()
+            await self._set_key(keys.node, ports, taken_over=taken_over)
+            await self._router.apply(layout(netmap))
+            sock = self._make_sock(
+                engine=self.engine,
+                node_key=keys.node,
+                disco_key=keys.disco,
+                listen_port=self.listen_port,
+                mark=MARK,
+                on_endpoints=self._on_endpoints,
+                on_net_info=self._on_net_info,
+            )
+            await sock.start()
+            self.sock = sock
+            await sock.set_netmap(netmap)
+            self._netmap = netmap
+        except BaseException:
+            await self.down(keep=False)
+            raise
+        logger.info("%s is up (%s, UDP port %d)", self.engine.interface, self.engine.name, self.listen_port)
+
+    async def apply(self, netmap: NetMap, *, shields_up: bool) -> None:
+        """Follow a newer netmap: close the filter before peers appear, route once WireGuard knows them."""
+        before, sock = self._netmap, self.sock
+        if sock is None:
+            return
+        await self._firewall.apply(netmap, shields_up=shields_up)
+        if netmap is before:
+            return
+        await sock.set_netmap(netmap)
+        wanted = layout(netmap)
+        if before is None or wanted != layout(before):
+            await self._router.apply(wanted)
+        self._netmap = netmap
+        poke(rekeyed_peers(before, netmap))
+
+    async def set_node_key(self, key: NodePrivate) -> None:
+        """The server and by now the peers know our new key: use it, and shake hands with everybody anew."""
+        if self.sock is None:
+            return
+        # A peer that learns of the new key later than our handshake drops it, and the next is 5 s away.
+        await asyncio.sleep(ROTATION_PAUSE_SECONDS)
+        await self.engine.set_key(key, listen_port=self.listen_port, fwmark=MARK)
+        await self.sock.set_node_key(key)
+        status = await self.engine.status()
+        talking = {key for key, peer in status.peers.items() if peer.last_handshake}
+        peers = self._netmap.peers.values() if self._netmap else ()
+        poke(peer for peer in peers if peer.key in talking)
+
+    async def down(self, *, keep: bool) -> None:
+        """``keep``: let go of a tunnel that lives on. Else remove all that :meth:`up` made."""
+        sock, self.sock, self._netmap = self.sock, None, None
+        if sock is not None:
+            await sock.close()
+        try:
+            await self.engine.close(keep=keep)
+        finally:
+            if not keep:
+                with contextlib.suppress(SetupError):  # without nft there is nothing to remove
+                    await self._firewall.remove()
+
+    async def _set_key(self, key: NodePrivate, ports: Ports, *, taken_over: bool) -> None:
+        running = (await self.engine.status()).listen_port if taken_over else 0
+        self.listen_port = running if running and not ports.asked else choose_port(ports, running)
+        await self.engine.set_key(key, listen_port=self.listen_port, fwmark=MARK)
+
+
+def rekeyed_peers(before: NetMap | None, after: NetMap) -> list[Node]:
+    """Peers that have rotated their key between two netmaps. Pure."""
+    old = before.peers if before is not None else {}
+    return [peer for peer in after.peers.values() if peer.id in old and old[peer.id].key != peer.key]
+
+
+def poke(peers: Iterable[Node]) -> None:
+    """Send each peer a byte through the tunnel: WireGuard shakes hands now, not when traffic comes.
+
+    After a rotation whichever side changed last must speak first: only its handshake finds the other ready.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        for peer in peers:
+            address = next((text.partition("/")[0] for text in peer.addresses if "." in text), None)
+            if address is not None:
+                with contextlib.suppress(OSError):
+                    sock.sendto(b"\0", (address, DISCARD_PORT))
+
+
+def choose_port(ports: Ports, running: int) -> int:
+    """The port asked for, or the kept one while it is free, or a random one; raises ``SetupError``."""
+    if ports.asked:
+        if ports.asked != running:
+            require_free_port(ports.asked)
+        return ports.asked
+    return ports.kept if ports.kept and _is_free(ports.kept) else free_port()
+
+
+def _is_free(port: int) -> bool:
+    try:
+        require_free_port(port)
+    except SetupError:
+        return False
+    return True
+
+
+def free_port() -> int:
+    """A random port, so that nodes behind one NAT differ; raises ``SetupError``."""
+    for _ in range(PORT_TRIES):
+        port = random.randint(*RANDOM_PORTS)  # noqa: S311 - not a secret
+        if _is_free(port):
+            return port
+    raise SetupError("no UDP port is free for WireGuard: give one with trenzad --port")
