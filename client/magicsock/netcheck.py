@@ -1,16 +1,32 @@
-"""What the network around this node is like, from STUN answers and latencies. Pure: time is an argument."""
+"""What the network around this node is like, from STUN answers and latencies. Pure: time is an argument.
+
+Source: tailscale net/netcheck/netcheck.go; wire.md §6.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from wire.control import NetInfo
+from wire.derpmap import DERPMap, DERPNode
 
 Address = tuple[str, int]
+
+MAX_NODES_A_REGION = 3
+MAX_REGIONS = 20  # measured in a full netcheck
+QUICK_REGIONS = 3  # in one between full ones: the home and the nearest
+REMEMBERED = 305.0  # seconds for which an old report counts when the home relay is chosen
+MIN_GAIN = 0.010  # seconds by which another region must be nearer than the home …
+MAX_SHARE = 2 / 3  # … and at most this share of the home's latency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One netcheck. Latencies are seconds by region id; ``None`` = not known."""
+    """One netcheck. Latencies are seconds by region id; ``None`` = not known.
+
+    ``global_v4``/``global_v6``: how servers saw this node, the surest first.
+    """
 
     udp: bool = False
     ipv4: bool = False
@@ -23,3 +39,163 @@ class Report:
     region_v4_latency: Mapping[int, float] = field(default_factory=dict)
     region_v6_latency: Mapping[int, float] = field(default_factory=dict)
     preferred_derp: int = 0
+
+    def net_info(self) -> NetInfo:
+        """The same in the words of Hostinfo.NetInfo."""
+        latency = {f"{region}-v4": value for region, value in self.region_v4_latency.items()}
+        latency |= {f"{region}-v6": value for region, value in self.region_v6_latency.items()}
+        if not latency:  # without UDP the relays were measured over TCP, whichever family it took
+            latency = {f"{region}-v4": value for region, value in self.region_latency.items()}
+        return NetInfo(
+            preferred_derp=self.preferred_derp,
+            derp_latency=latency,
+            working_udp=self.udp,
+            working_ipv6=self.ipv6,
+            os_has_ipv6=self.os_has_ipv6,
+            mapping_varies_by_dest_ip=self.mapping_varies_by_dest_ip,
+        )
+
+
+def same_network(old: NetInfo, new: NetInfo) -> bool:
+    """Whether two reports tell the server the same; latencies alone are no news."""
+    return replace(old, derp_latency={}) == replace(new, derp_latency={})
+
+
+def nodes_to_measure(derp_map: DERPMap, last: Report | None, *, home: int, full: bool) -> list[DERPNode]:
+    """The relays to ask: all of every region (within bounds), or the home's and the nearest regions'."""
+    regions = [region for region in derp_map.regions.values() if not region.no_measure_no_home]
+    if last is not None:
+        far = float("inf")
+        regions.sort(key=lambda r: (r.region_id != home, last.region_latency.get(r.region_id, far)))
+    count = MAX_REGIONS if full or last is None else QUICK_REGIONS
+    return [node for region in regions[:count] for node in region.nodes[:MAX_NODES_A_REGION]]
+
+
+def _keep_least(latencies: dict[int, float], region: int, latency: float) -> None:
+    latencies[region] = min(latency, latencies.get(region, latency))
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    region: int
+    server: Address
+    sent_at: float
+
+
+class Measurement:
+    """One netcheck under way: what was asked, what came back."""
+
+    def __init__(self, *, os_has_ipv6: bool) -> None:
+        self.os_has_ipv6 = os_has_ipv6
+        self._open: dict[bytes, _Probe] = {}
+        self._silent: set[Address] = set()
+        self._seen: dict[Address, Address] = {}  # server → how it saw us; the nearest answer first
+        self._latency: dict[int, float] = {}
+        self._v4_latency: dict[int, float] = {}
+        self._v6_latency: dict[int, float] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Every server that was asked has answered."""
+        return not self._silent
+
+    @property
+    def any_answer(self) -> bool:
+        return bool(self._seen)
+
+    def is_silent(self, server: Address) -> bool:
+        return server in self._silent
+
+    def sent(self, txid: bytes, region: int, server: Address, now: float) -> None:
+        """A STUN request left; a server may be asked again."""
+        self._open[txid] = _Probe(region, server, now)
+        if server not in self._seen:
+            self._silent.add(server)
+
+    def answered(self, txid: bytes, seen: Address, now: float) -> bool:
+        """A STUN answer came; ``False`` when it is not one to this measurement."""
+        probe = self._open.pop(txid, None)
+        if probe is None:
+            return False
+        self._silent.discard(probe.server)
+        self._seen.setdefault(probe.server, seen)
+        by_family = self._v6_latency if ":" in seen[0] else self._v4_latency
+        for latencies in (self._latency, by_family):
+            _keep_least(latencies, probe.region, now - probe.sent_at)
+        return True
+
+    def measured(self, region: int, latency: float) -> None:
+        """A relay's latency found another way, without UDP."""
+        _keep_least(self._latency, region, latency)
+
+    def report(self) -> Report:
+        """What is known so far; the home is not chosen here."""
+        v4 = [seen for seen in self._seen.values() if ":" not in seen[0]]
+        v6 = [seen for seen in self._seen.values() if ":" in seen[0]]
+        return Report(
+            udp=bool(self._seen),
+            ipv4=bool(v4),
+            ipv6=bool(v6),
+            os_has_ipv6=self.os_has_ipv6,
+            global_v4=_surest(v4),
+            global_v6=_surest(v6),
+            mapping_varies_by_dest_ip=len(set(v4)) > 1 if len(v4) > 1 else None,
+            region_latency=dict(self._latency),
+            region_v4_latency=dict(self._v4_latency),
+            region_v6_latency=dict(self._v6_latency),
+        )
+
+
+def _surest(seen: Iterable[Address]) -> tuple[Address, ...]:
+    """The first address, and others that more than one server saw: single ones are a hard NAT's."""
+    counts: dict[Address, int] = {}
+    for address in seen:
+        counts[address] = counts.get(address, 0) + 1
+    return tuple(address for index, (address, count) in enumerate(counts.items()) if index == 0 or count > 1)
+
+
+class Homes:
+    """Chooses the home relay from the reports of the last minutes; it does not wander for a small gain."""
+
+    def __init__(self) -> None:
+        self._reports: list[tuple[float, Report]] = []
+
+    @property
+    def last(self) -> Report | None:
+        return self._reports[-1][1] if self._reports else None
+
+    def choose(
+        self, report: Report, derp_map: DERPMap, now: float, *, current: int, alive: bool, stay: bool
+    ) -> Report:
+        """``report`` with its home. ``alive``: the ``current`` home is connected. ``stay``: do not move."""
+        self._reports = [(at, old) for at, old in self._reports if now - at <= REMEMBERED]
+        self._reports.append((now, report))
+        chosen = replace(report, preferred_derp=self._region(report, derp_map, current, alive, stay))
+        self._reports[-1] = (now, chosen)
+        return chosen
+
+    def _region(self, report: Report, derp_map: DERPMap, current: int, alive: bool, stay: bool) -> int:
+        current = current if current in derp_map.regions else 0
+        if current and stay:
+            return current
+        scores = derp_map.region_scores
+        here = {r: value * scores.get(r, 1.0) for r, value in report.region_latency.items()}
+        best = {r: self._best(r) * scores.get(r, 1.0) for r in here if r in derp_map.regions}
+        if not best:
+            return current if alive or not derp_map.regions else self._any(derp_map, current)
+        nearest = min(best, key=lambda region: (best[region], region))
+        if current in (0, nearest):
+            return nearest
+        if current not in here:
+            return current if alive else nearest
+        gain, share = here[current] - best[nearest], best[nearest] / (here[current] or 1e-9)
+        return nearest if gain >= MIN_GAIN and share <= MAX_SHARE else current
+
+    def _best(self, region: int) -> float:
+        return min(old.region_latency[region] for _, old in self._reports if region in old.region_latency)
+
+    @staticmethod
+    def _any(derp_map: DERPMap, current: int) -> int:
+        """Nothing could be measured: any region that may be a home is better than none."""
+        able = [r.region_id for r in derp_map.regions.values() if not r.no_measure_no_home]
+        return current or min(able, default=0)
