@@ -19,4 +19,6 @@ urlpatterns = [
     path("accounts/login/", to_sign_in),
     path("accounts/signup/", to_sign_in),
     path("accounts/social/signup/", to_sign_in),
+    path("accounts/email/", to_sign_in),
+    path("accounts/password/<path:rest>", to_sign_in),
 ]
