@@ -101,6 +101,7 @@ class Tunnel:
         self._on_endpoints = on_endpoints
         self._on_net_info = on_net_info
         self._netmap: NetMap | None = None
+        self._node_key: NodePrivate | None = None
 
     @property
     def is_up(self) -> bool:
@@ -125,17 +126,19 @@ class Tunnel:
             await sock.start()
             self.sock = sock
             await sock.set_netmap(netmap)
-            self._netmap = netmap
+            self._netmap, self._node_key = netmap, keys.node
         except BaseException:
             await self.down(keep=False)
             raise
         logger.info("%s is up (%s, UDP port %d)", self.engine.interface, self.engine.name, self.listen_port)
 
-    async def apply(self, netmap: NetMap, *, shields_up: bool) -> None:
-        """Follow a newer netmap: close the filter before peers appear, route once WireGuard knows them."""
+    async def apply(self, netmap: NetMap, node_key: NodePrivate, *, shields_up: bool) -> None:
+        """Follow a newer netmap or key: close the filter before peers appear, route once WireGuard knows them."""
         before, sock = self._netmap, self.sock
         if sock is None:
             return
+        if node_key != self._node_key:
+            await self._change_key(sock, node_key)
         await self._firewall.apply(netmap, shields_up=shields_up)
         if netmap is before:
             return
@@ -146,14 +149,13 @@ class Tunnel:
         self._netmap = netmap
         poke(rekeyed_peers(before, netmap))
 
-    async def set_node_key(self, key: NodePrivate) -> None:
-        """The server and by now the peers know our new key: use it, and shake hands with everybody anew."""
-        if self.sock is None:
-            return
+    async def _change_key(self, sock: Sock, key: NodePrivate) -> None:
+        """The server, and by now the peers, know our new key: use it, and shake hands with everybody anew."""
         # A peer that learns of the new key later than our handshake drops it, and the next is 5 s away.
         await asyncio.sleep(ROTATION_PAUSE_SECONDS)
         await self.engine.set_key(key, listen_port=self.listen_port, fwmark=MARK)
-        await self.sock.set_node_key(key)
+        await sock.set_node_key(key)
+        self._node_key = key
         status = await self.engine.status()
         talking = {key for key, peer in status.peers.items() if peer.last_handshake}
         peers = self._netmap.peers.values() if self._netmap else ()

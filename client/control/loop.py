@@ -62,11 +62,11 @@ class Owner(Protocol):
 
     def show_auth_url(self, url: str) -> None: ...
 
-    async def logged_in(self, login: Login, *, moved: bool) -> None:
+    def logged_in(self, login: Login, *, moved: bool) -> None:
         """The identity on disk has the new node key; ``moved`` = it belongs to another server than before."""
         ...
 
-    async def node_key_replaced(self) -> None:
+    def node_key_replaced(self) -> None:
         """A rotation that an earlier run began is complete."""
         ...
 
@@ -110,8 +110,6 @@ class ControlLoop:
                     await self._serve(await self._open(stack))
             except ControlError as error:
                 self._judge(error)
-            finally:
-                self._end_session()
             await self._pause()
 
     def hurry(self) -> None:
@@ -137,11 +135,6 @@ class ControlLoop:
                 await self._hurry.wait()
         except TimeoutError:
             pass
-
-    def _end_session(self) -> None:
-        if self.session is not None:
-            self.session = None
-            self.owner.connected(False)
 
     # --- connecting --------------------------------------------------------------------------------------
 
@@ -174,9 +167,13 @@ class ControlLoop:
         await self._join(session)
         self.session = session
         self._registered = True
-        self.owner.connected(True)
         self.store.set_identity(control_key=self._key)
-        await self._follow(session)
+        self.owner.connected(True)
+        try:
+            await self._follow(session)
+        finally:
+            self.session = None
+            self.owner.connected(False)
 
     # --- registering -------------------------------------------------------------------------------------
 
@@ -209,7 +206,7 @@ class ControlLoop:
         self.store.set_identity(control_url=self.url, control_key=self._key)
         self.store.adopt_pending()
         self.login = None
-        await self.owner.logged_in(wish, moved=moved)
+        self.owner.logged_in(wish, moved=moved)
 
     async def _restart(self, session: Session) -> None:
         """Say who we are; an expired key still follows the map, for an administrator may extend it."""
@@ -223,7 +220,7 @@ class ControlLoop:
         """An earlier run asked for a rotation and did not hear the answer: ask again, or let it be."""
         pending = self.store.identity.pending
         if pending is not None and await rotate(session, self._request, pending, self.store):
-            await self.owner.node_key_replaced()
+            self.owner.node_key_replaced()
 
     def _request(
         self,
