@@ -109,6 +109,7 @@ class Link:
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self._control = b""
         self._unsent = memoryview(b"")
+        self._open = True
         self._flush_is_due = False
         self._waits_for_room = False
         info = connection.server_info
@@ -126,10 +127,13 @@ class Link:
 
     def end(self, reason: str) -> None:
         """Close; queued packets stay in the queue for the next link."""
-        if not self.ended.done():
-            self._loop.remove_reader(self._sock)
-            self._loop.remove_writer(self._sock)
-            self._sock.close()
+        if not self._open:
+            return
+        self._open = False
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        self._sock.close()
+        if not self.ended.done():  # whoever waits for it may have been cancelled, and the future with it
             self.ended.set_result(reason)
 
     def wake(self) -> None:
@@ -152,7 +156,7 @@ class Link:
 
     def _flush(self) -> None:
         self._flush_is_due = False
-        if self.ended.done():
+        if not self._open:
             return
         try:
             while self._send_unsent() and (self._control or self._queue) and self._kernel_has_room():

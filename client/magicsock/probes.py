@@ -1,20 +1,18 @@
-"""Measures the network: STUN from WireGuard's own port, and, where UDP is blocked, relays' latency over TLS."""
+"""Measures the network: STUN from WireGuard's own port and, where UDP is blocked, relays over TLS."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import ipaddress
 import logging
-import socket
-import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
+from client.magicsock.dial import Resolver
+from client.magicsock.latency import tls_latency
 from client.magicsock.netcheck import Address, Measurement, Report, nodes_to_measure
-from client.net.marks import mark_socket
+from client.magicsock.tls import RelayError
 from wire import stun
-from wire.derpmap import NO_ADDRESS, DERPMap, DERPNode
+from wire.derpmap import DERPMap, DERPNode
 from wire.errors import FrameError
 
 log = logging.getLogger(__name__)
@@ -22,18 +20,8 @@ log = logging.getLogger(__name__)
 STUN_SECONDS = 3.0
 STUN_GAPS = (0.2, 0.5, 1.0, 1.3)  # a server that is silent is asked again after each but the last
 LATE_SECONDS = 1.0  # once one server answered, the others get so long
-RESOLVE_SECONDS = 2.0
 TLS_SECONDS = 3.0
 MAX_TLS_REGIONS = 8
-MAX_HEAD_BYTES = 8 * 1024
-
-Resolve = Callable[[str, socket.AddressFamily], Awaitable[str]]
-
-
-async def resolve_host(host: str, family: socket.AddressFamily) -> str:
-    """The first address of a name; raises :class:`OSError`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, family=family, type=socket.SOCK_DGRAM)
-    return str(found[0][4][0])
 
 
 class Prober:
@@ -45,13 +33,11 @@ class Prober:
         send: Callable[[bytes, Address], bool],
         entropy: Callable[[int], bytes],
         mark: int,
-        resolve: Resolve = resolve_host,
     ) -> None:
         self._send = send
         self._entropy = entropy
         self._mark = mark
-        self._resolve = resolve
-        self._remembered: dict[tuple[str, int], str] = {}  # for when DNS is down
+        self._resolver = Resolver()
         self._running: Measurement | None = None
         self._limit: asyncio.Timeout | None = None
         self._answers: dict[Address, asyncio.Event] = {}
@@ -72,10 +58,10 @@ class Prober:
         return measurement
 
     def receive(self, packet: bytes) -> None:
-        """A STUN packet came to WireGuard's port; others than answers to us are ignored."""
+        """A STUN packet came to WireGuard's port; what answers nothing that was asked is ignored."""
         if self._running is None:
             return
-        with contextlib.suppress(FrameError):
+        with suppress(FrameError):
             answer = stun.parse_response(packet)
             now = asyncio.get_running_loop().time()
             first = not self._running.any_answer
@@ -90,47 +76,39 @@ class Prober:
     # --- STUN --------------------------------------------------------------------------------------------
 
     async def _ask_all(self, nodes: Iterable[DERPNode], measurement: Measurement) -> None:
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(STUN_SECONDS) as self._limit, asyncio.TaskGroup() as group:
                 for node in nodes:
-                    for family in (socket.AF_INET, socket.AF_INET6):
-                        group.create_task(self._ask(node, family, measurement))
+                    group.create_task(self._ask_node(node, measurement))
 
-    async def _ask(self, node: DERPNode, family: socket.AddressFamily, measurement: Measurement) -> None:
+    async def _ask_node(self, node: DERPNode, measurement: Measurement) -> None:
         port = node.effective_stun_port
-        host = await self._host(node, family, measurement) if port else None
-        if host is None or port is None:
+        if port is None:
             return
-        server = (host, port)
+        async with asyncio.TaskGroup() as group:
+            for host in await self._hosts(node, measurement.os_has_ipv6):
+                group.create_task(self._ask(node.region_id, (host, port), measurement))
+
+    async def _hosts(self, node: DERPNode, ipv6: bool) -> list[str]:
+        """One address of each family that this host has."""
+        try:
+            hosts = [host for host, _ in await self._resolver.addresses(node)]
+        except (OSError, RelayError, UnicodeError) as error:
+            log.info("relay %s: %s", node.name, error)
+            return []
+        v4 = [host for host in hosts if ":" not in host][:1]
+        return v4 + [host for host in hosts if ":" in host and ipv6][:1]
+
+    async def _ask(self, region: int, server: Address, measurement: Measurement) -> None:
         answered = self._answers.setdefault(server, asyncio.Event())
         for gap in STUN_GAPS:
             txid = self._entropy(stun.TXID_BYTES)
-            measurement.sent(txid, node.region_id, server, asyncio.get_running_loop().time())
+            measurement.sent(txid, region, server, asyncio.get_running_loop().time())
             self._send(stun.binding_request(txid), server)
-            with contextlib.suppress(TimeoutError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(gap):
                     await answered.wait()
                 return
-
-    async def _host(
-        self, node: DERPNode, family: socket.AddressFamily, measurement: Measurement
-    ) -> str | None:
-        """The node's address of a family: from the map, else by DNS, else what DNS said before."""
-        version = 4 if family is socket.AF_INET else 6
-        if version == 6 and not measurement.os_has_ipv6:
-            return None
-        given = node.ipv4 if version == 4 else node.ipv6
-        with contextlib.suppress(ValueError):
-            ip = ipaddress.ip_address(given or node.host_name)
-            return str(ip) if ip.version == version else None
-        return None if given == NO_ADDRESS else await self._look_up(node.host_name, family)
-
-    async def _look_up(self, name: str, family: socket.AddressFamily) -> str | None:
-        key = (name, int(family))
-        with contextlib.suppress(OSError, UnicodeError, TimeoutError):
-            async with asyncio.timeout(RESOLVE_SECONDS):
-                self._remembered[key] = await self._resolve(name, family)
-        return self._remembered.get(key)
 
     # --- TLS ---------------------------------------------------------------------------------------------
 
@@ -150,68 +128,8 @@ class Prober:
     async def _measure_node(self, node: DERPNode, measurement: Measurement) -> None:
         try:
             async with asyncio.timeout(TLS_SECONDS):
-                measurement.measured(node.region_id, await self._tls_latency(node, measurement))
-        except (OSError, TimeoutError, EOFError, ValueError) as error:
-            log.debug("relay %s cannot be measured over TLS: %s", node.name, error)
-
-    async def _tls_latency(self, node: DERPNode, measurement: Measurement) -> float:
-        """The second of two requests on one connection: the first one pays for setting it up."""
-        reader, writer = await self._connect(node, measurement)
-        try:
-            request = f"HEAD /derp/latency-check HTTP/1.1\r\nHost: {node.host_name}\r\n\r\n".encode()
-            latency = 0.0
-            for _ in range(2):
-                start = asyncio.get_running_loop().time()
-                writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                latency = asyncio.get_running_loop().time() - start
-                if head.split(b" ", 2)[1:2] != [b"200"]:
-                    raise ValueError(f"unexpected answer {head[:40]!r}")
-            return latency
-        finally:
-            writer.transport.abort()
-
-    async def _connect(
-        self, node: DERPNode, measurement: Measurement
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        for family in (socket.AF_INET, socket.AF_INET6):
-            if host := await self._host(node, family, measurement):
-                break
+                latency = await tls_latency(node, resolver=self._resolver, mark=self._mark)
+        except (OSError, RelayError, UnicodeError) as error:
+            log.info("relay %s cannot be measured over TLS: %s", node.name, error)
         else:
-            raise OSError(f"{node.host_name} has no address")
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            mark_socket(sock, self._mark)
-            await asyncio.get_running_loop().sock_connect(sock, (host, node.effective_derp_port))
-            reader, writer = await asyncio.open_connection(
-                sock=sock,
-                ssl=_tls_context(node),
-                server_hostname=node.cert_name if _has_other_name(node) else node.host_name,
-                limit=MAX_HEAD_BYTES,
-            )
-        except BaseException:
-            sock.close()
-            raise
-        _check_pin(node, writer)
-        return reader, writer
-
-
-def _has_other_name(node: DERPNode) -> bool:
-    return bool(node.cert_name) and node.pinned_sha256 is None
-
-
-def _tls_context(node: DERPNode) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if node.pinned_sha256 is not None or node.insecure_for_tests:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _check_pin(node: DERPNode, writer: asyncio.StreamWriter) -> None:
-    """A relay that is pinned in the map must show exactly that certificate."""
-    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
-    if node.pinned_sha256 is not None and hashlib.sha256(shown).hexdigest() != node.pinned_sha256:
-        writer.transport.abort()
-        raise OSError(f"relay {node.name} shows another certificate than the map says")
+            measurement.measured(node.region_id, latency)
