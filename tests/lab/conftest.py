@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.lab import official
 from tests.lab.net import Lab, Nat, Router
 from tests.lab.official import OfficialNode
 from tests.lab.server import Server
 from tests.lab.trenza import TrenzaNode
-
-TOOLS = ("ip", "nft", "ping", "iperf3", "ss")
-
-
-def need(what: str, problem: str) -> None:
-    """Skip with ``problem`` as the reason (empty: nothing is missing), or fail where ``what`` is required."""
-    if not problem:
-        return
-    if what in os.environ.get("TRENZA_TEST_REQUIRE", "").split(","):
-        pytest.fail(f"{what} is required here: {problem}")
-    pytest.skip(problem)
-
-
-def _lab_problem() -> tuple[str, str]:
-    if os.geteuid() != 0:
-        return "root", "the lab needs root"
-    if absent := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        return "netns", f"the lab needs {', '.join(absent)}"
-    if not Path("/dev/net/tun").exists():
-        return "tun", "the lab needs /dev/net/tun"
-    return "", ""
-
-
-def need_lab() -> None:
-    """Skip, or fail where it is required, on a machine that cannot run the lab."""
-    need(*_lab_problem())
+from tests.needs import need
 
 
 class World:
@@ -64,7 +35,7 @@ class World:
 
     def official(self, name: str, router: Router) -> OfficialNode:
         """An official client behind ``router``, started, not joined."""
-        need("official", official.missing())
+        need("tailscaled", "tailscale")
         node = OfficialNode(router.host(name))
         self._nodes.append(node)
         return node.start()
@@ -83,7 +54,6 @@ class World:
 
 @pytest.fixture(scope="module")
 def module_world() -> Iterator[World]:
-    need_lab()
     with Lab() as lab:
         made = World(lab)
         made.server.start()

@@ -5,32 +5,14 @@ The binaries are not part of the project: ``TRENZA_TAILSCALED`` and ``TRENZA_TAI
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from tests.lab.net import Namespace, run
 from tests.lab.node import Node
 from tests.lab.processes import Daemon, clean_environment, wait_for
+from tests.needs import official
 
 ETC_FILES = ("passwd", "group", "nsswitch.conf", "hosts", "os-release", "debian_version", "ssl")
-
-
-def tailscaled() -> str | None:
-    """Where the official daemon is; ``None`` when this machine has none."""
-    return os.environ.get("TRENZA_TAILSCALED") or shutil.which("tailscaled")
-
-
-def tailscale() -> str | None:
-    """Where the official command line is; ``None`` when this machine has none."""
-    return os.environ.get("TRENZA_TAILSCALE") or shutil.which("tailscale")
-
-
-def missing() -> str:
-    """Why official clients cannot run here; empty when they can."""
-    if tailscaled() and tailscale():
-        return ""
-    return "no official client: set TRENZA_TAILSCALED and TRENZA_TAILSCALE, or put both into PATH"
 
 
 def _fill_etc(folder: Path) -> None:
@@ -52,10 +34,17 @@ class OfficialNode(Node):
         state = namespace.folder / "tailscale"
         state.mkdir()
         self.socket = state / "tailscaled.sock"
-        super().__init__(namespace, private=private, cli=[str(tailscale()), f"--socket={self.socket}"])
+        super().__init__(
+            namespace, private=private, cli=[str(official("tailscale")), f"--socket={self.socket}"]
+        )
         self.daemon = Daemon(
             namespace,
-            [str(tailscaled()), f"--statedir={state}", f"--socket={self.socket}", "--tun=tailscale0"],
+            [
+                str(official("tailscaled")),
+                f"--statedir={state}",
+                f"--socket={self.socket}",
+                "--tun=tailscale0",
+            ],
             namespace.folder / "tailscaled.log",
             clean_environment(TS_NO_LOGS_NO_SUPPORT="true", **environment),
             private,

@@ -10,12 +10,10 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote
 
-from websockets.sync.client import ClientConnection, connect
-
 from tests.lab.net import LabError, Namespace
+from tests.lab.websocket import WebSocket
 from wire.keys import MachinePrivate, MachinePublic
 from wire.session import ClientSession, DataReceived, ResponseStarted, StreamEnded
 
@@ -85,23 +83,18 @@ class Probe:
         session, initiation = self._session(key)
         scheme = "wss" if self.context else "ws"
         uri = f"{scheme}://{self.name}/ts2021?X-Tailscale-Handshake={quote(initiation, safe='')}"
-        with self._open(uri, subprotocols=[SUBPROTOCOL]) as ws:
-            _ask(session, b"", lambda: bytes(ws.recv(TIMEOUT_SECONDS, decode=False)), ws.send)
+        with WebSocket(self.dial(), uri, subprotocols=[SUBPROTOCOL]) as ws:
+            _ask(session, b"", ws.receive, ws.send)
 
     def relay_link(self, token: str) -> int:
         """Open ``/relay/v1`` as a relay does; returns how many keys it may serve."""
         scheme = "wss" if self.context else "ws"
         headers = {"Authorization": f"Bearer {token}"}
-        with self._open(f"{scheme}://{self.name}/relay/v1", additional_headers=headers) as ws:
-            message = json.loads(ws.recv(TIMEOUT_SECONDS))
+        with WebSocket(self.dial(), f"{scheme}://{self.name}/relay/v1", headers=headers) as ws:
+            message = json.loads(ws.receive())
         if message["type"] != "keys":
             raise LabError(f"/relay/v1 sent {message}")
         return len(message["keys"])
-
-    def _open(self, uri: str, **options: Any) -> ClientConnection:
-        with self.namespace.entered():
-            sock = socket.create_connection((self.address, self.port), timeout=TIMEOUT_SECONDS)
-        return connect(uri, sock=sock, ssl=self.context, compression=None, **options)
 
     def _session(self, key: MachinePublic) -> tuple[ClientSession, str]:
         session = ClientSession(self.machine, key, CAPABILITY, secrets.token_bytes(32))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from tests.lab.certificates import Authority
-from tests.lab.conftest import need, need_lab
 from tests.lab.net import Lab, LabError, Namespace
 from tests.lab.probe import Probe
 from tests.lab.processes import CHECKOUT, Daemon, clean_environment, wait_for
 from tests.lab.server import PORT, Server
+from tests.needs import missing, need
 
 pytestmark = pytest.mark.root
 
@@ -59,7 +58,6 @@ PROXIES = {"caddy": caddy, "nginx": nginx}
 
 @pytest.fixture(scope="module")
 def proxied() -> Iterator[dict[str, Proxied]]:
-    need_lab()
     with Lab() as lab:
         proxies = {name: lab.host(name) for name in PROXIES}
         authority = Authority(lab.folder / "authority")
@@ -72,7 +70,7 @@ def proxied() -> Iterator[dict[str, Proxied]]:
         desk = lab.host("desk")
         try:
             for name, host in proxies.items():
-                if shutil.which(name):
+                if not missing(name):
                     PROXIES[name](host, upstream, *pair).start()
             yield {
                 name: Proxied(server, Probe(desk, host.address4, 443, NAME, authority.context()))
@@ -85,7 +83,7 @@ def proxied() -> Iterator[dict[str, Proxied]]:
 @pytest.fixture(params=PROXIES)
 def behind(proxied: dict[str, Proxied], request: pytest.FixtureRequest) -> Proxied:
     name = str(request.param)
-    need(name, "" if shutil.which(name) else f"{name} is not installed")
+    need(name)
     probe = proxied[name].probe
 
     def answers() -> bool:
