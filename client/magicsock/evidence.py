@@ -1,7 +1,7 @@
 """What speaks for and against a peer's direct address, and for its being there on the relay. Pure.
 
-A direct address is vouched for while Pongs come from it, or while WireGuard receives through it. The second is
-not believed for ever: when pings fail for long although the peer's daemon answers by relay, the way out is
+A direct address is vouched for while Pongs come from it, or while WireGuard receives through it. The second
+is not believed for ever: when pings fail for long although the peer's daemon answers by relay, the way out is
 broken.
 """
 

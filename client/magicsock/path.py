@@ -2,8 +2,8 @@
 
 WireGuard has one endpoint per peer and roams by itself. It is either the relay (a loopback socket of the
 shuttle; ``Path.endpoint`` is ``None``) or one direct address. A direct address that nothing vouches for
-(:mod:`client.magicsock.evidence`) is doubted, and left for the relay only once the peer is heard there: a peer
-whose daemon died answers nowhere, yet its WireGuard still receives at the old address.
+(:mod:`client.magicsock.evidence`) is doubted, and left for the relay only once the peer is heard there: a
+peer whose daemon died answers nowhere, yet its WireGuard still receives at the old address.
 
 Events are methods that take ``now`` and return actions, in order. :attr:`Path.deadline` says when to call
 :meth:`Path.tick`. Source of numbers: wire.md §9 (tailscale wgengine/magicsock/endpoint.go).

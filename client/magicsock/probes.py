@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 STUN_SECONDS = 3.0
 STUN_GAPS = (0.2, 0.5, 1.0, 1.3)  # a server that is silent is asked again after each but the last
-LATE_SECONDS = 1.0  # once one server answered, the others get so long
+LATE_SECONDS = 0.5  # once one server answered, the others get so long
 TLS_SECONDS = 3.0
 MAX_TLS_REGIONS = 8
 

@@ -1,41 +1,51 @@
-"""Magicsock: how this node reaches its peers, by whichever path is best now. The facade the daemon uses."""
+"""Magicsock: how this node reaches its peers, by whichever path is best now. The facade the daemon uses.
+
+Paths decide, this module acts: it brings events (packets, the engine's counters, timers, netmaps) to each
+peer's path and carries out what the path answers.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 
-from client.engine.base import Engine
+from client.engine.base import Engine, EngineStatus
+from client.errors import ClientError, PeerNotFound, PingTimeout
+from client.magicsock.actions import Action, Answered, CallPeer, SendDirect, SendRelay, UseDirect, UseRelay
+from client.magicsock.candidates import is_usable
+from client.magicsock.derp import DerpPool
 from client.magicsock.endpoints import Address, Endpoint
 from client.magicsock.netcheck import Report
+from client.magicsock.path import Path
+from client.magicsock.peers import Peer, Peers, is_fresh, peer_info, tailnet_hosts, usable_nodes
+from client.magicsock.rawport import RawPort
+from client.magicsock.results import PathStatus, PingResult
+from client.magicsock.shuttle import Shuttle
+from client.magicsock.steering import Steering
+from client.magicsock.surroundings import Surroundings
+from wire import disco, stun
 from wire.control import NetInfo
-from wire.keys import DiscoPrivate, NodePrivate
+from wire.errors import WireError
+from wire.keys import NONCE_BYTES, DiscoPrivate, NodePrivate, NodePublic
 from wire.netmap import NetMap
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PingResult:
-    """An answered disco ping; ``latency`` in seconds. Direct: ``endpoint`` set. Relayed: ``derp_region``."""
-
-    latency: float
-    endpoint: Address | None = None
-    derp_region: int = 0
-    derp_code: str = ""
+POLL_ACTIVE = 1.0  # between looks at the engine while a peer is direct or a session is on
+POLL_IDLE = 5.0
+POLL_MOVED = 0.25  # after an endpoint was set, to see whether it stays
+RETRY_SECONDS = 1.0  # before a part that failed goes on
+KEEP_HANDSHAKE = 180.0  # WireGuard's own bound (REJECT_AFTER_TIME): a younger handshake carries packets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathStatus:
-    """How a peer is reached now. ``current`` ``None`` = through the relay of ``relay_region``, for ``reason``."""
-
-    current: Address | None = None
-    relay_region: int = 0
-    relay_code: str = ""
-    active: bool = False
-    rx_bytes: int = 0
-    tx_bytes: int = 0
-    last_handshake: float = 0.0
-    reason: str = ""
+def wall_clock() -> float:
+    """Unix time, to compare with WireGuard's handshakes."""
+    return datetime.now(UTC).timestamp()
 
 
 class Magicsock:
@@ -55,35 +65,356 @@ class Magicsock:
         on_endpoints: Callable[[tuple[Endpoint, ...]], None],
         on_net_info: Callable[[NetInfo], None],
         entropy: Callable[[int], bytes] = os.urandom,
+        wall: Callable[[], float] = wall_clock,
     ) -> None:
-        raise NotImplementedError
+        self._disco_key = disco_key
+        self._own_key = node_key.public()
+        self._entropy = entropy
+        self._wall = wall
+        self._loop = asyncio.get_running_loop()
+        self._peers = Peers()
+        self._netmap: NetMap | None = None
+        self._callers: dict[int, int] = {}  # node ID → region of a call-me-maybe that waits for fresh STUN
+        self._look = asyncio.Event()
+        self._raw = RawPort(listen_port, mark=mark, on_packet=self._on_udp)
+        self._shuttle = Shuttle(wireguard_port=listen_port, mark=mark, on_outgoing=self._on_outgoing)
+        self._pool = DerpPool(
+            node_key=node_key,
+            mark=mark,
+            on_packets=self._on_derp,
+            on_gone=self._on_gone,
+            on_change=self._on_relay_change,
+        )
+        self._steering = Steering(engine, self._shuttle, on_moved=self._look.set)
+        self._surroundings = Surroundings(
+            send=self._raw.send,
+            pool=self._pool,
+            listen_port=listen_port,
+            tunnel=engine.interface,
+            mark=mark,
+            entropy=entropy,
+            is_active=self._any_active,
+            on_endpoints=on_endpoints,
+            on_net_info=on_net_info,
+            on_measured=self._call_waiting,
+        )
+        self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin, once the engine has its key, its port and its link up. Raises ``SetupError``."""
+        self._raw.start()
+        self._running = asyncio.create_task(self._run(), name="magicsock")
 
     async def close(self) -> None:
         """End every task and connection; WireGuard's own endpoints stay as they are."""
+        if self._running is not None:
+            self._running.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._running
+        for peer in self._peers:
+            self._abandon(peer)
+        await self._pool.close()
+        self._shuttle.close()
+        self._raw.close()
+
+    # --- what the daemon says ----------------------------------------------------------------------------
 
     async def set_netmap(self, netmap: NetMap) -> None:
         """Make WireGuard's peers, the relays and the paths follow ``netmap``. Raises ``EngineError``."""
+        old, self._netmap = self._netmap, netmap
+        if old is None or old.derp_map != netmap.derp_map:
+            self._pool.set_map(netmap.derp_map)
+        self._surroundings.set_map(netmap.derp_map, home=netmap.node.home_derp)
+        new = self._reconcile(netmap)
+        if new:
+            self._take_over(await self._steering.status(), new)
+        await self._steering.set_peers(list(self._peers))
 
     async def set_node_key(self, key: NodePrivate) -> None:
         """Reconnect the relays under a rotated key (the engine has it already)."""
+        self._own_key = key.public()
+        for peer in self._peers:
+            peer.path.own_key = self._own_key
+        self._pool.set_node_key(key)
 
     def link_changed(self) -> None:
         """The host's addresses or routes changed: look again at everything."""
+        self._pool.link_changed()
+        self._surroundings.link_changed()
+        for peer in self._peers:
+            self._do(peer, peer.path.link_changed(self._now()))
 
     def set_connected(self, connected: bool) -> None:
-        """Whether the server hears us: while it does not, the home relay stays (peers would not learn of it)."""
+        """Whether the server hears us: while it does not, the home relay stays (peers would not know)."""
+        self._surroundings.connected = connected
 
-    async def ping(self, node_id: int, timeout: float) -> PingResult:
+    # --- what the daemon asks ----------------------------------------------------------------------------
+
+    async def ping(self, node_id: int, timeout: float) -> PingResult:  # noqa: ASYNC109 - it is what a ping is
         """Ask the peer's daemon by disco. Raises ``PeerNotFound``, ``PingTimeout``."""
-        raise NotImplementedError
+        peer = self._peers.by_id(node_id)
+        if peer is None:
+            raise PeerNotFound(f"no peer that could be pinged has the ID {node_id}")
+        answer: asyncio.Future[Answered] = self._loop.create_future()
+        peer.waiting.append(answer)
+        try:
+            self._do(peer, peer.path.ping(self._now()))
+            async with asyncio.timeout(timeout):
+                answered = await answer
+        except TimeoutError:
+            raise PingTimeout(f"no answer from {peer.node.name.rstrip('.')} in {timeout:g} s") from None
+        finally:
+            with suppress(ValueError):
+                peer.waiting.remove(answer)
+        if answered.address is not None:
+            return PingResult(latency=answered.latency, endpoint=answered.address)
+        region = answered.region
+        return PingResult(latency=answered.latency, derp_region=region, derp_code=self._region_code(region))
 
     def path_status(self, node_id: int) -> PathStatus:
         """Raises ``PeerNotFound``."""
-        raise NotImplementedError
+        peer = self._peers.by_id(node_id)
+        if peer is None:
+            if self._netmap is None or node_id not in self._netmap.peers:
+                raise PeerNotFound(f"no peer has the ID {node_id}")
+            return PathStatus(reason="the peer's key has expired")
+        return PathStatus(
+            current=peer.path.endpoint,
+            relay_region=peer.path.region,
+            relay_code=self._region_code(peer.path.region),
+            active=peer.path.is_active(self._now()),
+            rx_bytes=peer.status.rx_bytes,
+            tx_bytes=peer.status.tx_bytes,
+            last_handshake=peer.status.last_handshake,
+            reason=self._reason(peer),
+        )
 
     async def netcheck(self) -> Report:
         """Measure the network now."""
-        raise NotImplementedError
+        return await self._surroundings.measure(full=True)
+
+    def _reason(self, peer: Peer) -> str:
+        reason = peer.path.reason(self._now())
+        report = self._surroundings.report
+        if reason and report is not None and not report.udp and peer.path.is_active(self._now()):
+            return "UDP is blocked on this network"
+        return reason
+
+    def _region_code(self, region: int) -> str:
+        known = self._netmap.derp_map.regions.get(region) if self._netmap else None
+        return known.region_code if known else ""
+
+    # --- tasks -------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for part in (self._watch_engine, self._steering.run, self._surroundings.run):
+                group.create_task(_keep_going(part))
+
+    async def _watch_engine(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_ACTIVE if self._any_awake() else POLL_IDLE):
+                    await self._look.wait()
+            if self._look.is_set():
+                self._look.clear()
+                await asyncio.sleep(POLL_MOVED)
+            await self._look_at_engine()
+
+    async def _look_at_engine(self) -> None:
+        since = self._now()
+        status = await self._steering.status()
+        for peer in list(self._peers):
+            if (seen := status.peers.get(peer.key)) is None:
+                continue
+            peer.status = seen
+            as_path_sees = replace(seen, endpoint=self._steering.seen_by_path(peer.key, seen))
+            self._do(peer, peer.path.polled(as_path_sees, self._now(), since=since))
+
+    def _any_active(self) -> bool:
+        now = self._now()
+        return any(peer.path.is_active(now) for peer in self._peers)
+
+    def _any_awake(self) -> bool:
+        """An active session, or a direct one whose first packet nobody but the engine would see."""
+        now = self._now()
+        return any(peer.path.endpoint is not None or peer.path.is_active(now) for peer in self._peers)
+
+    # --- packets -----------------------------------------------------------------------------------------
+
+    def _on_udp(self, packet: bytes, source: Address) -> None:
+        if stun.is_stun(packet):
+            self._surroundings.receive_stun(packet)
+            return
+        sender = disco.parse_header(packet)
+        for peer in self._peers.by_disco(sender.raw) if sender else ():
+            self._on_disco(peer, packet, source, 0)
+
+    def _on_derp(self, region: int, sender: NodePublic, packets: list[bytes]) -> None:
+        peer = self._peers.by_key(sender)
+        if peer is None:
+            return
+        data = []
+        for packet in packets:
+            if disco.is_disco(packet):
+                if disco.parse_header(packet) == peer.node.disco_key:
+                    self._on_disco(peer, packet, None, region)
+            else:
+                data.append(packet)
+        if data:
+            self._shuttle.inject(sender, data)
+            self._do(peer, peer.path.relayed(region, self._now()))
+
+    def _on_disco(self, peer: Peer, packet: bytes, source: Address | None, region: int) -> None:
+        try:
+            message = disco.open(peer.shared_with(self._disco_key), packet)
+        except WireError as error:
+            log.debug("disco from %s: %s", peer.key.short(), error)
+            return
+        now = self._now()
+        match message:
+            case disco.Ping() if self._is_from(peer, message):
+                self._do(peer, peer.path.got_ping(message, source, region, now))
+            case disco.Pong():
+                self._do(peer, peer.path.got_pong(message, source, region, now))
+            case disco.CallMeMaybe() if source is None:  # what came by UDP anyone may have sent again
+                self._do(peer, peer.path.got_call(message, region, now))
+
+    def _is_from(self, peer: Peer, ping: disco.Ping) -> bool:
+        """A ping's node key tells nodes apart that share a disco key; else it may be newer than the netmap."""
+        alone = len(self._peers.by_disco(peer.node.disco_key.raw)) == 1
+        return alone or ping.node_key in (None, peer.key)
+
+    def _on_outgoing(self, key: NodePublic, packets: list[bytes]) -> None:
+        if peer := self._peers.by_key(key):
+            if region := peer.path.region:
+                self._pool.send(region, key, packets)
+            self._do(peer, peer.path.outgoing(self._now()))
+
+    def _on_gone(self, region: int, key: NodePublic, reason: int) -> None:
+        if peer := self._peers.by_key(key):
+            peer.path.relay_gone(region)
+
+    def _on_relay_change(self, region: int, connected: bool) -> None:
+        self._surroundings.relay_changed(region, connected)
+
+    # --- what paths want ---------------------------------------------------------------------------------
+
+    def _do(self, peer: Peer, actions: list[Action]) -> None:
+        for action in actions:
+            self._act(peer, action)
+        self._arm(peer)
+
+    def _act(self, peer: Peer, action: Action) -> None:
+        match action:
+            case SendDirect(to, message):
+                if packet := self._seal(peer, message):
+                    self._raw.send(packet, to)
+            case SendRelay(region, message):
+                if packet := self._seal(peer, message):
+                    self._pool.send(region, peer.key, [packet])
+            case CallPeer(region):
+                self._call(peer, region)
+            case UseDirect() | UseRelay():
+                self._steering.steer(peer)
+            case Answered():
+                for answer in peer.waiting:
+                    if not answer.done():
+                        answer.set_result(action)
+
+    def _seal(self, peer: Peer, message: disco.Message) -> bytes | None:
+        try:
+            shared = peer.shared_with(self._disco_key)
+        except WireError:
+            return None
+        return disco.seal(shared, self._disco_key.public(), self._entropy(NONCE_BYTES), message)
+
+    def _call(self, peer: Peer, region: int) -> None:
+        """Our endpoints must be fresh: a NAT may have changed them since the last look."""
+        if not self._surroundings.is_fresh:
+            self._callers[peer.node.id] = region
+            self._surroundings.refresh()
+            return
+        call = disco.CallMeMaybe(tuple(endpoint.address for endpoint in self._surroundings.endpoints))
+        if call.endpoints and (packet := self._seal(peer, call)):
+            self._pool.send(region, peer.key, [packet])
+
+    def _call_waiting(self) -> None:
+        callers, self._callers = self._callers, {}
+        for node_id, region in callers.items():
+            if peer := self._peers.by_id(node_id):
+                self._call(peer, region)
+
+    def _arm(self, peer: Peer) -> None:
+        """One timer a peer, for when its path has something to do."""
+        due = peer.path.deadline
+        if peer.timer is not None:
+            if due is not None and not peer.timer.cancelled() and peer.timer.when() == due:
+                return
+            peer.timer.cancel()
+        peer.timer = None if due is None else self._loop.call_at(due, self._tick, peer)
+
+    def _tick(self, peer: Peer) -> None:
+        peer.timer = None
+        self._do(peer, peer.path.tick(max(self._now(), peer.path.deadline or 0.0)))
+
+    # --- netmaps -----------------------------------------------------------------------------------------
+
+    def _reconcile(self, netmap: NetMap) -> list[Peer]:
+        """Bring the peers in line with the netmap; returns those that are new."""
+        nodes, tailnet = usable_nodes(netmap), tailnet_hosts(netmap)
+        for peer in [peer for peer in self._peers if peer.node.id not in nodes]:
+            self._peers.remove(peer.node.id)
+            self._abandon(peer)
+        new: list[Peer] = []
+        for node in nodes.values():
+            known = self._peers.by_id(node.id)
+            peer = known or Peer(node, Path(own_key=self._own_key, entropy=self._entropy))
+            if known is None:
+                self._peers.add(peer)
+                new.append(peer)
+            elif node.key != peer.key:
+                self._shuttle.rekey(peer.key, node.key)
+            peer.set_node(node)
+            self._shuttle.add(node.key)
+            self._do(peer, peer.path.netmap_changed(peer_info(node, tailnet), self._now()))
+        self._peers.index()
+        return new
+
+    def _take_over(self, status: EngineStatus, new: list[Peer]) -> None:
+        """Peers that WireGuard knew before us: what is direct and alive stays, the rest is relayed by us."""
+        wall, now = self._wall(), self._now()
+        for peer in new:
+            if (seen := status.peers.get(peer.key)) is None:
+                continue
+            peer.status = seen
+            if seen.endpoint and is_usable(seen.endpoint) and is_fresh(seen, wall, KEEP_HANDSHAKE):
+                self._do(peer, peer.path.adopt(seen.endpoint, now))
+            else:
+                self._steering.steer(peer)
+
+    def _abandon(self, peer: Peer) -> None:
+        if peer.timer is not None:
+            peer.timer.cancel()
+        for answer in peer.waiting:
+            answer.cancel()
+        self._callers.pop(peer.node.id, None)
+        self._steering.forget(peer)
+
+    def _now(self) -> float:
+        return self._loop.time()
+
+
+async def _keep_going(part: Callable[[], Awaitable[None]]) -> None:
+    """A part that fails is logged and goes on: one bad moment of the engine must not end all paths."""
+    while True:
+        try:
+            await part()
+        except ClientError as error:
+            log.warning("%s", error)
+        except Exception:  # the edge of a task
+            log.exception("magicsock: a part failed")
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+__all__ = ["Magicsock", "PathStatus", "PingResult"]

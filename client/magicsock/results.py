@@ -1,0 +1,31 @@
+"""What the facade answers: a ping, a peer's path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from client.magicsock.candidates import Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PingResult:
+    """An answered disco ping; ``latency`` in seconds. Direct: ``endpoint`` set. Relayed: ``derp_region``."""
+
+    latency: float
+    endpoint: Address | None = None
+    derp_region: int = 0
+    derp_code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathStatus:
+    """How a peer is reached now. ``current`` ``None`` = by the relay of ``relay_region``, for ``reason``."""
+
+    current: Address | None = None
+    relay_region: int = 0
+    relay_code: str = ""
+    active: bool = False
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    last_handshake: float = 0.0
+    reason: str = ""

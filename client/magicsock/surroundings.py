@@ -1,0 +1,164 @@
+"""What this node knows of its own network, kept fresh: netchecks, home relay, own endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from client.magicsock.derp import DerpPool
+from client.magicsock.endpoints import Address, Endpoint, own_endpoints, reachable_hosts, read_local_addresses
+from client.magicsock.netcheck import Homes, Report, same_network
+from client.magicsock.probes import Prober
+from wire.control import NetInfo
+from wire.derpmap import DERPMap
+
+log = logging.getLogger(__name__)
+
+# Source: wire.md §9 (tailscale wgengine/magicsock).
+RESTUN_MIN, RESTUN_SPREAD = 20.0, 6.0  # between STUN rounds while a session is active
+FRESH = 27.0  # STUN younger than this is good enough for a call-me-maybe
+FULL = 300.0  # between full netchecks
+MIN_GAP = 1.0  # whatever asks: at most one netcheck in this time
+
+
+class Surroundings:
+    """``on_measured`` is called after each netcheck. ``connected``: the server can pass on a new home."""
+
+    def __init__(
+        self,
+        *,
+        send: Callable[[bytes, Address], bool],
+        pool: DerpPool,
+        listen_port: int,
+        tunnel: str,
+        mark: int,
+        entropy: Callable[[int], bytes],
+        is_active: Callable[[], bool],
+        on_endpoints: Callable[[tuple[Endpoint, ...]], None],
+        on_net_info: Callable[[NetInfo], None],
+        on_measured: Callable[[], None],
+    ) -> None:
+        self.connected = True
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.report: Report | None = None
+        self._pool = pool
+        self._port = listen_port
+        self._tunnel = tunnel
+        self._entropy = entropy
+        self._is_active = is_active
+        self._on_endpoints = on_endpoints
+        self._on_net_info = on_net_info
+        self._on_measured = on_measured
+        self._prober = Prober(send=send, entropy=entropy, mark=mark)
+        self._homes = Homes()
+        self._home = 0
+        self._map = DERPMap()
+        self._told: NetInfo | None = None
+        self._loop = asyncio.get_running_loop()
+        self._wanted = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._measured_at = self._full_at = float("-inf")
+
+    @property
+    def is_fresh(self) -> bool:
+        return self._loop.time() - self._measured_at < FRESH
+
+    def refresh(self) -> None:
+        """Measure as soon as possible."""
+        self._wanted.set()
+
+    def set_map(self, derp_map: DERPMap, *, home: int) -> None:
+        """The netmap's relays. ``home``: what the server believes; good until something was measured."""
+        if derp_map == self._map:
+            return
+        self._map = derp_map
+        if not self._home and home in derp_map.regions:
+            self._set_home(home)
+        self.link_changed()
+
+    def link_changed(self) -> None:
+        self._measured_at = self._full_at = float("-inf")
+        self.refresh()
+
+    def relay_changed(self, region: int, connected: bool) -> None:
+        """A home relay that is lost may have a better neighbour."""
+        if region == self._home and not connected:
+            self._full_at = float("-inf")
+            self.refresh()
+
+    def receive_stun(self, packet: bytes) -> None:
+        self._prober.receive(packet)
+
+    async def run(self) -> None:
+        """Until cancelled: on demand, and now and then while there is traffic."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._wanted.wait()
+            if self._map.regions and (self._wanted.is_set() or self._is_active()):
+                await self.measure()
+                await asyncio.sleep(MIN_GAP)
+            else:
+                self._wanted.clear()
+
+    async def measure(self, *, full: bool = False) -> Report:
+        """One netcheck, and what follows from it."""
+        async with self._lock:
+            self._wanted.clear()
+            now = self._loop.time()
+            full = full or now - self._full_at >= FULL
+            hosts = await self._own_hosts()
+            measurement = await self._prober.measure(
+                self._map,
+                self._homes.last,
+                home=self._home,
+                full=full,
+                os_has_ipv6=any(":" in host and host != "::1" for host in hosts),
+            )
+            self._measured_at = self._loop.time()
+            if full:
+                self._full_at = now
+            self.report = report = self._choose_home(measurement.report())
+            self._publish(report, own_endpoints(hosts, report, port=self._port))
+        self._on_measured()
+        return report
+
+    async def _own_hosts(self) -> list[str]:
+        try:
+            return reachable_hosts(await read_local_addresses(), tunnel=self._tunnel)
+        except OSError as error:
+            log.warning("cannot read this host's addresses: %s", error)
+            return []
+
+    def _choose_home(self, report: Report) -> Report:
+        report = self._homes.choose(
+            report,
+            self._map,
+            self._loop.time(),
+            current=self._home,
+            alive=self._pool.connected(self._home),
+            stay=not self.connected,
+        )
+        self._set_home(report.preferred_derp)
+        return report
+
+    def _set_home(self, region: int) -> None:
+        if region != self._home:
+            self._home = region
+            self._pool.set_home(region)
+
+    def _publish(self, report: Report, endpoints: tuple[Endpoint, ...]) -> None:
+        """Tell the daemon what changed."""
+        if set(endpoints) != set(self.endpoints):
+            log.info("own endpoints: %s", ", ".join(map(str, endpoints)))
+            self._on_endpoints(endpoints)
+        self.endpoints = endpoints
+        net_info = report.net_info()
+        if self._told is None or not same_network(self._told, net_info):
+            self._told = net_info
+            self._on_net_info(net_info)
+
+    def _pause(self) -> float:
+        return RESTUN_MIN + RESTUN_SPREAD * int.from_bytes(self._entropy(2)) / 0xFFFF
