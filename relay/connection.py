@@ -54,12 +54,21 @@ class FrameQueue:
 
     def push(self, frame: bytes) -> int:
         """Add a frame; returns how many were dropped for it."""
-        dropped = 0
-        while self.frames and self.size + len(frame) > self.limit:
-            self.size -= len(self.frames.popleft())
-            dropped += 1
         self.frames.append(frame)
         self.size += len(frame)
+        return self._trim()
+
+    def put_back(self, frames: list[bytes]) -> int:
+        """Frames that were taken but not sent, before all others; returns how many were dropped for them."""
+        self.frames.extendleft(reversed(frames))
+        self.size += sum(map(len, frames))
+        return self._trim()
+
+    def _trim(self) -> int:
+        dropped = 0
+        while self.size > self.limit and len(self.frames) > 1:
+            self.size -= len(self.frames.popleft())
+            dropped += 1
         return dropped
 
     def pop(self) -> bytes:
@@ -82,6 +91,10 @@ class Tls:
         self.object = context.wrap_bio(
             self.incoming, self.outgoing, server_side=server_name is None, server_hostname=server_name
         )
+
+
+def _is_disco(frame: bytes) -> bool:
+    return frame.startswith(DISCO_MAGIC, KEYED_HEAD)
 
 
 # (who receives it or None, size of the whole frame, the head to write over it, the switch's epoch)
@@ -343,7 +356,11 @@ class Connection:
         while at < sent:
             at += FRAME_HEAD + int.from_bytes(data[at + 1 : at + FRAME_HEAD], "big")
         self.unsent = data[sent:at]
-        return sum(self.enqueue(frame) for frame in frames_of(memoryview(data)[at:]))
+        disco: list[bytes] = []
+        others: list[bytes] = []
+        for frame in frames_of(memoryview(data)[at:]):
+            (disco if _is_disco(frame) else others).append(frame)
+        return self.disco_queue.put_back(disco) + self.queue.put_back(others)
 
     def finish_unsent(self) -> None:
         """Send what must go first; raises ``OSError`` when the connection is broken."""
@@ -356,8 +373,7 @@ class Connection:
 
     def enqueue(self, frame: bytes) -> int:
         """Keep a frame for later, disco apart; returns how many were dropped for it."""
-        is_disco = frame.startswith(DISCO_MAGIC, KEYED_HEAD)
-        return (self.disco_queue if is_disco else self.queue).push(frame)
+        return (self.disco_queue if _is_disco(frame) else self.queue).push(frame)
 
     def take_queued(self, size: int) -> list[Buffer]:
         """Up to about ``size`` bytes of queued frames, the pong and disco first."""

@@ -16,7 +16,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from websockets.datastructures import Headers
 from websockets.http11 import Request as WebSocketRequest
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -47,6 +46,8 @@ from wire.keys import NONCE_BYTES, NodePrivate, NodePublic
 
 logger = logging.getLogger("trenza.relay")
 
+QUIET = logging.getLogger("trenza.relay.websocket")
+QUIET.setLevel(logging.WARNING)  # it tells of every connection otherwise
 PROBES = ("/derp/probe", "/derp/latency-check")
 CHALLENGE = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 READING = ("GET", "HEAD")
@@ -144,8 +145,14 @@ class Greeter:
         return leftover
 
     async def _upgrade_websocket(self, conn: Connection, request: Request, leftover: bytes) -> bytes | None:
-        protocol = ServerProtocol(subprotocols=[Subprotocol("derp")], max_size=MAX_WEBSOCKET_MESSAGE)
-        answer = protocol.accept(WebSocketRequest(request.path, Headers(request.headers.items())))
+        protocol = ServerProtocol(
+            subprotocols=[Subprotocol("derp")], max_size=MAX_WEBSOCKET_MESSAGE, logger=QUIET
+        )
+        protocol.receive_data(request.head)
+        parsed = next(iter(protocol.events_received()), None)
+        if not isinstance(parsed, WebSocketRequest):
+            return None
+        answer = protocol.accept(parsed)
         protocol.send_response(answer)
         await conn.send_raw(b"".join(protocol.data_to_send()))
         if answer.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
