@@ -171,8 +171,7 @@ class Shuttle:
     def _inject_run(self, sock: socket.socket, run: Sequence[bytes]) -> None:
         if len(run) > 1 and self._segmentation:
             try:
-                size = struct.pack("=H", len(run[0]))
-                sock.sendmsg(run, [(socket.IPPROTO_UDP, UDP_SEGMENT, size)])
+                _send_segmented(sock, run)
                 return
             except OSError as error:
                 if error.errno not in NO_SEGMENTATION:
@@ -202,6 +201,11 @@ class Shuttle:
             mark_socket(sock, self._mark)
             self._raw[family] = sock
         return self._raw[family]
+
+
+def _send_segmented(sock: socket.socket, run: Sequence[bytes]) -> None:
+    """One system call for a whole run; the kernel cuts it up."""
+    sock.sendmsg(run, [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", len(run[0])))])
 
 
 def _enlarge_buffers(sock: socket.socket) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -33,6 +32,7 @@ from tests.client.magicsock.relays import (
     map_of,
     trenza_relay,
 )
+from tests.needs import need, official
 from wire.derpmap import DERPMap, DERPNode, DERPRegion
 from wire.keys import NodePrivate, NodePublic
 
@@ -111,10 +111,8 @@ async def relay(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         async with trenza_relay(tmp_path) as running:
             yield running
         return
-    program = os.environ.get("TRENZA_DERPER") or shutil.which("derper")
-    if not program:
-        pytest.skip("TRENZA_DERPER names no derper")
-    async with derper(tmp_path, program) as running:
+    need("derper")
+    async with derper(tmp_path, official("derper") or "") as running:
         yield running
 
 
