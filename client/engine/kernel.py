@@ -134,14 +134,14 @@ def parse_device(messages: Iterable[Any]) -> tuple[bytes, EngineStatus]:
     peers: dict[NodePublic, PeerStatus] = {}
     for message in messages:
         if key := message.get_attr("WGDEVICE_A_PRIVATE_KEY"):
-            private = base64.b64decode(key["value"])
+            private = base64.b64decode(key)
         status = replace(
             status,
             listen_port=message.get_attr("WGDEVICE_A_LISTEN_PORT") or status.listen_port,
             fwmark=message.get_attr("WGDEVICE_A_FWMARK") or status.fwmark,
         )
         for piece in message.get_attr("WGDEVICE_A_PEERS") or ():
-            peer = NodePublic(base64.b64decode(piece.get_attr("WGPEER_A_PUBLIC_KEY")["value"]))
+            peer = NodePublic(base64.b64decode(piece.get_attr("WGPEER_A_PUBLIC_KEY")))
             peers[peer] = _with_piece(peers.get(peer, PeerStatus()), piece)
     public = NodePrivate(private).public() if any(private) else None
     return private, replace(status, public_key=public, peers=peers)
