@@ -19,8 +19,7 @@ django_application = get_asgi_application()
 
 import uvicorn  # noqa: E402 - Django must be set up before anything that imports models
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from channels.security.websocket import WebsocketDenier  # noqa: E402
-from django.urls import path, re_path  # noqa: E402
+from django.urls import path  # noqa: E402
 
 from accounts.changes import set_loop  # noqa: E402
 from controlplane.consumers.panel import PANEL_SOCKETS  # noqa: E402
@@ -42,7 +41,6 @@ websockets = URLRouter(
         path("ts2021", ControlConsumer.as_asgi()),  # any origin: Noise authenticates
         path("relay/v1", RelayConsumer.as_asgi()),  # a bearer token authenticates
         *PANEL_SOCKETS,
-        re_path("", WebsocketDenier.as_asgi()),
     ]
 )
 

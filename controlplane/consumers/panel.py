@@ -26,7 +26,7 @@ from channels.security.websocket import WebsocketDenier
 from django.conf import settings
 from django.db import DatabaseError
 from django.db.models import Max
-from django.urls import path
+from django.urls import path, re_path
 
 from accounts.middleware import SESSION_KEY, choose_membership
 from accounts.models import Membership, Tailnet
@@ -260,4 +260,5 @@ def same_origin(application: Any) -> Any:
 
 PANEL_SOCKETS = [
     path("ws/panel/<int:tailnet_id>", same_origin(AuthMiddlewareStack(PanelConsumer.as_asgi()))),
+    re_path("", WebsocketDenier.as_asgi()),  # any other address: refused at the handshake
 ]

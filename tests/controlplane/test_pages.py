@@ -1,0 +1,176 @@
+"""The way in, relays, what machines download, and the refusals' own pages."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from accounts.models import Tailnet, User
+from accounts.roles import Role
+from controlplane import views
+from controlplane.env import environment
+from controlplane.models import Relay
+from controlplane.services import downloads
+from tests.accounts import factories
+from tests.pages import Visitor, plain_static_files
+
+__all__ = ["plain_static_files"]
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def place() -> tuple[Tailnet, User]:
+    return factories.tailnet()
+
+
+def relay(region: int = 900, **values: Any) -> Relay:
+    given: dict[str, Any] = {
+        "region_id": region,
+        "region_code": f"r{region}",
+        "region_name": f"Region {region}",
+        "node_name": f"{region}a",
+        "host_name": f"relay{region}.example.com",
+        "token_hash": f"{region}",
+    }
+    return Relay.objects.create(**(given | values))
+
+
+# --- the way in ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        ("/", "/devices"),
+        ("/admin", "/devices?state=pending"),
+        ("/admin/machines", "/devices?state=pending"),
+        ("/admin/machines/100.64.0.1", "/devices?state=pending"),
+    ],
+)
+def test_addresses_that_lead_on(client: Client, path: str, to: str) -> None:
+    answer = client.get(path)
+    assert (answer.status_code, answer["Location"]) == (302, to)
+
+
+# --- relays ----------------------------------------------------------------------------------------------
+
+
+def test_no_relay_yet(place: tuple[Tailnet, User]) -> None:
+    assert "No relay yet" in Visitor(place[1]).get("/relays").content.decode()
+
+
+def test_a_relay_is_up_while_it_reports(place: tuple[Tailnet, User]) -> None:
+    now = timezone.now()
+    stats = {"clients": 1234, "bytes_in": 1500, "bytes_out": 2_500_000, "drops": 7}
+    relay(900, connected_at=now, last_seen=now, stats=stats)
+    relay(901, connected_at=now, last_seen=now - timedelta(minutes=1), stats=stats)
+    relay(902, last_seen=now)
+    relay(903)
+    page = Visitor(place[1]).get("/relays")
+    text = page.content.decode()
+    assert [row.state for row in page.context["rows"]] == [views.UP, views.SILENT, views.SILENT, views.NEW]
+    for shown in ("1/4", "1,234", "2.5 MB", "Not answering", "Not connected yet", "relay900.example.com:"):
+        assert shown in text, shown
+
+
+def test_counters_that_make_no_sense_are_shown_as_nothing(place: tuple[Tailnet, User]) -> None:
+    now = timezone.now()
+    for number, stats in enumerate(({}, [], {"clients": "many", "bytes_in": None}, {"clients": True})):
+        relay(900 + number, connected_at=now, last_seen=now, stats=stats)
+    assert Visitor(place[1]).get("/relays").status_code == 200
+
+
+def test_a_tailnets_own_relay_is_nobody_elses(place: tuple[Tailnet, User]) -> None:
+    other, stranger = factories.tailnet()
+    relay(900)
+    relay(950, tailnet=other, region_name="Their own")
+    assert "Their own" not in Visitor(place[1]).get("/relays").content.decode()
+    assert "Their own" in Visitor(stranger).get("/relays").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("role", "status"),
+    [(Role.ADMIN, 200), (Role.AUDITOR, 200), (Role.MEMBER, 404), (Role.BILLING_ADMIN, 404)],
+)
+def test_who_sees_the_relays(place: tuple[Tailnet, User], role: Role, status: int) -> None:
+    assert Visitor.of(factories.member(place[0], role)).get("/relays").status_code == status
+
+
+def test_htmx_gets_the_relays_alone(place: tuple[Tailnet, User]) -> None:
+    fragment = Visitor(place[1]).fragment("/relays", target="relays", page="/relays").content.decode()
+    assert fragment.lstrip().startswith('<div id="relays"')
+
+
+# --- downloads -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A download folder as ``builddownloads`` leaves it."""
+    folder = downloads.folder(tmp_path)
+    (folder / downloads.WHEELS).mkdir(parents=True)
+    (folder / downloads.WHEELS / "trenza-0.1-py3-none-any.whl").write_bytes(b"wheel")
+    (folder / "client.lock").write_text("trenza==0.1\n")
+    (folder / "trenzad.service").write_text("[Unit]\n")
+    (folder / downloads.STAMP).write_text("x")
+    here = replace(environment(), data=tmp_path)
+    monkeypatch.setattr(views, "environment", lambda: here)
+    return folder
+
+
+def test_machines_download_without_signing_in(client: Client, built: Path) -> None:
+    assert client.get("/download/wheels/trenza-0.1-py3-none-any.whl").content == b"wheel"
+    assert client.get("/download/client.lock")["Content-Type"] == "text/plain; charset=utf-8"
+    assert client.get("/download/trenzad.service").status_code == 200
+    index = client.get("/download/wheels/")
+    assert '<a href="trenza-0.1-py3-none-any.whl">' in index.content.decode()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "built",
+        "wheels/none.whl",
+        "nothing",
+        "..%2fsecret_key",
+        ".lock",
+        "wheels/..%2f..%2f..%2fsecret_key",
+        "%00",
+    ],
+)
+def test_nothing_else_is_served(client: Client, built: Path, path: str) -> None:
+    (built.parent / "secret_key").write_text("hush")
+    answer = client.get(f"/download/{path}")
+    assert answer.status_code == 404
+    assert b"hush" not in answer.content
+
+
+def test_a_link_out_of_the_folder_is_not_followed(client: Client, built: Path) -> None:
+    (built.parent / "secret_key").write_text("hush")
+    (built / "leak").symlink_to(built.parent / "secret_key")
+    assert client.get("/download/leak").status_code == 404
+
+
+def test_while_the_client_is_being_built_machines_are_told_to_come_back(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = replace(environment(), data=tmp_path)
+    monkeypatch.setattr(views, "environment", lambda: here)
+    for path in ("/download/wheels/", "/download/client.lock"):
+        answer = client.get(path)
+        assert (answer.status_code, answer["Retry-After"]) == (503, str(views.RETRY_SECONDS))
+
+
+def test_the_install_script_is_sound_and_names_this_server(client: Client) -> None:
+    text = client.get("/download/install.sh").content.decode()
+    assert text.startswith("#!/bin/sh\n")
+    assert f"URL='{environment().url}'" in text
+    checked = subprocess.run(["sh", "-n"], input=text, text=True, capture_output=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
