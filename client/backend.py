@@ -7,6 +7,7 @@ two workers carry that out: the control loop runs or not, the tunnel follows the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
@@ -25,7 +26,7 @@ from client.magicsock.sock import PathStatus, PingResult
 from client.prefs import Prefs
 from client.state import Facts, State, duties, is_expired, state_of
 from client.status import Situation, find_node, netcheck_json, status_json, whois_json
-from client.store import Store
+from client.store import Store, netmap_json
 from client.tunnel import Keys, Ports, Sock, Tunnel
 from wire.control import CAPABILITY_VERSION, Hostinfo, MapRequest, NetInfo
 from wire.delta import apply
@@ -373,7 +374,9 @@ class Backend:
                 self._troubles["tunnel"] = f"no tunnel: {error}"
                 logger.warning("%s", error)
                 self._announce(error)
-                await asyncio.sleep(backoff.next())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.next()):
+                        await self._tunnel_changed.wait()
                 continue
             backoff.reset()
             self._troubles.pop("tunnel", None)
@@ -512,6 +515,9 @@ class Backend:
         if node is None:
             raise PeerNotFound(f"no node {text!r} in this tailnet")
         return whois_json(self.need_netmap(), node)
+
+    def netmap_json(self) -> dict[str, Any]:
+        return netmap_json(self.need_netmap())
 
     def need_netmap(self) -> NetMap:
         if self._netmap is None:

@@ -133,7 +133,7 @@ class Tunnel:
         logger.info("%s is up (%s, UDP port %d)", self.engine.interface, self.engine.name, self.listen_port)
 
     async def apply(self, netmap: NetMap, node_key: NodePrivate, *, shields_up: bool) -> None:
-        """Follow a newer netmap or key: close the filter before peers appear, route once WireGuard knows them."""
+        """Follow a newer netmap or key: the filter closes before peers appear, routes come after them."""
         before, sock = self._netmap, self.sock
         if sock is None:
             return

@@ -1,0 +1,214 @@
+"""``trenza up`` and ``trenza login``: come up, signing in first where that is needed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+import segno
+
+from client.authkey import read_auth_key
+from client.cli.common import Duration, daemon, show_json
+from client.errors import ClientError
+from client.localapi.client import DaemonError, LocalClient, Notices
+from client.prefs import Prefs
+
+F = TypeVar("F", bound=Callable[..., Any])
+QR_SCALE = 4
+
+# The settings of ``up``: option, member of the preferences.
+SETTINGS = {
+    "hostname": "Hostname",
+    "advertise_tags": "AdvertiseTags",
+    "shields_up": "ShieldsUp",
+    "operator": "OperatorUser",
+}
+
+
+class UpFailed(ClientError):
+    """The node did not come up."""
+
+    code = "up-failed"
+
+
+def tag_list(text: str | None) -> list[str] | None:
+    """``tag:a,tag:b`` as a list; ``None`` when the option was not given."""
+    return None if text is None else [tag.strip() for tag in text.split(",") if tag.strip()]
+
+
+def setting_options(command: F) -> F:
+    """The options that are also ``trenza set``'s."""
+    for option in (
+        click.option("--operator", help="user who may use this command without being root"),
+        click.option("--shields-up/--no-shields-up", default=None, help="let no connection in"),
+        click.option("--advertise-tags", help="tags to ask for, separated by commas (tag:server,…)"),
+        click.option("--hostname", help="name to use instead of the host's own"),
+    ):
+        command = option(command)
+    return command
+
+
+def up_options(command: F) -> F:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="print JSON"),
+        click.option("--qr", is_flag=True, help="show a QR code of the address to visit"),
+        click.option("--timeout", type=Duration(), default=0.0, help="how long to wait (0: for ever)"),
+        click.option("--force-reauth", is_flag=True, help="sign in anew though this node is signed in"),
+        click.option("--auth-key", "--authkey", help="key to join with, or file:PATH with one in it"),
+        click.option("--login-server", help="address of the server"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@up_options
+@setting_options
+@click.option("--reset", is_flag=True, help="set what is not named here back to its default")
+@click.pass_context
+def up(context: click.Context, /, reset: bool, as_json: bool, **options: Any) -> None:
+    """Connect to the tailnet, signing in if needed."""
+    run(context, options, reset=reset, as_json=as_json)
+
+
+@click.command()
+@up_options
+@setting_options
+@click.pass_context
+def login(context: click.Context, /, as_json: bool, **options: Any) -> None:
+    """Sign in to a tailnet, also when this node is signed in already."""
+    run(context, options | {"force_reauth": True}, reset=False, as_json=as_json)
+
+
+def run(context: click.Context, options: dict[str, Any], *, reset: bool, as_json: bool) -> None:
+    local = daemon(context)
+    options["advertise_tags"] = tag_list(options["advertise_tags"])
+    named = {SETTINGS[name]: options[name] for name in SETTINGS if options[name] is not None}
+    before = local.get("prefs")
+    if not reset:
+        refuse_forgetting(named, before)
+    changes = (defaults() | named) if reset else named
+    if options["login_server"] is not None:
+        changes["ControlURL"] = options["login_server"]
+    request = {
+        "Prefs": changes,
+        "AuthKey": read_auth_key(options["auth_key"] or ""),
+        "ForceReauth": options["force_reauth"],
+    }
+    Progress(local, show_qr=options["qr"], as_json=as_json).follow(request, options["timeout"])
+
+
+def defaults() -> dict[str, Any]:
+    empty = Prefs().to_json()
+    return {member: empty[member] for member in SETTINGS.values()}
+
+
+def refuse_forgetting(named: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Whoever names one setting must name all that are not default: ``up`` is the whole wish.
+
+    Raises :class:`UpFailed` with the command that keeps them. Naming none keeps them all.
+    """
+    empty = defaults()
+    forgotten = [name for name in empty if name not in named and before[name] != empty[name]]
+    if not named or not forgotten:
+        return
+    kept = {name: before[name] for name in forgotten} | dict(named)
+    words = " ".join(as_option(option, kept[member]) for option, member in SETTINGS.items() if member in kept)
+    raise UpFailed(
+        "naming some settings sets the others back to their default; to keep them say: "
+        f"trenza up {words} (or add --reset to set them back)"
+    )
+
+
+def as_option(option: str, value: Any) -> str:
+    name = option.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return (
+        f"--{name}={','.join(value) if isinstance(value, Sequence) and not isinstance(value, str) else value}"
+    )
+
+
+@dataclass
+class Progress:
+    """Follows the daemon's notices until the node is up, showing what a person must do."""
+
+    local: LocalClient
+    show_qr: bool
+    as_json: bool
+    _shown: str = ""
+
+    def follow(self, request: Mapping[str, Any], seconds: float) -> None:
+        """Ask the daemon and wait ``seconds`` (0: for ever); raises :class:`UpFailed` when they are over."""
+        try:
+            with self.local.watch() as notices:
+                notices.next(None)  # how it is before
+                self.local.post("up", request)
+                self._until_up(notices, time.monotonic() + seconds if seconds else None)
+        except TimeoutError:
+            raise UpFailed(f"not up after {seconds:.0f} s; see trenza status for what is missing") from None
+        except DaemonError as error:
+            self._say_json(Error=str(error))
+            raise
+
+    def _until_up(self, notices: Notices, deadline: float | None) -> None:
+        while True:
+            notice = notices.next(None if deadline is None else max(deadline - time.monotonic(), 0.01))
+            if notice["Error"] is not None:
+                raise DaemonError(notice["Error"]["Code"], notice["Error"]["Message"])
+            if notice["LoginOpen"]:
+                self._show_login(notice)
+            elif notice["State"] == "NeedsMachineAuth":
+                self._show_approval(notice)
+            elif notice["State"] == "Running":
+                return self._succeed()
+
+    def _show_login(self, notice: Mapping[str, Any]) -> None:
+        url = notice["AuthURL"]
+        if not url or url == self._shown:
+            return
+        self._shown = url
+        if self.as_json:
+            return self._say_json(AuthURL=url, QR=qr_data_url(url), BackendState=notice["State"])
+        click.echo(f"\nTo authenticate, visit:\n\n\t{url}\n", err=True)
+        if self.show_qr:
+            click.echo(qr_text(url), err=True)
+        return None
+
+    def _show_approval(self, notice: Mapping[str, Any]) -> None:
+        url = f"{notice['ControlURL']}/admin"
+        if url == self._shown:
+            return
+        self._shown = url
+        if self.as_json:
+            return self._say_json(BackendState=notice["State"])
+        click.echo(f"\nTo approve your machine, visit (as admin):\n\n\t{url}\n", err=True)
+        return None
+
+    def _succeed(self) -> None:
+        if self.as_json:
+            self._say_json(BackendState="Running")
+        elif self._shown:
+            click.echo("Success.", err=True)
+
+    def _say_json(self, **members: str) -> None:
+        if self.as_json:
+            show_json({name: value for name, value in members.items() if value})
+
+
+def qr_text(url: str) -> str:
+    """A QR code for a terminal, two modules a character."""
+    out = io.StringIO()
+    segno.make(url, error="l").terminal(out, compact=True)
+    return out.getvalue()
+
+
+def qr_data_url(url: str) -> str:
+    out = io.BytesIO()
+    segno.make(url).save(out, kind="png", scale=QR_SCALE)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

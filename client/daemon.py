@@ -1,0 +1,179 @@
+"""``trenzad``: reads its arguments and environment, puts the parts together, and takes them down at the end.
+
+SIGTERM and SIGINT remove the tunnel; ``kill -9`` leaves it running, and the next start takes it over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from client.authkey import read_auth_key
+from client.backend import Backend
+from client.control.carriers import CarrierKind
+from client.engine import Engine, choose_engine
+from client.engine.host import require_free_port
+from client.errors import ClientError, SetupError
+from client.hostinfo import program_version
+from client.localapi.client import DEFAULT_SOCKET
+from client.localapi.routes import Routes, operator_uid
+from client.localapi.server import Server
+from client.net.firewall import find_nft
+from client.net.monitor import Monitor
+from client.prefs import normal_url
+from client.store import Store
+from client.tunnel import Tunnel
+
+logger = logging.getLogger("trenzad")
+
+DEFAULT_STATE = "/var/lib/trenza"
+DEFAULT_TUN = "trenza0"
+INTERFACE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+NETWORK_DEVICES = Path("/sys/class/net")
+ENDS = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What trenzad was started with."""
+
+    state: Path
+    socket: Path
+    tun: str
+    port: int
+    carrier: CarrierKind
+    control_url: str = ""
+    auth_key: str = field(default="", repr=False)
+
+    @classmethod
+    def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
+        """Raises :class:`ClientError`; ends the process for ``--help`` and unknown options."""
+        options = _parser().parse_args(arguments)
+        if not INTERFACE_NAME.fullmatch(options.tun):
+            raise SetupError(f"--tun {options.tun!r} is no interface name: up to 15 letters, digits, _ . -")
+        if not 0 <= options.port <= 65535:
+            raise SetupError(f"--port {options.port} is no UDP port: 0 (any) to 65535")
+        return cls(
+            state=options.state,
+            socket=options.socket,
+            tun=options.tun,
+            port=options.port,
+            carrier=CarrierKind(options.carrier),
+            control_url=normal_url(environment.get("TRENZA_CONTROL_URL", "")),
+            auth_key=read_auth_key(environment.get("TRENZA_AUTH_KEY", "")),
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trenzad",
+        description="Trenza's client daemon. Use it through the command trenza.",
+        epilog="Environment: TRENZA_CONTROL_URL (the server, when trenza up names none), TRENZA_AUTH_KEY "
+        "(a key, or file:PATH, that joins while this device has no identity yet).",
+    )
+    parser.add_argument(
+        "--state", type=Path, default=Path(DEFAULT_STATE), help="folder of keys and preferences"
+    )
+    parser.add_argument("--socket", type=Path, default=Path(DEFAULT_SOCKET), help="Unix socket for trenza")
+    parser.add_argument("--tun", default=DEFAULT_TUN, help="name of the network interface")
+    parser.add_argument("--port", type=int, default=0, help="UDP port of WireGuard; 0: any, then kept")
+    parser.add_argument(
+        "--carrier",
+        choices=[str(kind) for kind in CarrierKind],
+        default=str(CarrierKind.WEBSOCKET),
+        help="how the control protocol is carried",
+    )
+    parser.add_argument("--verbose", action="store_true", help="say more")
+    parser.add_argument("--version", action="version", version=program_version())
+    return parser
+
+
+def check_host(config: Config) -> Engine:
+    """The WireGuard to use; raises ``SetupError`` for what the host lacks, before anything is changed."""
+    engine = choose_engine(config.tun)
+    find_nft()
+    if config.port and not (NETWORK_DEVICES / config.tun).exists():
+        require_free_port(config.port)
+    return engine
+
+
+async def serve(config: Config) -> None:
+    """Run until a signal; raises :class:`ClientError` for what keeps it from starting."""
+    store = Store(config.state)
+    store.open()
+    try:
+        await _serve(config, store, check_host(config))
+    finally:
+        store.close()
+
+
+async def _serve(config: Config, store: Store, engine: Engine) -> None:
+    backend = Backend(
+        store=store,
+        make_tunnel=lambda endpoints, net_info: Tunnel(
+            engine=engine, on_endpoints=endpoints, on_net_info=net_info
+        ),
+        kind=config.carrier,
+        default_url=config.control_url,
+        auth_key=config.auth_key,
+        port=config.port,
+    )
+    server = Server(config.socket, Routes(backend).handle, lambda: operator_uid(store.prefs.operator))
+    await server.start()
+    monitor = Monitor(ignore=config.tun, on_change=backend.link_changed)
+    logger.info("trenzad %s on %s, state in %s", program_version(), config.socket, config.state)
+    try:
+        await _until_signal(backend, monitor)
+    finally:
+        await server.close()
+        await backend.close()
+
+
+async def _until_signal(backend: Backend, monitor: Monitor) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in ENDS:
+        loop.add_signal_handler(number, ended.set)
+    work = [asyncio.create_task(backend.run()), asyncio.create_task(monitor.run())]
+    waiter = asyncio.create_task(ended.wait())
+    try:
+        done, _ = await asyncio.wait({*work, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {waiter}:
+            task.result()  # neither ends by itself: what it raises is the reason
+    finally:
+        for task in (*work, waiter):
+            task.cancel()
+        await asyncio.gather(*work, waiter, return_exceptions=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console command. Exit status 1 and one line on stderr when it cannot start."""
+    try:
+        config = Config.read(sys.argv[1:] if arguments is None else arguments, os.environ)
+        verbose = "--verbose" in (sys.argv if arguments is None else arguments)
+        logging.basicConfig(
+            level=logging.DEBUG if verbose else logging.INFO,
+            format="%(name)s: %(message)s",
+            stream=sys.stderr,
+        )
+        logging.getLogger("websockets").setLevel(logging.WARNING)
+        logging.getLogger("pyroute2").setLevel(logging.WARNING)
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve(config))
+    except ClientError as error:
+        print(f"trenzad: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What may be asked of the daemon, by method and path, and the node's method that answers."""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+from client.backend import Backend, Notice
+from client.errors import PrefsError
+from client.hostinfo import program_version
+from client.localapi.server import BadRequest, Request
+
+PREFIX = "/localapi/v0/"
+MAX_PING_SECONDS = 60.0
+Route = Callable[[Request], Awaitable[Any]]
+
+
+class Routes:
+    """Calls the :class:`client.backend.Backend` for a request."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._routes: dict[tuple[str, str], Route] = {
+            ("GET", "status"): self._status,
+            ("GET", "prefs"): self._prefs,
+            ("PATCH", "prefs"): self._edit_prefs,
+            ("GET", "watch"): self._watch,
+            ("GET", "whois"): self._whois,
+            ("GET", "version"): self._version,
+            ("GET", "debug/netmap"): self._netmap,
+            ("GET", "debug/derp-map"): self._derp_map,
+            ("POST", "up"): self._up,
+            ("POST", "down"): self._down,
+            ("POST", "logout"): self._logout,
+            ("POST", "rotate-keys"): self._rotate,
+            ("POST", "ping"): self._ping,
+            ("POST", "netcheck"): self._netcheck,
+        }
+
+    async def handle(self, request: Request) -> Any:
+        """The answer in JSON's types; raises ``ClientError``."""
+        route = self._routes.get((request.method, request.path.removeprefix(PREFIX)))
+        if route is None or not request.path.startswith(PREFIX):
+            raise BadRequest(404, f"there is no {request.method} {request.path}")
+        return await route(request)
+
+    async def _status(self, request: Request) -> Any:
+        return self._backend.status(peers=request.query.get("peers") != "false")
+
+    async def _prefs(self, request: Request) -> Any:
+        return self._backend.store.prefs.to_json()
+
+    async def _edit_prefs(self, request: Request) -> Any:
+        changes = request.json()
+        check_operator(changes.get("OperatorUser"))
+        return self._backend.edit_prefs(changes).to_json()
+
+    async def _watch(self, request: Request) -> Any:
+        return self._notices()
+
+    async def _notices(self) -> AsyncGenerator[Notice, None]:
+        queue = self._backend.watch()
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._backend.unwatch(queue)
+
+    async def _whois(self, request: Request) -> Any:
+        return self._backend.whois(request.query.get("addr", ""))
+
+    async def _version(self, request: Request) -> Any:
+        return {"version": program_version()}
+
+    async def _netmap(self, request: Request) -> Any:
+        return self._backend.netmap_json()
+
+    async def _derp_map(self, request: Request) -> Any:
+        return self._backend.need_netmap().derp_map.to_json()
+
+    async def _up(self, request: Request) -> Any:
+        content = request.json()
+        changes, key = content.get("Prefs", {}), content.get("AuthKey", "")
+        if not isinstance(changes, dict) or not isinstance(key, str):
+            raise BadRequest(400, "Prefs must be an object and AuthKey a text")
+        check_operator(changes.get("OperatorUser"))
+        await self._backend.up(changes, auth_key=key, force_reauth=content.get("ForceReauth") is True)
+        return {}
+
+    async def _down(self, request: Request) -> Any:
+        await self._backend.down()
+        return {}
+
+    async def _logout(self, request: Request) -> Any:
+        return {"Warning": await self._backend.logout()}
+
+    async def _rotate(self, request: Request) -> Any:
+        await self._backend.rotate()
+        return {}
+
+    async def _ping(self, request: Request) -> Any:
+        content = request.json()
+        target, seconds = content.get("Target"), content.get("Timeout", 5.0)
+        if not isinstance(target, str) or not isinstance(seconds, int | float):
+            raise BadRequest(400, "Target must be a text and Timeout a number of seconds")
+        return await self._backend.ping(target, min(max(float(seconds), 0.05), MAX_PING_SECONDS))
+
+    async def _netcheck(self, request: Request) -> Any:
+        return await self._backend.netcheck()
+
+
+def operator_uid(name: str) -> int | None:
+    """The operator's user ID; ``None`` when none is named or the name is gone."""
+    try:
+        return pwd.getpwnam(name).pw_uid if name else None
+    except KeyError:
+        return None
+
+
+def check_operator(name: Any) -> None:
+    """Raises :class:`PrefsError` for a user that this host does not have."""
+    if isinstance(name, str) and name and operator_uid(name) is None:
+        raise PrefsError(f"this machine has no user {name!r}")

@@ -1,0 +1,281 @@
+"""The daemon's end: a small HTTP/1.1 server on a Unix socket, one request per connection.
+
+Who asks is known from the kernel (SO_PEERCRED): root, the daemon's own user, or the operator. A browser
+cannot get in by any detour: requests with Origin or Referer, or for another Host, are refused.
+Source: tailscale ipn/ipnserver, safesocket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from client.errors import ClientError, NotPermitted, PeerNotFound, SetupError
+from wire.codec import decode_object, encode_json
+from wire.errors import WireError
+
+logger = logging.getLogger("trenzad.localapi")
+
+HOST = "local-trenzad.sock"
+MAX_HEAD_BYTES = 16 * 1024
+MAX_BODY_BYTES = 64 * 1024
+MAX_CONNECTIONS = 64
+MAX_HEADERS = 64
+READ_SECONDS = 10.0
+WRITE_SECONDS = 10.0
+SOCKET_MODE = 0o660
+NOT_YOU = "only root may do this: use sudo, or have root run trenza set --operator=YOUR-USER"
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    409: "Conflict",
+    413: "Content Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+STATUS_OF_CODE = {NotPermitted.code: 403, PeerNotFound.code: 404}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes = b""
+    uid: int = -1
+
+    def json(self) -> dict[str, Any]:
+        """The body's JSON object, ``{}`` when there is none; raises :class:`BadRequest`."""
+        try:
+            return decode_object(self.body, MAX_BODY_BYTES) if self.body else {}
+        except WireError as error:
+            raise BadRequest(400, f"the body is no JSON object: {error}") from error
+
+
+class BadRequest(ClientError):
+    """What is asked cannot be answered; ``status`` is the HTTP status."""
+
+    code = "bad-request"
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+Stream = AsyncIterator[Mapping[str, Any]]
+Handler = Callable[[Request], Awaitable[Any]]
+
+
+@dataclass
+class Server:
+    """``handle`` answers a request with JSON, or with a stream of JSON lines; ``may_use`` decides by user ID.
+
+    ``operator`` names the user ID, besides root, that the socket file is opened to.
+    """
+
+    path: Path
+    handle: Handler
+    operator: Callable[[], int | None]
+    _open: set[asyncio.Task[Any]] = field(default_factory=set)
+    _server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen; raises :class:`SetupError`, also when another daemon listens there."""
+        sock = self._bind()
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_HEAD_BYTES)
+        self.set_owner()
+
+    async def close(self) -> None:
+        if self._server is None:
+            return
+        self._server.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    def set_owner(self) -> None:
+        """Give the socket file to the operator; root may use it all the same."""
+        uid = self.operator()
+        wanted = os.getuid() if uid is None else uid
+        with contextlib.suppress(OSError):  # without CAP_CHOWN it stays root's
+            if self.path.stat().st_uid != wanted:
+                os.chown(self.path, wanted, -1)
+
+    def may_use(self, uid: int) -> bool:
+        return uid in (0, os.getuid(), self.operator())
+
+    def _bind(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        before = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            self._make_room()
+            sock.bind(str(self.path))
+            sock.listen(MAX_CONNECTIONS)
+        except OSError as error:
+            sock.close()
+            why = "its name is too long" if "too long" in str(error) else error.strerror or str(error)
+            raise SetupError(f"cannot make the socket {self.path}: {why}; give another --socket") from error
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            os.umask(before)
+        return sock
+
+    def _make_room(self) -> None:
+        """The folder, and no socket file of a daemon that is gone."""
+        with contextlib.suppress(FileExistsError):
+            self.path.parent.mkdir(mode=0o755, parents=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(self.path))
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if error.errno != errno.ECONNREFUSED:
+                    raise
+                self.path.unlink(missing_ok=True)
+                return
+        raise SetupError(
+            f"another trenzad listens on {self.path}: stop it, or give this one its own --socket"
+        )
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._open.add(task)
+        try:
+            if len(self._open) > MAX_CONNECTIONS:
+                await _write(writer, 503, {"code": "busy", "message": "too many connections"})
+            else:
+                await self._answer(reader, writer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):  # the other side went away
+            pass
+        finally:
+            if task is not None:
+                self._open.discard(task)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await self._admit(reader, writer)
+            answer = await self.handle(request)
+        except ClientError as error:
+            status = error.status if isinstance(error, BadRequest) else STATUS_OF_CODE.get(error.code, 409)
+            return await _write(writer, status, {"code": error.code, "message": str(error)})
+        except TimeoutError:
+            return await _write(writer, 503, {"code": "timeout", "message": "this took too long"})
+        except Exception:
+            logger.exception("the local API failed")
+            return await _write(writer, 500, {"code": "internal", "message": "trenzad failed; see its log"})
+        if request.method != "GET":
+            self.set_owner()
+        if isinstance(answer, AsyncIterator):
+            return await _stream(reader, writer, answer)
+        return await _write(writer, 200, answer)
+
+    async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
+        """Read a request, check who sends it and how; raises :class:`BadRequest`, :class:`NotPermitted`."""
+        uid = _peer_uid(writer)
+        async with asyncio.timeout(READ_SECONDS):
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.LimitOverrunError:
+                raise BadRequest(413, "the request's head is too large") from None
+            request = parse_head(head)
+            check_headers(request.headers)
+            if not self.may_use(uid):
+                raise NotPermitted(NOT_YOU)
+            body = await reader.readexactly(_body_length(request.headers))
+        return Request(request.method, request.path, request.query, request.headers, body, uid)
+
+
+def _peer_uid(writer: asyncio.StreamWriter) -> int:
+    sock = writer.get_extra_info("socket")
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return int(uid)
+
+
+def parse_head(head: bytes) -> Request:
+    """An HTTP/1.1 request's head; raises :class:`BadRequest`."""
+    lines = head.decode("latin-1").split("\r\n")
+    words = lines[0].split(" ")
+    fields = [line for line in lines[1:] if line]
+    if len(words) != 3 or words[2] not in ("HTTP/1.1", "HTTP/1.0") or not words[1].startswith("/"):
+        raise BadRequest(400, "this is no HTTP request")
+    if len(fields) > MAX_HEADERS:
+        raise BadRequest(413, "too many headers")
+    headers: dict[str, str] = {}
+    for line in fields:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip() or name.lower() in headers:
+            raise BadRequest(400, "a malformed or repeated header")
+        headers[name.lower()] = value.strip()
+    parts = urlsplit(words[1])
+    return Request(words[0], parts.path, dict(parse_qsl(parts.query)), headers)
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse what a browser, or a page that rebinds a name, would send; raises :class:`NotPermitted`."""
+    if "origin" in headers or "referer" in headers or any(name.startswith("sec-fetch") for name in headers):
+        raise NotPermitted("web pages may not use this socket")
+    if headers.get("host") != HOST:
+        raise NotPermitted(f"the Host header must be {HOST}")
+    if "transfer-encoding" in headers:
+        raise BadRequest(400, "bodies need a Content-Length here")
+
+
+def _body_length(headers: Mapping[str, str]) -> int:
+    text = headers.get("content-length", "0")
+    if not text.isascii() or not text.isdigit():
+        raise BadRequest(400, "Content-Length is no number")
+    if len(text) > len(str(MAX_BODY_BYTES)) or int(text) > MAX_BODY_BYTES:
+        raise BadRequest(413, f"a body may have {MAX_BODY_BYTES} bytes")
+    return int(text)
+
+
+async def _write(writer: asyncio.StreamWriter, status: int, answer: Any) -> None:
+    body = encode_json(answer)
+    head = (
+        f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
+    async with asyncio.timeout(WRITE_SECONDS):
+        await writer.drain()
+
+
+async def _stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Stream) -> None:
+    """JSON lines until the other side hangs up."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n")
+    hung_up = asyncio.ensure_future(reader.read(1))
+    pump = asyncio.ensure_future(_pump(writer, answer))
+    try:
+        await asyncio.wait({hung_up, pump}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        hung_up.cancel()
+        pump.cancel()
+        await asyncio.gather(hung_up, pump, return_exceptions=True)
+
+
+async def _pump(writer: asyncio.StreamWriter, answer: Stream) -> None:
+    async for item in answer:
+        writer.write(encode_json(item) + b"\n")
+        async with asyncio.timeout(WRITE_SECONDS):
+            await writer.drain()
