@@ -281,7 +281,7 @@ class Magicsock:
                 self._do(peer, peer.path.got_call(message, region, now))
 
     def _is_from(self, peer: Peer, ping: disco.Ping) -> bool:
-        """A ping's node key tells nodes apart that share a disco key; else it may be newer than the netmap."""
+        """A ping's node key tells nodes with one disco key apart; else it may be newer than the netmap."""
         alone = len(self._peers.by_disco(peer.node.disco_key.raw)) == 1
         return alone or ping.node_key in (None, peer.key)
 
