@@ -79,7 +79,7 @@ class Path:
         return self.info.home or self._heard_region
 
     def is_active(self, now: float) -> bool:
-        return now - self._active_at < ACTIVE
+        return now < self._active_at + ACTIVE  # summed as the timer's due time is: floats round
 
     def reason(self, now: float) -> str:
         """Why the peer is reached through the relay, for people; empty when it is not."""
@@ -260,7 +260,7 @@ class Path:
         self._rounds += 1
         self.candidates.prune(now)
         for candidate in self.candidates:
-            if candidate.pinged_at is None or now - candidate.pinged_at >= PROBE:
+            if candidate.pinged_at is None or now >= candidate.pinged_at + PROBE:
                 self._ping(candidate, now)
         if self.region and not self.info.disco.is_zero:
             self._actions.append(CallPeer(self.region))
