@@ -25,17 +25,23 @@ class Form:
 
 
 class _Forms(HTMLParser):
-    """Collects a page's forms."""
+    """Collects a page's forms and buttons."""
 
     def __init__(self) -> None:
         super().__init__()
         self.forms: list[Form] = []
+        self.buttons: list[str] = []
+        self.body: dict[str, str] = {}
         self._open: Form | None = None
         self._select = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         has = {name: value or "" for name, value in attrs}
-        if tag == "form":
+        if tag == "body":
+            self.body = has
+        elif tag == "button" and "hx-post" in has:
+            self.buttons.append(has["hx-post"])
+        elif tag == "form":
             self._open = Form(has.get("action", ""), has.get("method", "get").upper())
             self.forms.append(self._open)
         elif self._open is not None:
@@ -67,11 +73,26 @@ class Page:
     status: int
     text: str
 
-    def form(self, action: str = "") -> Form:
-        """The page's POST form whose action ends so (its own address when the action is empty)."""
+    @property
+    def body(self) -> dict[str, str]:
+        """The attributes of the page's body: what the panel's script reads."""
+        return self._parsed().body
+
+    def button(self, post: str) -> str:
+        """The address that a button with this script action posts to."""
+        for address in self._parsed().buttons:
+            if address.endswith(post):
+                return address
+        raise LabError(f"{self.url} ({self.status}) has no button for {post}")
+
+    def _parsed(self) -> _Forms:
         parser = _Forms()
         parser.feed(self.text)
-        for form in parser.forms:
+        return parser
+
+    def form(self, action: str = "") -> Form:
+        """The page's POST form whose action ends so (its own address when the action is empty)."""
+        for form in self._parsed().forms:
             if form.method == "POST" and (form.action == "" if not action else form.action.endswith(action)):
                 return form
         raise LabError(f"{self.url} ({self.status}) has no form for {action or 'itself'}")
@@ -93,6 +114,16 @@ class Person:
         """Send a form of ``page`` with these values (a pressed button is one of them)."""
         return self._follow("POST", urljoin(page.url, form.action), form.fields | values)
 
+    def press(self, page: Page, post: str) -> Page:
+        """Press a button that the panel's script sends (htmx), with the headers that the script adds."""
+        headers = {
+            "HX-Request": "true",
+            "HX-Current-URL": page.url,
+            "X-CSRFToken": page.body["data-csrf"],
+            "X-Trenza-Tailnet": page.body["data-tailnet"],
+        }
+        return self._follow("POST", urljoin(page.url, page.button(post)), {}, headers)
+
     # -- what people do
 
     def confirm_login(self, auth_url: str) -> Page:
@@ -104,9 +135,9 @@ class Person:
         return self._expect(self.send(page, form, answer="confirm"))
 
     def approve(self, node_id: str) -> Page:
-        """Approve a pending device by the form on its page."""
+        """Press Approve on a pending device's page."""
         page = self.open(f"/devices/{node_id}")
-        return self._expect(self.send(page, page.form("/approve")))
+        return self._expect(self.press(page, "/approve"))
 
     def act(self, node_id: str, action: str) -> Page:
         """Answer the dialog of ``expire`` or ``delete`` for a device."""
@@ -121,17 +152,22 @@ class Person:
 
     # -- HTTP
 
-    def _follow(self, method: str, url: str, fields: dict[str, str] | None) -> Page:
+    def _follow(
+        self, method: str, url: str, fields: dict[str, str] | None, headers: dict[str, str] | None = None
+    ) -> Page:
         for _ in range(MAX_REDIRECTS):
-            status, location, text = self._request(method, url, fields)
+            status, location, text = self._request(method, url, fields, headers or {})
             if status not in (301, 302, 303, 307, 308):
                 return Page(url, status, text)
-            url, method, fields = urljoin(url, location), "GET", None
+            url, method, fields, headers = urljoin(url, location), "GET", None, None
         raise LabError(f"{url}: too many redirects")
 
-    def _request(self, method: str, url: str, fields: dict[str, str] | None) -> tuple[int, str, str]:
+    def _request(
+        self, method: str, url: str, fields: dict[str, str] | None, more: dict[str, str]
+    ) -> tuple[int, str, str]:
         parts = urlsplit(url)
-        headers = {"Cookie": "; ".join(f"{name}={morsel.value}" for name, morsel in self.cookies.items())}
+        cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in self.cookies.items())
+        headers = {"Cookie": cookies} | more
         body = None
         if fields is not None:
             body = urlencode(fields)
