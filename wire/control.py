@@ -7,7 +7,6 @@ Source: tailscale tailcfg/tailcfg.go.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -403,7 +402,7 @@ class PingRequest:
         f = lower_names(content)
         try:
             payload = base64.b64decode(string(f, "payload", max_length=1024 * 1024), validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error, or characters outside ASCII
             raise MessageError("payload is not base64") from error
         return cls(
             url=string(f, "url", max_length=MAX_URL),

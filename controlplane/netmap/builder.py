@@ -5,6 +5,7 @@ Source: tailscale tailcfg/tailcfg.go; the rules are those that official clients 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from controlplane.netmap.snapshot import (
@@ -43,6 +44,15 @@ PEER_HOSTINFO = {
 
 def owner_of(node: NodeSnapshot) -> int:
     return TAGGED_USER_ID if node.tags else node.user_id
+
+
+def without_nulls(value: Any) -> Any:
+    """What a node said of its host, safe to pass on: a null inside is fatal to some clients."""
+    if isinstance(value, Mapping):
+        return {name: without_nulls(member) for name, member in value.items() if member is not None}
+    if isinstance(value, list | tuple):
+        return [without_nulls(item) for item in value if item is not None]
+    return value
 
 
 def base_node(node: NodeSnapshot) -> dict[str, Any]:
@@ -84,7 +94,7 @@ def self_node(node: NodeSnapshot, display_name: str) -> dict[str, Any]:
         capabilities[OWNER_CAPABILITY] = None
     return base_node(node) | {
         "Machine": node.machine_key,
-        "Hostinfo": dict(node.hostinfo),
+        "Hostinfo": without_nulls(node.hostinfo),
         "MachineAuthorized": node.standing is not Standing.PENDING,
         "CapMap": capabilities,
         "Online": True,
@@ -99,7 +109,7 @@ def peer_node(node: NodeSnapshot) -> dict[str, Any]:
         for key, value in node.hostinfo.items()
         if key.lower() in PEER_HOSTINFO
     }
-    content["Hostinfo"] = {name: value for name, value in hostinfo.items() if value is not None}
+    content["Hostinfo"] = without_nulls(hostinfo)
     content["Online"] = node.online
     content["MachineAuthorized"] = True
     if not node.online and node.last_seen is not None:

@@ -17,7 +17,7 @@ import orjson
 
 from controlplane.netmap import builder
 from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
-from controlplane.netmap.visibility import is_offered, may_see_peers, packet_filter, sees, view_of
+from controlplane.netmap.visibility import is_offered, may_see_peers, packet_filter, sees
 from wire.control import format_time
 
 # A peer's change in these alone is sent as a patch; anything else sends the whole node.
@@ -74,6 +74,24 @@ def patch(old: NodeSnapshot, new: NodeSnapshot) -> dict[str, Any] | None:
     return content
 
 
+def differing_nodes(
+    old: TailnetSnapshot, new: TailnetSnapshot, among: Iterable[int] | None = None
+) -> frozenset[int]:
+    """The ids of the nodes that differ; ``among`` names those that may, ``None`` = compare all."""
+    before, after = old.nodes, new.nodes
+    ids = set(among) if among is not None else before.keys() | after.keys()
+    # Untouched nodes are the same object: the comparison of all their members is for the few others.
+    ids = {node_id for node_id in ids if before.get(node_id) is not after.get(node_id)}
+    return frozenset(node_id for node_id in ids if before.get(node_id) != after.get(node_id))
+
+
+def own_profile(tailnet: TailnetSnapshot, viewer: NodeSnapshot) -> bytes:
+    """The only profile that a node without peers needs, as a JSON list."""
+    user = tailnet.users.get(viewer.user_id)
+    own = builder.TAGGED_PROFILE if viewer.tags or user is None else builder.profile(user)
+    return orjson.dumps([own])
+
+
 @dataclass(slots=True)
 class _Delta:
     """A delta under construction, for all viewers of one view."""
@@ -97,9 +115,7 @@ class Engine:
     def update(self, snapshot: TailnetSnapshot, changed: Iterable[int] | None = None) -> Update:
         """Swap in a new snapshot. ``changed`` names the nodes that may differ; ``None`` = compare all."""
         old, self.snapshot = self.snapshot, snapshot
-        ids = set(changed) if changed is not None else old.nodes.keys() | snapshot.nodes.keys()
-        ids = {node_id for node_id in ids if old.nodes.get(node_id) is not snapshot.nodes.get(node_id)}
-        ids = {node_id for node_id in ids if old.nodes.get(node_id) != snapshot.nodes.get(node_id)}
+        ids = differing_nodes(old, snapshot, changed)
         for node_id in ids - snapshot.nodes.keys():
             self._fragments.pop(node_id, None)
         if (old.dns, old.derp_map, old.suffix, old.users) != (
@@ -109,7 +125,11 @@ class Engine:
             snapshot.users,
         ):
             self._shared = None
-        return Update(self, old, snapshot, frozenset(ids))
+        return Update(self, old, snapshot, ids)
+
+    def since(self, old: TailnetSnapshot) -> Update:
+        """The one step from an earlier snapshot to the present one, for a viewer that missed some."""
+        return Update(self, old, self.snapshot, differing_nodes(old, self.snapshot))
 
     def with_nodes(self, nodes: Mapping[int, NodeSnapshot | None]) -> Update:
         """Replace (or with ``None`` remove) some nodes at the same version."""
@@ -155,7 +175,7 @@ class Engine:
             b'"DNSConfig":' + shared["DNSConfig"],
             b'"Domain":' + shared["Domain"],
             b'"UserProfiles":'
-            + (shared["UserProfiles"] if may_see_peers(viewer) else self._own_profile(viewer)),
+            + (shared["UserProfiles"] if may_see_peers(viewer) else own_profile(snapshot, viewer)),
             b'"PacketFilters":' + self._filters(viewer),
             b'"SSHPolicy":{"rules":[]},"CollectServices":false,"Debug":{"DisableLogTail":true}',
             b'"ControlTime":' + orjson.dumps(format_time(now)),
@@ -166,11 +186,6 @@ class Engine:
             if fragments:
                 members.append(b'"Peers":[' + b",".join(fragments) + b"]")
         return b"{" + b",".join(members) + b"}"
-
-    def _own_profile(self, viewer: NodeSnapshot) -> bytes:
-        user = self.snapshot.users.get(viewer.user_id)
-        own = builder.TAGGED_PROFILE if viewer.tags or user is None else builder.profile(user)
-        return orjson.dumps([own])
 
     def _self_fragment(self, viewer: NodeSnapshot) -> bytes:
         return orjson.dumps(builder.self_node(viewer, self.snapshot.name))
@@ -189,12 +204,17 @@ class Update:
         self.old = old
         self.new = new
         self.changed = changed
-        self._deltas: dict[bool, bytes] = {}
+        self._delta: bytes | None = None
         self._shared_members = self._find_shared_members()
 
     @property
     def is_empty(self) -> bool:
-        return not self.changed and not self._shared_members
+        return not self.changed and not self._shared_members and not self._is_renamed
+
+    @property
+    def _is_renamed(self) -> bool:
+        """The tailnet's display name is a member of each node's own entry."""
+        return self.old.name != self.new.name
 
     def _find_shared_members(self) -> list[bytes]:
         """Tailnet-wide members that changed; profiles come before or with the peers that need them."""
@@ -215,9 +235,9 @@ class Update:
         viewer, before = self.new.nodes.get(viewer_id), self.old.nodes.get(viewer_id)
         if viewer is None:
             return self._farewell(before, now) if before is not None else None
-        if before is None or viewer_id in self.changed:
+        if before is None or viewer_id in self.changed or self._is_renamed:
             return self._message_for_changed(before, viewer, now)
-        return self._delta(view_of(viewer), without=viewer_id) or None
+        return self._rest(before, viewer) or None
 
     def _farewell(self, before: NodeSnapshot, now: datetime) -> bytes:
         """A node that was deleted learns that its key has ended, or its client would poll for ever."""
@@ -242,26 +262,35 @@ class Update:
             full = self._engine.full_map(viewer.id, now)
             removed = self._removed_peers(before) if before is not None and not may_see_peers(viewer) else []
             return full if not removed else full[:-1] + b"," + removed[0] + b"}"
-        rest = self._delta(view_of(viewer), without=viewer.id)
+        rest = self._rest(before, viewer)
         if builder.self_node(before, self.old.name) == builder.self_node(viewer, self.new.name):
             return rest or None
         own = b'"Node":' + orjson.dumps(builder.self_node(viewer, self.new.name))
         return b"{" + own + (b"," + rest[1:] if rest else b"}")
 
-    def _delta(self, sees_peers: bool, *, without: int) -> bytes:
-        """The delta of one view, shared by all its viewers but those that are among the changed nodes."""
-        if without in self.changed:
-            return self._build_delta(sees_peers, self.changed - {without})
-        if sees_peers not in self._deltas:
-            self._deltas[sees_peers] = self._build_delta(sees_peers, self.changed)
-        return self._deltas[sees_peers]
+    def _rest(self, before: NodeSnapshot, viewer: NodeSnapshot) -> bytes:
+        """What a viewer hears of everything but itself; ``b""`` for nothing."""
+        if not may_see_peers(viewer):
+            return self._for_the_blind(before, viewer)
+        if viewer.id in self.changed:
+            return self._build_delta(self.changed - {viewer.id})
+        if self._delta is None:  # the same bytes for everyone who sees everyone
+            self._delta = self._build_delta(self.changed)
+        return self._delta
 
-    def _build_delta(self, sees_peers: bool, changed: Iterable[int]) -> bytes:
+    def _for_the_blind(self, before: NodeSnapshot, viewer: NodeSnapshot) -> bytes:
+        """A node without peers hears of the tailnet's settings, and of people only of its own."""
+        members = [member for member in self._shared_members if not member.startswith(b'"UserProfiles"')]
+        own = own_profile(self.new, viewer)
+        if own != own_profile(self.old, before):
+            members.append(b'"UserProfiles":' + own)
+        return _joined(members)
+
+    def _build_delta(self, changed: Iterable[int]) -> bytes:
         delta = _Delta()
-        if sees_peers:
-            for node_id in sorted(changed):
-                self._add_change(delta, self.old.nodes.get(node_id), self.new.nodes.get(node_id))
-        members = list(self._shared_members) if sees_peers else self._without_profiles()
+        for node_id in sorted(changed):
+            self._add_change(delta, self.old.nodes.get(node_id), self.new.nodes.get(node_id))
+        members = list(self._shared_members)
         if delta.changed:
             fragments = (self._engine.peer_fragment(node) for node in delta.changed.values())
             members.append(b'"PeersChanged":[' + b",".join(fragments) + b"]")
@@ -271,10 +300,7 @@ class Update:
             members.append(b'"PeerSeenChange":' + orjson.dumps({str(i): False for i in delta.seen_again}))
         if delta.patches:
             members.append(b'"PeersChangedPatch":' + orjson.dumps(list(delta.patches.values())))
-        return b"{" + b",".join(members) + b"}" if members else b""
-
-    def _without_profiles(self) -> list[bytes]:
-        return [member for member in self._shared_members if not member.startswith(b'"UserProfiles"')]
+        return _joined(members)
 
     @staticmethod
     def _add_change(delta: _Delta, old: NodeSnapshot | None, new: NodeSnapshot | None) -> None:
@@ -292,3 +318,8 @@ class Update:
             delta.patches[new.id] = small
         if new.online and old.last_seen is not None and not old.online:
             delta.seen_again.append(new.id)
+
+
+def _joined(members: list[bytes]) -> bytes:
+    """A JSON object of these members; ``b""`` when there is none."""
+    return b"{" + b",".join(members) + b"}" if members else b""

@@ -38,11 +38,6 @@ def sees(viewer: NodeSnapshot, node: NodeSnapshot) -> bool:
     return viewer.id != node.id and may_see_peers(viewer) and is_offered(node)
 
 
-def view_of(viewer: NodeSnapshot) -> bool:
-    """What a viewer's deltas depend on, apart from its own id: viewers of equal view get the same bytes."""
-    return may_see_peers(viewer)
-
-
 def packet_filter(tailnet: TailnetSnapshot, node: NodeSnapshot) -> list[dict[str, Any]]:
     """The rules that ``node`` enforces on what comes in."""
     return ALLOW_ALL if may_see_peers(node) else BLOCK_ALL

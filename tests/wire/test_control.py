@@ -281,9 +281,13 @@ def test_hostile_json_is_a_message_or_a_declared_error(content: Any) -> None:
             kind.from_json(content)
 
 
-def test_a_payload_that_is_no_base64_is_a_declared_error() -> None:
+@pytest.mark.parametrize("payload", ["***", "\x80", "abc"])
+def test_a_payload_that_is_no_base64_is_a_declared_error(payload: str) -> None:
     with pytest.raises(MessageError):
-        PingRequest.from_json({"Payload": "***"})
+        PingRequest.from_json({"Payload": payload})
+
+
+def test_a_payload_is_base64() -> None:
     assert PingRequest.from_json({"Payload": base64.b64encode(b"x").decode()}).payload == b"x"
 
 

@@ -1,0 +1,294 @@
+"""The engine's law: what a node was told, applied by the client's own code, is what it would be told now."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from controlplane.netmap.engine import Engine
+from controlplane.netmap.snapshot import Standing, TailnetSnapshot
+from tests.controlplane.snapshots import (
+    PEOPLE,
+    START,
+    SetNode,
+    SetShared,
+    derp_map,
+    disco_key,
+    histories,
+    moment,
+    node,
+    node_key,
+    tailnet,
+    tailnets,
+    user,
+)
+from wire.codec import decode_object
+from wire.delta import apply
+from wire.netmap import MapResponse, NetMap
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+NOW = datetime(2030, 6, 1, tzinfo=UTC)
+NEW_START_WHILE_OFFLINE = SetNode(2, (("disco_key", disco_key(3)), ("online", False)))
+EXAMPLES = int(os.environ.get("TRENZA_TEST_EXAMPLES", "150"))
+
+
+def told(message: bytes) -> MapResponse:
+    return MapResponse.from_json(decode_object(message))
+
+
+def full(engine: Engine, viewer: int) -> NetMap:
+    return apply(None, told(engine.full_map(viewer, NOW)))
+
+
+def comparable(netmap: NetMap) -> NetMap:
+    """A netmap without the profiles that nobody in it needs: those only ever add up."""
+    needed = {netmap.node.user, *(peer.user for peer in netmap.peers.values())}
+    profiles = {key: value for key, value in netmap.user_profiles.items() if key in needed}
+    return replace(netmap, user_profiles=profiles)
+
+
+def check_history(start: TailnetSnapshot, history: list[Any]) -> None:
+    """Follow a history with every node's map, and compare after each step."""
+    engine = Engine(start)
+    maps = {viewer: full(engine, viewer) for viewer in start.nodes}
+    for change in history:
+        before = engine.snapshot
+        update = engine.update(change.apply(before))
+        for viewer, netmap in list(maps.items()):
+            message = update.message_for(viewer, NOW)
+            if message is not None:
+                maps[viewer] = apply(netmap, told(message))
+            if viewer not in engine.snapshot.nodes:
+                check_farewell(maps.pop(viewer))
+        for viewer in engine.snapshot.nodes.keys() - maps.keys():
+            maps[viewer] = full(engine, viewer)
+        for viewer, netmap in maps.items():
+            assert comparable(netmap) == comparable(full(engine, viewer)), viewer
+
+
+def check_farewell(netmap: NetMap) -> None:
+    assert netmap.peers == {}
+    assert netmap.filter_rules == ()
+    assert netmap.node.key_expiry is not None
+    assert netmap.node.key_expiry < NOW
+
+
+@settings(max_examples=EXAMPLES)
+@given(tailnets, histories)
+@example(tailnet(node(1), node(2)), [SetShared("name", "Casa")])
+@example(
+    tailnet(node(1), node(2, online=True)), [SetNode(2, (("disco_key", disco_key(3)), ("online", False)))]
+)
+@example(tailnet(node(1), node(2, last_seen=moment(1))), [SetNode(2, (("online", True),))])
+@example(tailnet(node(2, standing=Standing.PENDING)), [SetShared("users", PEOPLE | {1: user(1, "Ana")})])
+@example(tailnet(node(1), node(2)), [SetNode(1, (("standing", Standing.PENDING),))])
+def test_deltas_add_up_to_the_full_map(start: TailnetSnapshot, history: list[Any]) -> None:
+    check_history(start, history)
+
+
+@settings(max_examples=EXAMPLES)
+@given(tailnets, histories)
+def test_nothing_null_and_no_escape_is_ever_sent(start: TailnetSnapshot, history: list[Any]) -> None:
+    engine = Engine(start)
+    for change in history:
+        update = engine.update(change.apply(engine.snapshot))
+        for viewer in engine.snapshot.nodes:
+            for message in (update.message_for(viewer, NOW), engine.full_map(viewer, NOW)):
+                check_plain(message)
+
+
+def check_plain(message: bytes | None) -> None:
+    if message is None:
+        return
+    assert b"\\u" not in message
+    content = json.loads(message)
+    assert not list(nulls(content)), "null is fatal to some clients"
+    for peer in content.get("Peers", []) + content.get("PeersChanged", []):
+        assert len(peer["Addresses"]) == 2
+    for name in ("Peers", "PeersChanged"):
+        ids = [peer["ID"] for peer in content.get(name, [])]
+        assert ids == sorted(ids)
+        assert content.get(name) != [], "an empty list empties some clients' peers"
+
+
+def nulls(content: Any, path: str = "") -> Any:
+    """Where null stands, but for capabilities without arguments, whose value it is."""
+    if content is None:
+        yield path
+    elif isinstance(content, dict):
+        for name, value in content.items():
+            if name != "CapMap":
+                yield from nulls(value, f"{path}.{name}")
+    elif isinstance(content, list):
+        for value in content:
+            yield from nulls(value, f"{path}[]")
+
+
+@given(tailnets, histories)
+def test_a_change_that_changes_nothing_sends_nothing(start: TailnetSnapshot, history: list[Any]) -> None:
+    engine = Engine(start)
+    for change in history:
+        engine.update(change.apply(engine.snapshot))
+    copy = replace(
+        engine.snapshot, nodes={key: replace(value) for key, value in engine.snapshot.nodes.items()}
+    )
+    update = engine.update(copy)
+    assert update.is_empty
+    assert all(update.message_for(viewer, NOW) is None for viewer in engine.snapshot.nodes)
+
+
+@given(tailnets, histories)
+def test_one_step_over_a_whole_history_gives_the_full_map(start: TailnetSnapshot, history: list[Any]) -> None:
+    engine = Engine(start)
+    maps = {viewer: full(engine, viewer) for viewer in start.nodes}
+    for change in history:
+        engine.update(change.apply(engine.snapshot))
+    update = engine.since(start)
+    for viewer in start.nodes.keys() & engine.snapshot.nodes.keys():
+        message = update.message_for(viewer, NOW)
+        netmap = apply(maps[viewer], told(message)) if message is not None else maps[viewer]
+        assert comparable(netmap) == comparable(full(engine, viewer))
+
+
+# --- visibility ------------------------------------------------------------------------------------------
+
+
+@given(tailnets, histories)
+def test_nobody_is_told_of_a_node_that_may_not_be_seen(start: TailnetSnapshot, history: list[Any]) -> None:
+    """Pending and logged-out nodes are in no message to others, and such nodes get nobody."""
+    engine = Engine(start)
+    for change in history:
+        update = engine.update(change.apply(engine.snapshot))
+        hidden = {
+            one.id
+            for one in engine.snapshot.nodes.values()
+            if one.standing in (Standing.PENDING, Standing.LOGGED_OUT)
+        }
+        for viewer in engine.snapshot.nodes:
+            assert not hidden & set(full(engine, viewer).peers)
+            if (message := update.message_for(viewer, NOW)) is not None:
+                said = told(message)
+                mentioned = {peer.id for peer in (*(said.peers or ()), *said.peers_changed)}
+                mentioned |= {patch.node_id for patch in said.peers_changed_patch}
+                assert not hidden & mentioned
+                assert viewer not in mentioned
+                if viewer in hidden:
+                    assert not mentioned
+
+
+def test_a_pending_node_has_an_address_and_a_map_of_nobody() -> None:
+    engine = Engine(tailnet(node(1), node(2, standing=Standing.PENDING)))
+    pending = full(engine, 2)
+    assert pending.peers == {}
+    assert pending.filter_rules == ()
+    assert pending.node.machine_authorized is False
+    assert pending.node.addresses == ("100.64.0.2/32", "fd7a:115c:a1e0::2/128")
+    assert full(engine, 1).peers == {}
+
+
+def test_approval_shows_both_to_each_other_at_once() -> None:
+    engine = Engine(tailnet(node(1), node(2, standing=Standing.PENDING)))
+    update = engine.with_nodes({2: node(2)})
+    to_peer = json.loads(update.message_for(1, NOW) or b"")
+    assert [peer["ID"] for peer in to_peer["PeersChanged"]] == [2]
+    to_approved = json.loads(update.message_for(2, NOW) or b"")
+    assert to_approved["Node"]["MachineAuthorized"] is True
+    assert [peer["ID"] for peer in to_approved["Peers"]] == [1]
+
+
+def test_a_node_without_a_disco_key_is_held_back_until_its_first_report() -> None:
+    engine = Engine(tailnet(node(1), node(2, disco_key="")))
+    assert full(engine, 1).peers == {}
+    update = engine.with_nodes({2: node(2)})
+    assert set(apply(full(engine, 1), told(update.message_for(1, NOW) or b"{}")).peers) == {2}
+
+
+def test_an_expired_node_stays_visible_and_sees_nobody() -> None:
+    engine = Engine(tailnet(node(1), node(2)))
+    update = engine.with_nodes({2: node(2, standing=Standing.EXPIRED, key_expiry=START)})
+    (peer,) = json.loads(update.message_for(1, NOW) or b"")["PeersChanged"]
+    assert peer["Expired"] is True
+    assert json.loads(update.message_for(2, NOW) or b"")["PeersRemoved"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("values", "patch"),
+    [
+        ({"endpoints": ("192.0.2.1:1",)}, {"Endpoints": ["192.0.2.1:1"]}),
+        ({"endpoints": ()}, {"Endpoints": []}),
+        ({"home_derp": 901}, {"DERPRegion": 901}),
+        ({"disco_key": disco_key(9)}, {"DiscoKey": disco_key(9)}),
+        ({"node_key": node_key(99)}, {"Key": node_key(99), "KeyExpiry": "0001-01-01T00:00:00Z"}),
+        ({"key_expiry": START}, {"KeyExpiry": "2030-01-01T00:00:00Z"}),
+        ({"online": False, "last_seen": START}, {"Online": False, "LastSeen": "2030-01-01T00:00:00Z"}),
+    ],
+)
+def test_a_small_change_is_a_patch(values: dict[str, Any], patch: dict[str, Any]) -> None:
+    before = node(2, online=True, home_derp=900, endpoints=("192.0.2.9:9",))
+    engine = Engine(tailnet(node(1), before))
+    update = engine.with_nodes({2: replace(before, **values)})
+    said = json.loads(update.message_for(1, NOW) or b"")
+    assert said == {"PeersChangedPatch": [{"NodeID": 2} | patch]}
+
+
+def test_viewers_of_one_view_share_one_message() -> None:
+    nodes = [node(node_id, online=True) for node_id in range(1, 7)]
+    engine = Engine(tailnet(*nodes))
+    update = engine.with_nodes({1: replace(nodes[0], home_derp=900)})
+    messages = {id(update.message_for(viewer, NOW)) for viewer in range(2, 7)}
+    assert len(messages) == 1
+
+
+def test_a_viewer_hears_nothing_of_its_own_volatile_facts() -> None:
+    engine = Engine(tailnet(node(1), node(2)))
+    update = engine.with_nodes({1: node(1, online=True)})
+    assert update.message_for(1, NOW) is None
+    assert update.message_for(2, NOW) is not None
+
+
+def test_a_new_relay_port_reaches_everyone_and_nothing_else_does() -> None:
+    engine = Engine(tailnet(node(1), node(2)))
+    update = engine.update(replace(engine.snapshot, derp_map=derp_map(4443)))
+    assert set(json.loads(update.message_for(1, NOW) or b"")) == {"DERPMap"}
+
+
+# --- purity and cost -------------------------------------------------------------------------------------
+
+
+def test_the_engine_loads_no_django() -> None:
+    code = (
+        "import sys, controlplane.netmap.engine\n"
+        "tops = {name.partition('.')[0] for name in sys.modules}\n"
+        "sys.exit(bool(tops & {'django', 'channels', 'accounts', 'nodes', 'uvicorn'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=False)
+    assert done.returncode == 0
+
+
+def test_a_fragment_is_made_once_per_state_of_a_node() -> None:
+    engine = Engine(tailnet(*(node(node_id) for node_id in range(1, 5))))
+    one = engine.peer_fragment(engine.snapshot.nodes[2])
+    engine.full_map(1, NOW)
+    assert engine.peer_fragment(engine.snapshot.nodes[2]) is one
+    engine.with_nodes({2: node(2, home_derp=900)})
+    assert engine.peer_fragment(engine.snapshot.nodes[2]) is not one
+    engine.with_nodes({2: None})
+    assert 2 not in engine._fragments
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@settings(max_examples=20_000)
+@given(tailnets, st.lists(histories, min_size=1, max_size=3))
+def test_long_histories(start: TailnetSnapshot, parts: list[list[Any]]) -> None:
+    check_history(start, [change for part in parts for change in part])
