@@ -51,6 +51,8 @@ CHECKS: dict[str, Callable[[], str]] = {
     "chromium": lambda: _installed("chromium", "Chromium"),
     "postgres": lambda: "" if os.environ.get("TRENZA_TEST_POSTGRES") else _installed("initdb", "PostgreSQL"),
     "redis": lambda: _installed("redis-server", "Redis"),
+    "iperf3": lambda: _installed("iperf3", "iperf3"),
+    "wireguard-go": lambda: _installed("wireguard-go", "wireguard-go"),
     "caddy": lambda: _installed("caddy", "Caddy"),
     "nginx": lambda: _installed("nginx", "nginx"),
     "tailscaled": lambda: _official("tailscaled"),
