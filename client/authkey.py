@@ -20,7 +20,8 @@ def read_auth_key(text: str) -> str:
             with path.open() as file:
                 key = file.read(MAX_KEY_FILE).strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise PrefsError(f"cannot read the auth key from {path}: {error}") from error
+            why = getattr(error, "strerror", None) or "it is not text"
+            raise PrefsError(f"cannot read the auth key from {path}: {why}") from error
         if not key:
             raise PrefsError(f"the auth key file {path} is empty")
     if any(character.isspace() or not character.isprintable() for character in key):

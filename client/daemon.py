@@ -20,6 +20,8 @@ from typing import Self
 
 from client.authkey import read_auth_key
 from client.backend import Backend
+from client.c2n import Answerer
+from client.commands import Commands
 from client.control.carriers import CarrierKind
 from client.engine import Engine, choose_engine
 from client.engine.host import require_free_port
@@ -128,7 +130,10 @@ async def _serve(config: Config, store: Store, engine: Engine) -> None:
         auth_key=config.auth_key,
         port=config.port,
     )
-    server = Server(config.socket, Routes(backend).handle, lambda: operator_uid(store.prefs.operator))
+    commands = Commands(backend)
+    backend.answer = Answerer(rotate=commands.rotate, ping=commands.ping_for_server).answer
+    routes = Routes(backend, commands)
+    server = Server(config.socket, routes.handle, lambda: operator_uid(store.prefs.operator))
     await server.start()
     monitor = Monitor(ignore=config.tun, on_change=backend.link_changed)
     logger.info("trenzad %s on %s, state in %s", program_version(), config.socket, config.state)

@@ -114,7 +114,7 @@ class Prefs:
             try:
                 values[attribute] = read(value)
             except PrefsError as error:
-                raise PrefsError(f"{name}: {error}") from None
+                raise PrefsError(f"{error} ({name})") from None
         return replace(self, **values)
 
     def to_json(self) -> dict[str, Any]:

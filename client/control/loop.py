@@ -19,7 +19,7 @@ from client.control.session import Session, login
 from client.errors import ControlError, LoginError, UnknownNode
 from client.prefs import Prefs
 from client.store import Store
-from wire.control import CAPABILITY_VERSION, Hostinfo, MapRequest, RegisterRequest
+from wire.control import CAPABILITY_VERSION, Hostinfo, MapRequest, PingRequest, RegisterRequest
 from wire.errors import WireError
 from wire.keys import MachinePublic, NodePrivate, NodePublic
 from wire.netmap import MapResponse
@@ -74,7 +74,7 @@ class Owner(Protocol):
 
     def map_message(self, message: MapResponse) -> None: ...
 
-    def question(self, session: Session, message: MapResponse) -> None: ...
+    def question(self, session: Session, question: PingRequest) -> None: ...
 
     def trouble(self, error: ControlError) -> None: ...
 
@@ -125,7 +125,6 @@ class ControlLoop:
         elif isinstance(error, LoginError | UnknownNode):
             self._registered = False
             self.owner.key_refused(UNKNOWN_NODE if isinstance(error, UnknownNode) else str(error))
-        logger.info("control: %s", error)
         self.owner.trouble(error)
 
     async def _pause(self) -> None:
@@ -286,7 +285,7 @@ class ControlLoop:
             raise ControlError(f"the server's network map makes no sense: {error}") from error
         self.backoff.reset()
         if message.ping_request is not None:
-            self.owner.question(session, message)
+            self.owner.question(session, message.ping_request)
 
     async def _report(self, session: Session) -> None:
         """Tell the server what this node is, now and whenever it changes."""

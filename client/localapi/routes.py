@@ -6,10 +6,13 @@ import pwd
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-from client.backend import Backend, Notice
+from client.backend import Backend
+from client.commands import Commands
 from client.errors import PrefsError
 from client.hostinfo import program_version
 from client.localapi.server import BadRequest, Request
+from client.notices import Notice
+from client.store import netmap_json
 
 PREFIX = "/localapi/v0/"
 MAX_PING_SECONDS = 60.0
@@ -17,10 +20,11 @@ Route = Callable[[Request], Awaitable[Any]]
 
 
 class Routes:
-    """Calls the :class:`client.backend.Backend` for a request."""
+    """Calls :class:`client.commands.Commands` for a request."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, commands: Commands) -> None:
         self._backend = backend
+        self._commands = commands
         self._routes: dict[tuple[str, str], Route] = {
             ("GET", "status"): self._status,
             ("GET", "prefs"): self._prefs,
@@ -46,7 +50,7 @@ class Routes:
         return await route(request)
 
     async def _status(self, request: Request) -> Any:
-        return self._backend.status(peers=request.query.get("peers") != "false")
+        return self._commands.status(peers=request.query.get("peers") != "false")
 
     async def _prefs(self, request: Request) -> Any:
         return self._backend.store.prefs.to_json()
@@ -54,30 +58,30 @@ class Routes:
     async def _edit_prefs(self, request: Request) -> Any:
         changes = request.json()
         check_operator(changes.get("OperatorUser"))
-        return self._backend.edit_prefs(changes).to_json()
+        return self._commands.edit_prefs(changes).to_json()
 
     async def _watch(self, request: Request) -> Any:
         return self._notices()
 
     async def _notices(self) -> AsyncGenerator[Notice, None]:
-        queue = self._backend.watch()
+        queue = self._backend.watchers.add([self._backend.notice()])
         try:
             while True:
                 yield await queue.get()
         finally:
-            self._backend.unwatch(queue)
+            self._backend.watchers.remove(queue)
 
     async def _whois(self, request: Request) -> Any:
-        return self._backend.whois(request.query.get("addr", ""))
+        return self._commands.whois(request.query.get("addr", ""))
 
     async def _version(self, request: Request) -> Any:
         return {"version": program_version()}
 
     async def _netmap(self, request: Request) -> Any:
-        return self._backend.netmap_json()
+        return netmap_json(self._commands.netmap())
 
     async def _derp_map(self, request: Request) -> Any:
-        return self._backend.need_netmap().derp_map.to_json()
+        return self._commands.netmap().derp_map.to_json()
 
     async def _up(self, request: Request) -> Any:
         content = request.json()
@@ -85,18 +89,18 @@ class Routes:
         if not isinstance(changes, dict) or not isinstance(key, str):
             raise BadRequest(400, "Prefs must be an object and AuthKey a text")
         check_operator(changes.get("OperatorUser"))
-        await self._backend.up(changes, auth_key=key, force_reauth=content.get("ForceReauth") is True)
+        await self._commands.up(changes, auth_key=key, force_reauth=content.get("ForceReauth") is True)
         return {}
 
     async def _down(self, request: Request) -> Any:
-        await self._backend.down()
+        await self._commands.down()
         return {}
 
     async def _logout(self, request: Request) -> Any:
-        return {"Warning": await self._backend.logout()}
+        return {"Warning": await self._commands.logout()}
 
     async def _rotate(self, request: Request) -> Any:
-        await self._backend.rotate()
+        await self._commands.rotate()
         return {}
 
     async def _ping(self, request: Request) -> Any:
@@ -104,10 +108,10 @@ class Routes:
         target, seconds = content.get("Target"), content.get("Timeout", 5.0)
         if not isinstance(target, str) or not isinstance(seconds, int | float):
             raise BadRequest(400, "Target must be a text and Timeout a number of seconds")
-        return await self._backend.ping(target, min(max(float(seconds), 0.05), MAX_PING_SECONDS))
+        return await self._commands.ping(target, min(max(float(seconds), 0.05), MAX_PING_SECONDS))
 
     async def _netcheck(self, request: Request) -> Any:
-        return await self._backend.netcheck()
+        return await self._commands.netcheck()
 
 
 def operator_uid(name: str) -> int | None:

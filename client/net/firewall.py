@@ -20,6 +20,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from client.errors import SetupError
@@ -33,6 +34,7 @@ WITH_PORTS = {TCP, UDP, SCTP}
 ALL_PORTS = (0, 65535)
 CAPABILITY_SOURCE = "cap:"
 NFT_SECONDS = 30.0
+MAX_CACHED = 65536  # most texts come again with the next netmap
 ICMP_ALWAYS = ["echo-reply", "destination-unreachable", "time-exceeded", "parameter-problem"]
 ICMP6_ALWAYS = [*ICMP_ALWAYS, "packet-too-big"]
 
@@ -104,6 +106,7 @@ def _with_capability(text: str, peers: Mapping[int, Node]) -> list[str]:
     return [address for peer in peers.values() if name in peer.cap_map for address in peer.addresses]
 
 
+@lru_cache(MAX_CACHED)
 def _span(text: str) -> tuple[int, Span] | None:
     """IP version and (first, last) of an address, a prefix without host bits or ``a-b``; else ``None``."""
     try:

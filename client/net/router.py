@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
@@ -19,6 +20,7 @@ from wire.netmap import NetMap
 MTU = 1280
 RT_TABLE_MAIN = 254
 RTPROT_STATIC = 4
+MAX_CACHED = 65536  # most texts come again with the next netmap
 TAILNET_RANGES = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -49,11 +51,17 @@ def in_tailnet(network: Network) -> bool:
 
 
 def _networks(texts: Iterable[str]) -> Iterable[Network]:
-    for text in texts:
-        try:
-            yield ipaddress.ip_network(text)
-        except ValueError:  # a server's slip must not cost the other peers
-            continue
+    found = (_network(text) for text in texts)
+    return (network for network in found if network is not None)
+
+
+@lru_cache(MAX_CACHED)
+def _network(text: str) -> Network | None:
+    """``None`` for what is no prefix: a server's slip must not cost the other peers."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        return None
 
 
 class Router:

@@ -1,0 +1,185 @@
+"""What a person, a script or the server asks of the node: each command whole, one change at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from client.backend import Backend
+from client.control.loop import Login, tell_logout
+from client.errors import ClientError, ControlError, PeerNotFound, PrefsError
+from client.hostinfo import own_hostname, program_version
+from client.magicsock.endpoints import format_address
+from client.magicsock.sock import PathStatus, PingResult
+from client.prefs import Prefs
+from client.status import Situation, find_node, netcheck_json, status_json, whois_json
+from client.tunnel import Sock
+from wire.netmap import NetMap, Node
+
+LOGOUT_SECONDS = 5.0
+SERVER_PING_SECONDS = 10.0
+NO_SERVER = (
+    "no server is set: give trenza up --login-server=URL, or start trenzad with TRENZA_CONTROL_URL set"
+)
+
+
+class Commands:
+    """Acts on a :class:`client.backend.Backend`; every method raises :class:`client.errors.ClientError`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._changing = asyncio.Lock()  # one login, logout or rotation at a time
+
+    # --- changes -----------------------------------------------------------------------------------------
+
+    async def up(self, changes: Mapping[str, Any], *, auth_key: str = "", force_reauth: bool = False) -> None:
+        """Come up, signing in first where that is needed; how it goes is told to watchers."""
+        async with self._changing:
+            backend, identity = self._backend, self._backend.store.identity
+            prefs = backend.store.prefs.edited({**changes, "WantRunning": True, "LoggedOut": False})
+            url = prefs.control_url or backend.default_url
+            if not url:
+                raise PrefsError(NO_SERVER)
+            login = Login(url=url, prefs=prefs.edited({"ControlURL": url}), auth_key=auth_key)
+            known = identity.node is not None and identity.control_url == url
+            if known and backend.facts.key_good and not force_reauth:
+                backend.come_up(login.prefs, if_refused=login)
+            else:
+                backend.begin_login(login)
+            backend.reconcile()
+
+    def edit_prefs(self, changes: Mapping[str, Any]) -> Prefs:
+        """Change what can be changed without signing in."""
+        backend = self._backend
+        prefs = backend.store.prefs.edited(changes)
+        if prefs.control_url != backend.store.prefs.control_url:
+            raise PrefsError("the server is changed by signing in to it: trenza up --login-server=URL")
+        backend.set_prefs(prefs)
+        backend.reconcile()
+        return prefs
+
+    async def down(self) -> None:
+        """Stop: no tunnel, no control session. Returns when the tunnel is down."""
+        async with self._changing:
+            backend = self._backend
+            backend.cancel_login()
+            backend.set_prefs(backend.store.prefs.edited({"WantRunning": False}))
+            await backend.settle()
+
+    async def logout(self) -> str:
+        """End this node's key and forget it; returns a warning when the server could not be told."""
+        async with self._changing:
+            backend = self._backend
+            backend.cancel_login()
+            warning = ""
+            try:
+                async with asyncio.timeout(LOGOUT_SECONDS):
+                    await tell_logout(backend.store, backend.dialer, backend.kind, backend.hostinfo())
+            except (ControlError, TimeoutError) as error:
+                why = str(error) or "it did not answer"
+                warning = f"signed out here, but the server was not told ({why}): remove the device there"
+            backend.set_prefs(backend.store.prefs.edited({"WantRunning": False, "LoggedOut": True}))
+            backend.forget_node()
+            await backend.settle()
+            return warning
+
+    async def rotate(self) -> None:
+        """A new node key, same node and addresses."""
+        async with self._changing:
+            backend = self._backend
+            if backend.control is None or backend.login is not None or backend.store.identity.node is None:
+                raise ControlError("there is no node key to rotate: trenza up first")
+            await backend.control.rotate()
+            backend.report_changed.set()
+            backend.save_soon()
+            await backend.settle()
+
+    # --- questions ---------------------------------------------------------------------------------------
+
+    async def ping(self, target: str, seconds: float) -> dict[str, Any]:
+        """One disco ping; also raises ``PeerNotFound``, ``PingTimeout``."""
+        netmap, sock = self._running()
+        node = find_node(netmap, target)
+        if node is None:
+            raise PeerNotFound(f"no peer {target!r}: trenza status lists them")
+        if node.id == netmap.node.id:
+            return pong(node, None) | {"IsLocalIP": True}
+        return pong(node, await sock.ping(node.id, seconds))
+
+    async def ping_for_server(self, ip: str) -> dict[str, Any]:
+        """A PingResponse, whatever comes of it."""
+        try:
+            return {"Type": "disco", "IP": ip} | await self.ping(ip, SERVER_PING_SECONDS)
+        except ClientError as error:
+            return {"Type": "disco", "IP": ip, "Err": str(error)}
+
+    async def netcheck(self) -> dict[str, Any]:
+        netmap, sock = self._running()
+        return netcheck_json(await sock.netcheck(), netmap.derp_map, now=self._backend.now())
+
+    def whois(self, text: str) -> dict[str, Any]:
+        node = find_node(self.netmap(), text)
+        if node is None:
+            raise PeerNotFound(f"no node {text!r} in this tailnet")
+        return whois_json(self.netmap(), node)
+
+    def netmap(self) -> NetMap:
+        netmap = self._backend.netmap
+        if netmap is None:
+            raise ClientError(f"there is no network map yet (state {self._backend.state}): trenza up first")
+        return netmap
+
+    def _running(self) -> tuple[NetMap, Sock]:
+        netmap, sock = self.netmap(), self._backend.tunnel.sock
+        if sock is None:
+            raise ClientError(f"the tunnel is not up (state {self._backend.state}): trenza up first")
+        return netmap, sock
+
+    def status(self, *, peers: bool = True) -> dict[str, Any]:
+        backend, identity = self._backend, self._backend.store.identity
+        situation = Situation(
+            version=program_version(),
+            state=backend.state,
+            tun=True,
+            node_key=identity.node.public() if identity.node else None,
+            auth_url=backend.login.auth_url if backend.login else "",
+            health=backend.health(),
+            control_url=backend.control_url,
+            carrier=str(backend.kind),
+            connected=backend.is_connected,
+            hostname=own_hostname(backend.store.prefs),
+            now=backend.now(),
+            netmap=backend.netmap,
+            endpoints=[str(endpoint) for endpoint in backend.endpoints],
+            home_region=backend.net_info.preferred_derp if backend.net_info else 0,
+            paths=self._paths() if peers else {},
+        )
+        return status_json(situation, peers=peers)
+
+    def _paths(self) -> dict[int, PathStatus]:
+        sock, netmap = self._backend.tunnel.sock, self._backend.netmap
+        paths = {}
+        if sock is not None and netmap is not None:
+            for node_id in netmap.peers:
+                try:
+                    paths[node_id] = sock.path_status(node_id)
+                except PeerNotFound:  # the newest netmap is not in the tunnel yet
+                    continue
+        return paths
+
+
+def pong(node: Node, result: PingResult | None) -> dict[str, Any]:
+    """A PingResult as tailscale ipn/ipnstate has it; ``result`` ``None`` = this node itself."""
+    address = node.addresses[0].partition("/")[0] if node.addresses else ""
+    content: dict[str, Any] = {
+        "IP": address,
+        "NodeIP": address,
+        "NodeName": node.name.partition(".")[0],
+        "LatencySeconds": result.latency if result else 0.0,
+    }
+    if result is not None and result.endpoint is not None:
+        content["Endpoint"] = format_address(result.endpoint)
+    elif result is not None:
+        content |= {"DERPRegionID": result.derp_region, "DERPRegionCode": result.derp_code}
+    return content
