@@ -396,10 +396,9 @@ def _decrypt(tls: Tls) -> bytes:
         while data := tls.object.read(TLS_READ_BYTES):
             pieces.append(data)
     except ssl.SSLWantReadError:
-        pass
-    except ssl.SSLZeroReturnError:
-        if not pieces:
-            raise
+        return b"".join(pieces)
+    if not pieces:
+        raise ConnectionError("the client ended TLS")
     return b"".join(pieces)
 
 
@@ -408,10 +407,10 @@ def _decrypt_into(tls: Tls, view: memoryview) -> int:
     read: Any = tls.object.read  # typeshed knows bytearrays only
     size = 0
     try:
-        while size < READ_BYTES:
-            size += read(READ_BYTES - size, view[size:])
+        while count := read(READ_BYTES - size, view[size:]):
+            size += count
     except ssl.SSLWantReadError:
         return size or NOTHING
-    except ssl.SSLError:  # the stream's end, or a broken record: what came before it still counts
-        return size
+    except ssl.SSLError:
+        pass  # a broken record ends the stream as a goodbye does: what came before it still counts
     return size
