@@ -24,7 +24,8 @@ class World:
         self.easy2 = lab.router("easy2")
         self.hard = lab.router("hard", Nat.HARD)
         self.blocked = lab.router("blocked", udp=False)
-        self.six1 = lab.router("six1", ipv6=True)
+        self.six1 = lab.router("six1", Nat.HARD, ipv6=True)
+        self.six2 = lab.router("six2", Nat.HARD, ipv6=True)
         self._nodes: list[TrenzaNode | OfficialNode] = []
 
     def trenza(self, name: str, router: Router, *options: str, **environment: str) -> TrenzaNode:

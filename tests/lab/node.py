@@ -158,6 +158,10 @@ class Node:
         what = f"{self.name} sees {name} {'online' if online else 'offline'}"
         return wait_for(what, found, seconds=seconds) or {}
 
+    def knows_relay(self, name: str) -> str:
+        """Wait until it knows a peer's home relay; returns its code."""
+        return wait_for(f"{self.name} knows the relay of {name}", lambda: str(self.peer(name)["Relay"]))
+
     def direct(self, name: str, *, seconds: float = 20.0) -> str:
         """Wait until its path to a peer is direct; returns the endpoint."""
         return wait_for(

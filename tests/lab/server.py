@@ -61,11 +61,12 @@ class Server:
         def ready() -> bool:
             if not self.daemon.running:
                 raise LabError(f"serve ended\n{self.daemon.tail()}")
-            return self._answers("/readyz")
+            return self.answers()
 
         wait_for("the server is ready", ready, seconds=READY_SECONDS)
 
-    def _answers(self, path: str) -> bool:
+    def answers(self, path: str = "/readyz") -> bool:
+        """Whether the web server answers 200."""
         with self.namespace.entered():
             connection = http.client.HTTPConnection(self.namespace.address4, PORT, timeout=2)
             try:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
+from client.errors import ClientError
+from client.localapi.client import LocalClient
 from tests.lab.net import LabError, Namespace
 from tests.lab.node import Node
 from tests.lab.processes import Daemon, clean_environment, wait_for
@@ -45,9 +49,28 @@ class TrenzaNode(Node):
         wait_for(f"trenzad on {self.name} answers", ready)
         return self
 
+    def status(self) -> dict[str, Any]:
+        """What ``status --json`` prints, from the daemon itself: quick enough to be asked often."""
+        try:
+            return dict(LocalClient(str(self.socket)).get("status", peers="true"))
+        except ClientError as error:
+            raise LabError(str(error)) from error
+
+    def wait_connected(self, *, connected: bool = True) -> None:
+        """Wait until its control connection stands (or is lost)."""
+        what = f"{self.name} is {'connected' if connected else 'cut off'}"
+        wait_for(what, lambda: self.status()["Control"]["Connected"] is connected, seconds=60)
+
     def wireguard_pid(self) -> int | None:
         """The detached wireguard-go of its interface; ``None`` with the kernel's WireGuard."""
         for pid in self.namespace.pids():
-            if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "wireguard-go":
+            if _program(pid) == "wireguard-go":
                 return pid
         return None
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(os.readlink(f"/proc/{pid}/exe")).name
+    except OSError:  # it has just ended
+        return ""
