@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from client.engine import links
-from client.engine.base import Address, Engine, EngineStatus, PeerConfig, PeerStatus
+from client.engine.base import Engine
 from client.engine.host import require_capabilities, require_tun
 from client.engine.kernel import KIND, KernelEngine
 from client.engine.wireguard_go import PROGRAM, WireguardGoEngine, not_installed
 
-__all__ = ["Address", "Engine", "EngineStatus", "PeerConfig", "PeerStatus", "choose_engine"]
+__all__ = ["Engine", "choose_engine"]
 
 T = TypeVar("T")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from client.engine.base import Address, Engine, EngineStatus, PeerConfig, PeerStatus, plan_peers
+from client.engine.base import Engine, plan_peers
 from client.errors import EngineError
+from client.wireguard import Address, EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePrivate, NodePublic
 
 

@@ -14,9 +14,10 @@ from pyroute2 import WireGuard
 from pyroute2.netlink.exceptions import NetlinkError
 
 from client.engine import links
-from client.engine.base import Address, EngineStatus, PeerConfig, PeerStatus, plan_peers
+from client.engine.base import plan_peers
 from client.engine.host import port_taken, require_free_port
 from client.errors import EngineError
+from client.wireguard import Address, EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePrivate, NodePublic
 
 KIND = "wireguard"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.engine.base import Address, EngineStatus, PeerConfig, PeerPlan, PeerStatus
+from client.engine.base import PeerPlan
+from client.wireguard import Address, EngineStatus, PeerConfig, PeerStatus
 from wire.errors import WireError
 from wire.keys import NodePrivate, NodePublic
 

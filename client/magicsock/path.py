@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from client.engine.base import PeerStatus
 from client.magicsock.actions import Actions, Answered, CallPeer, SendDirect, SendRelay, UseDirect, UseRelay
 from client.magicsock.candidates import Address, Candidate, Candidates, is_better, is_usable
 from client.magicsock.evidence import NEVER, PATIENCE, Evidence
 from client.magicsock.pings import Pings
 from client.magicsock.states import TRANSITIONS, PeerInfo, Signal, State, Timer
+from client.wireguard import PeerStatus
 from wire.disco import DERP_MAGIC_IP, CallMeMaybe, Ping, Pong
 from wire.keys import DiscoPublic, NodePublic
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from client.engine.base import PeerStatus
 from client.magicsock.actions import Answered
 from client.magicsock.candidates import parse_address
 from client.magicsock.path import Path
 from client.magicsock.states import PeerInfo
+from client.wireguard import PeerStatus
 from wire.keys import DiscoPrivate, NodePublic, SharedKey
 from wire.netmap import NetMap, Node
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from client.engine.base import Engine, EngineStatus
+from client.engine.base import Engine
 from client.errors import ClientError, PeerNotFound, PingTimeout
 from client.magicsock.actions import Action, Answered, CallPeer, SendDirect, SendRelay, UseDirect, UseRelay
 from client.magicsock.candidates import is_usable
@@ -28,6 +28,7 @@ from client.magicsock.results import PathStatus, PingResult
 from client.magicsock.shuttle import Shuttle
 from client.magicsock.steering import Steering
 from client.magicsock.surroundings import Surroundings
+from client.wireguard import EngineStatus
 from wire import disco, stun
 from wire.control import NetInfo
 from wire.errors import WireError

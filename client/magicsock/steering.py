@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from client.engine.base import Address, Engine, EngineStatus, PeerConfig, PeerStatus
+from client.engine.base import Engine
 from client.errors import EngineError
 from client.magicsock.peers import Peer
 from client.magicsock.shuttle import Shuttle
+from client.wireguard import Address, EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePublic
 
 log = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from client.engine.base import PeerStatus
 from client.magicsock.actions import Action, Answered, CallPeer, SendDirect, SendRelay, UseDirect, UseRelay
 from client.magicsock.path import Path
 from client.magicsock.states import PeerInfo, State
+from client.wireguard import PeerStatus
 from tests.natlab.world import RELAY_DELAY, Address, Site, World
 from wire.disco import CallMeMaybe, Message, Ping, Pong
 from wire.keys import DiscoPublic, NodePublic

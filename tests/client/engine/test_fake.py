@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from client.engine.base import PeerConfig
 from client.engine.fake import FakeEngine
 from client.errors import EngineError
+from client.wireguard import PeerConfig
 from wire.keys import NodePrivate
 
 KEY = NodePrivate.generate(bytes(range(32)))

@@ -8,8 +8,8 @@ from typing import Any
 
 from pyroute2.netlink.generic.wireguard import AsyncWireGuard, wgmsg
 
-from client.engine.base import EngineStatus, PeerConfig, PeerStatus
 from client.engine.kernel import parse_device, peer_request
+from client.wireguard import EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePrivate
 
 KEY = NodePrivate.generate(bytes(range(32)))

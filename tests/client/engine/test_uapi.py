@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.engine import uapi
-from client.engine.base import EngineStatus, PeerConfig, PeerPlan, PeerStatus, plan_peers
+from client.engine.base import PeerPlan, plan_peers
+from client.wireguard import EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePrivate, NodePublic
 
 ports = st.integers(0, 65_535)

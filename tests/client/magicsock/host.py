@@ -12,12 +12,13 @@ import subprocess
 import sys
 from typing import Any
 
-from client.engine import PeerConfig, choose_engine
+from client.engine import choose_engine
 from client.errors import ClientError
 from client.magicsock.derp import DerpPool
 from client.magicsock.rawport import RawPort
 from client.magicsock.shuttle import Shuttle
 from client.net.marks import MARK
+from client.wireguard import PeerConfig
 from wire import stun
 from wire.derpmap import DERPMap
 from wire.keys import NodePrivate, NodePublic

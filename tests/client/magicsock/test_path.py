@@ -8,12 +8,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from client.engine.base import PeerStatus
 from client.magicsock.actions import Actions, Answered, CallPeer, SendDirect, SendRelay, UseDirect, UseRelay
 from client.magicsock.evidence import PATIENCE, TRUST
 from client.magicsock.path import ACTIVE, HEARTBEAT, SILENCE, Path
 from client.magicsock.pings import PING_TIMEOUT
 from client.magicsock.states import TRANSITIONS, PeerInfo, Signal, State
+from client.wireguard import PeerStatus
 from wire.disco import CallMeMaybe, Ping, Pong
 from wire.keys import DiscoPublic, NodePublic
 
