@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot
 from controlplane.relaykeys import RelayKeys
 from controlplane.snapshots import in_thread
 from nodes.hostinfo import merged, preferred_derp
-from nodes.services.presence import claim_presence, release_presence, renew_presence
+from nodes.services.presence import claim_presences, release_presence, renew_presence
 from nodes.services.volatile import Volatile, write_volatile
 from wire.codec import KEEPALIVE, compress, encode_json, frame_map
 
@@ -36,9 +36,15 @@ logger = logging.getLogger("trenza.hub")
 CHECK_SECONDS = 1.0
 GAP_SECONDS = 0.05
 COALESCE_SECONDS = 0.004
+# After a fan-out that took long, volatile changes gather for this many times as long, up to a limit.
+REST_RATIO = 3.0
+MAX_REST_SECONDS = 0.25
 OFFLINE_SECONDS = 10.0
 LEASE_RENEW_SECONDS = 10.0
+CLAIM_BATCH = 500
 WRITE_BEHIND_SECONDS = 1.5
+VOLATILE_SECONDS = 10.0  # by then a report is written: rows that are read later hold it
+ROOM_IDLE_SECONDS = 600  # a tailnet without streams is dropped after this long
 KEEPALIVE_SECONDS = 50
 KEEPALIVE_SPREAD = 10
 FAN_OUT_BATCH = 200
@@ -46,6 +52,9 @@ MAX_PENDING_BYTES = 256 * 1024  # a stream that holds more gets one full map lat
 MAX_FULL_MAPS_AT_ONCE = 4
 BIG_MAP_BYTES = 64 * 1024
 RESUME_SECONDS = 0.5
+
+# Changes of these leave netmaps as they are.
+NOT_IN_NETMAPS = frozenset({"preauthkey", "invite"})
 
 KEEPALIVE_PLAIN = frame_map(KEEPALIVE)
 KEEPALIVE_ZSTD = frame_map(compress(KEEPALIVE))
@@ -66,14 +75,14 @@ class MapStream(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """One node's map stream here. ``behind``: deltas were held back, it must get a full map."""
+    """One node's map stream here. ``behind``: it gets no deltas, for a full map is due (the first, too)."""
 
     node_id: int
     stream: MapStream
     zstd: bool
     peers: bool = True
     epoch: int = 0
-    behind: bool = False
+    behind: bool = True
     keepalive_due: int = 0
 
     def send(self, message: bytes) -> None:
@@ -82,19 +91,29 @@ class Subscriber:
 
 @dataclass(slots=True)
 class Room:
-    """One tailnet in this process."""
+    """One tailnet in this process.
+
+    ``volatile`` holds what was reported lately (and since when), ``unwritten`` what the database has not got,
+    ``waiting`` who is in the next push. ``pushing`` keeps pushes in order; ``rest_until`` is loop time.
+    """
 
     engine: Engine
+    seen_version: int
     subscribers: dict[int, Subscriber] = field(default_factory=dict)
+    pushing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    rest_until: float = 0.0
     dirty_rows: set[int] = field(default_factory=set)
     reload_whole: bool = False
     refreshing: asyncio.Task[None] | None = None
-    volatile: dict[int, dict[str, Any]] = field(default_factory=dict)
+    volatile: dict[int, tuple[float, dict[str, Any]]] = field(default_factory=dict)
     unwritten: dict[int, dict[str, Any]] = field(default_factory=dict)
-    waiting: dict[int, NodeSnapshot] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)
     flush_handle: asyncio.TimerHandle | None = None
-    seen_version: int = 0
+    unclaimed: set[int] = field(default_factory=set)
+    claiming: asyncio.Task[None] | None = None
+    epochs: dict[int, int] = field(default_factory=dict)
     published: int = 0
+    used: int = 0
 
     @property
     def snapshot(self) -> TailnetSnapshot:
@@ -156,6 +175,7 @@ class Hub:
     async def room(self, tailnet_id: int) -> Room | None:
         """The tailnet's room, loaded when it is not there yet; ``None`` when the tailnet is gone."""
         if (room := self.rooms.get(tailnet_id)) is not None:
+            room.used = self._second
             return room
         if tailnet_id not in self._loading:
             task = self.spawn(self._load_room(tailnet_id))
@@ -168,10 +188,24 @@ class Hub:
         snapshot = await in_thread(snapshots.load_tailnet)(tailnet_id)
         if snapshot is None:
             return None
-        room = Room(Engine(snapshot), seen_version=snapshot.version)
+        room = Room(Engine(snapshot), snapshot.version, used=self._second)
         self.rooms[tailnet_id] = room
         self._index(room.snapshot.nodes.values(), tailnet_id)
         return room
+
+    async def learn(self, tailnet_id: int, node_id: int, node_key: str) -> bool:
+        """Make sure that the tailnet's room knows a node by this key; ``False`` when it is gone.
+
+        A node that has just joined (or changed its key) may ask before the message of that change is here.
+        """
+        room = await self.room(tailnet_id)
+        if room is None:
+            return False
+        node = room.snapshot.nodes.get(node_id)
+        if node is None or node.node_key != node_key:
+            room.dirty_rows.add(node_id)
+            await asyncio.shield(self._refresh(room, 0.0))
+        return node_id in room.snapshot.nodes
 
     def _index(self, nodes: Iterable[NodeSnapshot], tailnet_id: int) -> None:
         for node in nodes:
@@ -203,23 +237,32 @@ class Hub:
         version = message["version"]
         if version <= room.snapshot.version:
             return
-        rows = message["rows"]
+        rows = [row for row in message["rows"] if row["model"] not in NOT_IN_NETMAPS]
         in_order = version == room.seen_version + 1
         room.seen_version = max(room.seen_version, version)
-        if in_order and all(row["model"] == "node" for row in rows):
+        if in_order and not rows and not self._is_refreshing(room):
+            room.engine.update(replace(room.snapshot, version=version), ())
+        elif in_order and all(row["model"] == "node" for row in rows):
             room.dirty_rows.update(row["id"] for row in rows)
             self._refresh(room, 0.0)
         else:
             room.reload_whole = True
             self._refresh(room, 0.0 if in_order else GAP_SECONDS)
 
-    def _refresh(self, room: Room, delay: float) -> None:
+    @staticmethod
+    def _is_refreshing(room: Room) -> bool:
+        return room.refreshing is not None and not room.refreshing.done()
+
+    def _refresh(self, room: Room, delay: float) -> asyncio.Task[None]:
+        """The task that reads what is marked as changed; one at a time for each room."""
         if room.refreshing is None or room.refreshing.done():
             room.refreshing = self.spawn(self._refresh_room(room, delay))
+        return room.refreshing
 
     async def _refresh_room(self, room: Room, delay: float) -> None:
         """Read what changed until nothing is left, and push each step."""
-        await asyncio.sleep(delay)
+        if delay:
+            await asyncio.sleep(delay)
         while room.dirty_rows or room.reload_whole:
             rows, whole, version = set(room.dirty_rows), room.reload_whole, room.seen_version
             room.dirty_rows.clear()
@@ -241,30 +284,40 @@ class Hub:
 
     async def _swap(self, room: Room, fresh: TailnetSnapshot, rows: set[int] | None) -> None:
         """Merge volatile facts over what was read, swap it in, push the difference."""
-        base = room.snapshot
-        ids = fresh.nodes.keys() if rows is None else fresh.nodes.keys() & rows
-        nodes = dict(fresh.nodes)
-        if rows is not None:  # volatile facts may have moved on while the rows were read
-            current = base.nodes
-            nodes = {i: (nodes[i] if i in rows else current.get(i, nodes[i])) for i in nodes}
-            for i in fresh.nodes.keys() - rows:
-                if i in nodes and nodes[i].primary_routes != fresh.nodes[i].primary_routes:
-                    nodes[i] = replace(nodes[i], primary_routes=fresh.nodes[i].primary_routes)
-        for node_id in ids:
-            nodes[node_id] = self._overlay(room, nodes[node_id])
-        before = dict(base.nodes)
+        before = room.snapshot
+        nodes = self._merged(room, fresh, rows)
         update = room.engine.update(replace(fresh, nodes=nodes))
         room.seen_version = max(room.seen_version, fresh.version)
-        for node_id in update.changed & before.keys():
-            old_key = before[node_id].node_key
+        for node_id in update.changed & before.nodes.keys():
+            old_key = before.nodes[node_id].node_key
             if node_id not in nodes or nodes[node_id].node_key != old_key:
                 self._node_keys.pop(old_key, None)
+            if node_id not in nodes:
+                room.volatile.pop(node_id, None)
+                room.epochs.pop(node_id, None)
         self._index((nodes[i] for i in update.changed if i in nodes), fresh.id)
         await self._fan_out(room, update)
 
+    def _merged(self, room: Room, fresh: TailnetSnapshot, rows: set[int] | None) -> dict[int, NodeSnapshot]:
+        """The nodes after a read of these rows (``None`` = all); unchanged ones stay the same objects."""
+        current, nodes = room.snapshot.nodes, {}
+        for node_id, read in fresh.nodes.items():
+            known = current.get(node_id)
+            if rows is None or node_id in rows or known is None:
+                node = self._overlay(room, read)
+            elif known.primary_routes != read.primary_routes:
+                node = replace(known, primary_routes=read.primary_routes)
+            else:  # volatile facts may have moved on while the rows were read
+                node = known
+            nodes[node_id] = known if known is not None and known == node else node
+        return nodes
+
     @staticmethod
     def _overlay(room: Room, node: NodeSnapshot) -> NodeSnapshot:
-        facts = room.volatile.get(node.id)
+        """A row that was just read, under what was reported of its node and may not be written yet."""
+        _, facts = room.volatile.get(node.id, (0.0, {}))
+        if node.id in room.subscribers and not node.online:
+            facts = facts | {"online": True}
         return replace(node, **facts) if facts else node
 
     async def _check_versions(self) -> None:
@@ -277,14 +330,18 @@ class Hub:
             version = versions.get(tailnet_id)
             if version is None:
                 await self._close_room(room)
-            elif version != room.snapshot.version and (room.refreshing is None or room.refreshing.done()):
+            elif version != room.snapshot.version and not self._is_refreshing(room):
                 room.seen_version = max(room.seen_version, version)
                 room.reload_whole = True
                 self._refresh(room, GAP_SECONDS)
+            elif room.dirty_rows or room.reload_whole:  # an earlier read failed
+                self._refresh(room, 0.0)
 
     async def _close_room(self, room: Room) -> None:
-        """The tailnet was deleted: its streams end."""
+        """The tailnet was deleted, or nobody is here any more: its streams end."""
         self.rooms.pop(room.snapshot.id, None)
+        for node in room.snapshot.nodes.values():
+            self._node_keys.pop(node.node_key, None)
         for subscriber in list(room.subscribers.values()):
             subscriber.stream.close()
         await self._layer.group_discard(f"tailnet.{room.snapshot.id}", self._channel)
@@ -295,24 +352,29 @@ class Hub:
         """Send each subscriber what concerns it; equal bytes are compressed and framed once."""
         if update.is_empty:
             return
-        now = datetime.now(UTC)
-        frames: dict[tuple[bytes, bool], bytes] = {}
-        for count, subscriber in enumerate(list(room.subscribers.values()), 1):
-            if count % FAN_OUT_BATCH == 0:
-                await asyncio.sleep(0)
-            message = update.message_for(subscriber.node_id, now)
-            if message is not None:
-                self._deliver(room, subscriber, message, frames)
-            if subscriber.node_id in update.changed and subscriber.node_id not in update.new.nodes:
-                subscriber.stream.close()
+        loop = asyncio.get_running_loop()
+        async with room.pushing:
+            started, now = loop.time(), datetime.now(UTC)
+            frames: dict[tuple[bytes, bool], bytes] = {}
+            for count, subscriber in enumerate(list(room.subscribers.values()), 1):
+                if count % FAN_OUT_BATCH == 0:
+                    await asyncio.sleep(0)
+                message = update.message_for(subscriber.node_id, now)
+                if message is not None:
+                    self._deliver(room, subscriber, message, frames)
+                if subscriber.node_id in update.changed and subscriber.node_id not in update.new.nodes:
+                    subscriber.stream.close()
+            took = loop.time() - started
+            room.rest_until = loop.time() + min(REST_RATIO * took, MAX_REST_SECONDS)
 
     def _deliver(
         self, room: Room, subscriber: Subscriber, message: bytes, frames: dict[tuple[bytes, bool], bytes]
     ) -> None:
-        if subscriber.behind or subscriber.stream.pending > MAX_PENDING_BYTES:
-            if not subscriber.behind:
-                subscriber.behind = True
-                self.spawn(self._catch_up(room, subscriber))
+        if subscriber.behind:
+            return
+        if subscriber.stream.pending > MAX_PENDING_BYTES:
+            subscriber.behind = True
+            self.spawn(self._catch_up(room, subscriber))
             return
         key = (message, subscriber.zstd)
         if key not in frames:
@@ -323,36 +385,33 @@ class Hub:
         """A slow stream: wait until it has taken what it holds, then send one full map."""
         while room.subscribers.get(subscriber.node_id) is subscriber:
             if subscriber.stream.pending <= MAX_PENDING_BYTES // 2:
-                subscriber.behind = False
                 await self._send_full(room, subscriber)
                 return
             await asyncio.sleep(RESUME_SECONDS)
 
     async def _send_full(self, room: Room, subscriber: Subscriber) -> None:
-        """A whole map. Big ones are compressed in a thread; what changes meanwhile follows in order."""
-        if subscriber.node_id not in room.snapshot.nodes:
-            subscriber.stream.close()
-            return
+        """A whole map, and from then on deltas. Big ones are compressed in a thread."""
         async with self._full_maps:
-            message = room.engine.full_map(subscriber.node_id, datetime.now(UTC), peers=subscriber.peers)
-            if not subscriber.zstd or len(message) < BIG_MAP_BYTES:
-                subscriber.send(message)
+            if room.subscribers.get(subscriber.node_id) is not subscriber:
                 return
-            subscriber.behind = True
-            version = room.engine.snapshot
-            loop = asyncio.get_running_loop()
-            packed = await loop.run_in_executor(self._pool, compress, message)
-            subscriber.stream.send(frame_map(packed))
+            sent = room.snapshot
+            if subscriber.node_id not in sent.nodes:
+                subscriber.stream.close()
+                return
+            message = room.engine.full_map(subscriber.node_id, datetime.now(UTC), peers=subscriber.peers)
+            if subscriber.zstd:
+                message = await self._compress(message)
+            subscriber.stream.send(frame_map(message))
             subscriber.behind = False
-        if room.engine.snapshot is not version:
-            await self._send_missed(room, subscriber, version)
+        if room.snapshot is not sent:
+            missed = room.engine.since(sent).message_for(subscriber.node_id, datetime.now(UTC))
+            if missed is not None:
+                self._deliver(room, subscriber, missed, {})
 
-    async def _send_missed(self, room: Room, subscriber: Subscriber, since: TailnetSnapshot) -> None:
-        """What changed while a full map was being compressed."""
-        update = Engine(since).update(room.snapshot)
-        message = update.message_for(subscriber.node_id, datetime.now(UTC))
-        if message is not None:
-            self._deliver(room, subscriber, message, {})
+    async def _compress(self, message: bytes) -> bytes:
+        if len(message) < BIG_MAP_BYTES:
+            return compress(message)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, compress, message)
 
     # -- streams
 
@@ -373,7 +432,7 @@ class Hub:
         if room.subscribers.get(node_id) is not subscriber:
             return True
         await self._send_full(room, subscriber)
-        self.spawn(self._claim(room, subscriber))
+        self._claim_soon(room, node_id)
         self.report(tailnet_id, node_id, online=True)
         return True
 
@@ -384,12 +443,31 @@ class Hub:
             return None
         return room.engine.full_map(node_id, datetime.now(UTC), peers=peers)
 
-    async def _claim(self, room: Room, subscriber: Subscriber) -> None:
-        epoch = await in_thread(claim_presence)(
-            tailnet=room.snapshot.id, node_id=subscriber.node_id, worker=self.worker
-        )
-        subscriber.epoch = epoch
-        self._tell_others(room, subscriber.node_id, {"online": True}, epoch)
+    def _claim_soon(self, room: Room, node_id: int) -> None:
+        room.unclaimed.add(node_id)
+        if room.claiming is None or room.claiming.done():
+            room.claiming = self.spawn(self._claim(room))
+
+    async def _claim(self, room: Room) -> None:
+        """Tell the database, pages and other workers whose streams are here, many in one go."""
+        while room.unclaimed:
+            node_ids = sorted(room.unclaimed)[:CLAIM_BATCH]
+            room.unclaimed.difference_update(node_ids)
+            try:
+                epochs = await in_thread(claim_presences)(
+                    tailnet=room.snapshot.id, node_ids=node_ids, worker=self.worker
+                )
+            except Exception:
+                logger.exception("streams could not be claimed; trying again")
+                room.unclaimed.update(node_ids)
+                await asyncio.sleep(CHECK_SECONDS)
+                continue
+            room.epochs.update(epochs)
+            for node_id, epoch in epochs.items():
+                if node_id in room.subscribers and node_id not in room.unclaimed:
+                    room.subscribers[node_id].epoch = epoch
+                self._tell_others(room, node_id, {"online": True}, epoch)
+            self._tell_panel(room, epochs)
 
     def _unsubscribe(self, room: Room, subscriber: Subscriber) -> None:
         """A stream ended; unless another one takes its place, the node goes offline in ten seconds."""
@@ -403,47 +481,57 @@ class Hub:
             self.spawn(self._go_offline(room, subscriber))
 
     async def _go_offline(self, room: Room, subscriber: Subscriber) -> None:
+        node_id = subscriber.node_id
         ended = await in_thread(release_presence)(
-            tailnet=room.snapshot.id, node_id=subscriber.node_id, epoch=subscriber.epoch
+            tailnet=room.snapshot.id, node_id=node_id, epoch=room.epochs.pop(node_id, 0)
         )
-        if ended and subscriber.node_id not in room.subscribers:
-            self.report(room.snapshot.id, subscriber.node_id, online=False, last_seen=datetime.now(UTC))
+        if ended and node_id not in room.subscribers:
+            self.report(room.snapshot.id, node_id, online=False, last_seen=datetime.now(UTC))
+            self._tell_panel(room, [node_id])
 
     # -- volatile facts
 
     def report(self, tailnet_id: int, node_id: int, **facts: Any) -> None:
         """A node's volatile facts (members of :class:`NodeSnapshot`): pushed at once, written behind."""
         room = self.rooms.get(tailnet_id)
-        if room is None or node_id not in room.snapshot.nodes:
+        news = self._apply(room, node_id, facts) if room is not None else {}
+        if room is None or not news:
             return
-        self._apply(room, node_id, facts)
-        stored = {name: value for name, value in facts.items() if name != "online"}
+        stored = {name: value for name, value in news.items() if name != "online"}
         if stored:
             room.unwritten.setdefault(node_id, {}).update(stored)
-        self._tell_others(room, node_id, facts, 0)
+        self._tell_others(room, node_id, news, 0)
 
-    def _apply(self, room: Room, node_id: int, facts: dict[str, Any]) -> None:
-        node = room.waiting.get(node_id) or room.snapshot.nodes[node_id]
-        if all(getattr(node, name) == value for name, value in facts.items()):
-            return
-        room.volatile.setdefault(node_id, {}).update(facts)
-        room.waiting[node_id] = replace(node, **facts)
+    def _apply(self, room: Room, node_id: int, facts: dict[str, Any]) -> dict[str, Any]:
+        """Take facts of a node into the next push; returns those that are news."""
+        node = room.snapshot.nodes.get(node_id)
+        if node is None:
+            return {}
+        if node_id in room.waiting:
+            node = self._overlay(room, node)
+        news = {name: value for name, value in facts.items() if getattr(node, name) != value}
+        if not news:
+            return {}
+        loop = asyncio.get_running_loop()
+        _, known = room.volatile.get(node_id, (0.0, {}))
+        room.volatile[node_id] = (loop.time(), known | news)
+        room.waiting.add(node_id)
         if room.flush_handle is None:
-            loop = asyncio.get_running_loop()
-            room.flush_handle = loop.call_later(COALESCE_SECONDS, self._flush, room)
-        if "online" in facts:
-            self._tell_panel(room, node_id)
+            at = max(loop.time() + COALESCE_SECONDS, room.rest_until)
+            room.flush_handle = loop.call_at(at, self._flush, room)
+        return news
 
     def _flush(self, room: Room) -> None:
-        """Push the volatile changes of the last milliseconds as one step."""
+        """Push the volatile changes of the last milliseconds as one step, once the push before it is done."""
+        loop = asyncio.get_running_loop()
+        if room.pushing.locked():
+            room.flush_handle = loop.call_later(COALESCE_SECONDS, self._flush, room)
+            return
         room.flush_handle = None
-        waiting = {i: node for i, node in room.waiting.items() if i in room.snapshot.nodes}
-        room.waiting.clear()
-        fresh: dict[int, NodeSnapshot | None] = {
-            i: self._overlay(room, room.snapshot.nodes[i]) for i in waiting
-        }
-        update = room.engine.with_nodes(fresh)
-        self.spawn(self._fan_out(room, update))
+        nodes, waiting = room.snapshot.nodes, room.waiting
+        room.waiting = set()
+        fresh = {i: self._overlay(room, nodes[i]) for i in waiting if i in nodes}
+        self.spawn(self._fan_out(room, room.engine.with_nodes(fresh)))
 
     def _tell_others(self, room: Room, node_id: int, facts: dict[str, Any], epoch: int) -> None:
         if not environment().scaled:  # no other worker
@@ -460,16 +548,21 @@ class Hub:
             },
         )
 
-    def _tell_panel(self, room: Room, node_id: int) -> None:
+    def _tell_panel(self, room: Room, node_ids: Collection[int]) -> None:
+        """Pages read who is online from the database: they are told after it knows."""
+        if not node_ids:
+            return
         room.published += 1
-        change = {"type": "node", "id": node_id, "version": room.published, "op": "upsert"}
+        changes = [
+            {"type": "node", "id": node_id, "version": room.published, "op": "upsert"} for node_id in node_ids
+        ]
         publish(
             f"panel.{room.snapshot.id}",
             {
                 "type": "panel.change",
                 "tailnet": room.snapshot.id,
                 "version": room.snapshot.version,
-                "changes": [change],
+                "changes": changes,
             },
         )
 
@@ -507,6 +600,7 @@ class Hub:
         await asyncio.sleep(WRITE_BEHIND_SECONDS)
         for room in list(self.rooms.values()):
             await self._write_room(room)
+            self._forget_old_reports(room)
 
     async def _write_room(self, room: Room) -> None:
         if not room.unwritten:
@@ -519,6 +613,13 @@ class Hub:
             for node_id, facts in unwritten.items():
                 room.unwritten[node_id] = facts | room.unwritten.get(node_id, {})
             raise
+
+    def _forget_old_reports(self, room: Room) -> None:
+        before = asyncio.get_running_loop().time() - VOLATILE_SECONDS
+        kept = room.unwritten.keys() | room.waiting
+        old = [i for i, (since, _) in room.volatile.items() if since < before and i not in kept]
+        for node_id in old:
+            del room.volatile[node_id]
 
     # -- clockwork
 
@@ -538,7 +639,11 @@ class Hub:
         await asyncio.sleep(LEASE_RENEW_SECONDS)
         for room in list(self.rooms.values()):
             ids = list(room.subscribers)
+            if not ids and not room.unwritten and self._second - room.used > ROOM_IDLE_SECONDS:
+                await self._close_room(room)
+                continue
             if ids:
+                room.used = self._second
                 await in_thread(renew_presence)(tailnet=room.snapshot.id, worker=self.worker, node_ids=ids)
             await self._layer.group_add(f"tailnet.{room.snapshot.id}", self._channel)
             await self._find_dead_streams(room)

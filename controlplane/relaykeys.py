@@ -16,7 +16,7 @@ from channels.layers import get_channel_layer
 from accounts.changes import RELAY_GROUP
 from controlplane import snapshots
 
-MAX_QUEUED_CHANGES = 10_000
+MAX_QUEUED_KEYS = 100_000  # in changes that wait for one link
 CHECK_SECONDS = 1.0
 
 
@@ -28,6 +28,10 @@ class KeyChange:
     added: list[str]
     removed: list[str]
 
+    @property
+    def size(self) -> int:
+        return len(self.added) + len(self.removed)
+
 
 @dataclass(eq=False, slots=True)
 class KeySubscription:
@@ -37,19 +41,28 @@ class KeySubscription:
     version: int
     keys: list[str]
     _queue: deque[KeyChange] = field(default_factory=deque)
+    _queued_keys: int = 0
+    _too_slow: bool = False
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, change: KeyChange) -> None:
-        self._queue.append(change)
+        self._queued_keys += change.size
+        if self._queued_keys > MAX_QUEUED_KEYS:
+            self._too_slow = True
+            self._queue.clear()
+        if not self._too_slow:
+            self._queue.append(change)
         self._wake.set()
 
     async def next(self) -> KeyChange | None:
-        while not self._queue:
+        while not self._queue and not self._too_slow:
             self._wake.clear()
             await self._wake.wait()
-        if len(self._queue) > MAX_QUEUED_CHANGES:
+        if self._too_slow:
             return None
-        return self._queue.popleft()
+        change = self._queue.popleft()
+        self._queued_keys -= change.size
+        return change
 
 
 class RelayKeys:
@@ -80,11 +93,13 @@ class RelayKeys:
         await asyncio.sleep(CHECK_SECONDS)
         if not self._links:
             return
+        await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Read again the keys of every tailnet whose version is another, and drop those that are gone."""
         versions = await snapshots.in_thread(snapshots.load_all_versions)()
         changed = {i for i, version in versions.items() if self._versions.get(i) != version}
-        gone = self._versions.keys() - versions.keys()
-        if changed or gone:
-            await self._reload(changed | gone)
+        await self._reload(changed | (self._versions.keys() - versions.keys()))
 
     async def _reload(self, tailnet_ids: set[int]) -> None:
         async with self._lock:
@@ -109,8 +124,7 @@ class RelayKeys:
 
     async def subscribe(self, tailnet_id: int | None) -> KeySubscription:
         """Follow one tailnet's keys, or with ``None`` everybody's; end with :meth:`unsubscribe`."""
-        versions = await snapshots.in_thread(snapshots.load_all_versions)()
-        await self._reload({i for i, version in versions.items() if self._versions.get(i) != version})
+        await self._catch_up()
         chosen = [tailnet_id] if tailnet_id is not None else list(self._keys)
         keys = sorted(key for i in chosen for key in self._keys.get(i, frozenset()))
         link = KeySubscription(tailnet_id, self._counter, keys)

@@ -14,6 +14,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -42,6 +43,7 @@ BACKOFF_MAX = 10.0
 STEADY_SECONDS = 30.0  # a child that lived this long starts its next life without a wait
 STATUS_SECONDS = 2.0
 MAX_STATUS_BYTES = 64 * 1024
+KEEPALIVE_SECONDS = 30
 
 
 # --- sockets and files -----------------------------------------------------------------------------------
@@ -52,12 +54,28 @@ def bind_web_socket(listen: HostPort) -> socket.socket:
     try:
         family = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0][0]
         sock = socket.create_server((listen.host, listen.port), family=family, backlog=BACKLOG)
+        _notice_dead_peers(sock)
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot listen on {listen}: {error.strerror or error}; free the port or set TRENZA_LISTEN"
         ) from error
     sock.set_inheritable(True)
     return sock
+
+
+def _notice_dead_peers(sock: socket.socket) -> None:
+    """Accepted sockets inherit this: a client that vanished without a word is found within a minute."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS // 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2 * KEEPALIVE_SECONDS * 1000)
+
+
+def raise_file_limit() -> None:
+    """Each stream is an open file; children inherit the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _is_free(host: str, port: int, kind: socket.SocketKind) -> bool:
@@ -182,6 +200,7 @@ class Supervisor:
         self.workers: list[Worker] = []
         self.relay: asyncio.subprocess.Process | None = None
         self.stopping = asyncio.Event()
+        self._replacing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- web workers
@@ -234,6 +253,8 @@ class Supervisor:
                 "web worker %d ended (%s); starting another in %.1f s", worker.process.pid, code, wait
             )
             await asyncio.sleep(wait)
+            if self.stopping.is_set():
+                return
             worker = await self._start_worker()
             self.workers.append(worker)
 
@@ -245,17 +266,19 @@ class Supervisor:
 
     async def replace_workers(self) -> None:
         """SIGHUP: new workers on the same socket first, then the old ones finish and go."""
-        old = list(self.workers)
-        logger.info("replacing %d web worker(s)", len(old))
-        fresh = [await self._add_worker() for _ in range(self.count)]
-        for worker in fresh:
+        async with self._replacing:
+            old = list(self.workers)
+            logger.info("replacing %d web worker(s)", len(old))
+            fresh = [await self._add_worker() for _ in range(self.count)]
             try:
-                await asyncio.wait_for(worker.ready.wait(), READY_SECONDS)
+                async with asyncio.timeout(READY_SECONDS):
+                    for worker in fresh:
+                        await worker.ready.wait()
             except TimeoutError:
                 logger.error("a new web worker did not become ready; the old ones stay")
-                self._retire(fresh)
-                return
-        self._retire(old)
+                self._retire([worker for worker in self.workers if worker not in old])
+            else:
+                self._retire([worker for worker in self.workers if worker not in fresh])
 
     def _retire(self, workers: Sequence[Worker]) -> None:
         for worker in workers:
@@ -339,7 +362,13 @@ class Supervisor:
         process = await asyncio.create_subprocess_exec(
             sys.executable, str(CHECKOUT / "manage.py"), "firststart", stdout=asyncio.subprocess.PIPE
         )
-        output, _ = await process.communicate()
+        try:
+            output, _ = await process.communicate()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.wait()
+            raise
         return output.decode()
 
     async def _announce(self, fresh: Sequence[Worker], greeting: asyncio.Task[str]) -> None:
@@ -361,6 +390,7 @@ class Supervisor:
                     worker.process.kill()
         for task in list(self._tasks):
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _wait_for_end(pid: int) -> None:
@@ -403,6 +433,7 @@ def main(arguments: Sequence[str]) -> int:
                 "--workers above 1 needs REDIS_URL: workers share their pushes through Redis"
             )
         env.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        raise_file_limit()
         asyncio.run(_run(env, options.workers))
     except EnvironmentProblem as problem:
         print(problem, file=sys.stderr)

@@ -413,8 +413,9 @@ class ServerSession(_Session):
         """Send bytes of a streamed answer; what the windows do not take waits (see :meth:`pending`)."""
         self._write(stream_id, data, end=False)
 
-    def end_stream(self, stream_id: int) -> None:
-        self._write(stream_id, b"", end=True)
+    def end_stream(self, stream_id: int, data: bytes = b"") -> None:
+        """End a streamed answer, after some last bytes."""
+        self._write(stream_id, data, end=True)
 
 
 # --- client ----------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import logging
 from collections import deque
 from typing import Any
@@ -54,21 +53,29 @@ class WebSocketCarrier:
         self._closing = True
         self._wake.set()
 
-    abort = close
+    def abort(self) -> None:
+        """Close without what is still queued."""
+        self._queue.clear()
+        self._size = 0
+        self.close()
 
     async def run(self) -> None:
         """Write what is queued, one message per batch, until closed; then close the socket."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                data = self._queue.popleft() if len(self._queue) == 1 else b"".join(self._queue)
-                self._queue.clear()
-                await self._send({"type": "websocket.send", "bytes": data})
-                self._size -= len(data)
-            if self._closing:
-                await self._send({"type": "websocket.close", "code": GOING_AWAY})
-                return
+        try:
+            while not self._closing or self._queue:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._write_queue()
+            await self._send({"type": "websocket.close", "code": GOING_AWAY})
+        except OSError:  # uvicorn's word for a socket that is gone; the consumer hears of it by itself
+            self.abort()
+
+    async def _write_queue(self) -> None:
+        while self._queue:
+            data = self._queue.popleft() if len(self._queue) == 1 else b"".join(self._queue)
+            self._queue.clear()
+            await self._send({"type": "websocket.send", "bytes": data})
+            self._size = max(0, self._size - len(data))
 
 
 class ControlConsumer(AsyncConsumer):  # type: ignore[misc]
@@ -85,7 +92,7 @@ class ControlConsumer(AsyncConsumer):  # type: ignore[misc]
             initiation = base64.b64decode(query.get(HANDSHAKE_FIELD, [""])[0], validate=True)
             session = new_session(early_payload=False)
             session.receive_handshake(initiation)
-        except (binascii.Error, WireError):
+        except (ValueError, WireError):  # not base64 (or not even ASCII), or no Noise initiation
             await self.send({"type": "websocket.close", "code": POLICY_VIOLATION})
             raise StopConsumer from None
         offered = self.scope.get("subprotocols", [])

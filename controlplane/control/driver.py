@@ -79,10 +79,8 @@ class ResponseStream:
 
     def send(self, frame: bytes) -> bool:
         """Queue one frame of a streamed answer; ``False`` when the stream or connection is gone."""
-        if not self.open:
-            return False
-        self._driver.session.send_data(self.stream_id, frame)
-        self._driver.flush()
+        if self.open:
+            self._driver.send(lambda session: session.send_data(self.stream_id, frame))
         return self.open
 
     @property
@@ -99,12 +97,10 @@ class ResponseStream:
         if not self.open:
             return
         if self._started:
-            if body:
-                self._driver.session.send_data(self.stream_id, body)
-            self._driver.session.end_stream(self.stream_id)
+            self._driver.send(lambda session: session.end_stream(self.stream_id, body))
         else:
-            self._driver.session.respond(self.stream_id, status, headers or JSON_HEADERS, body)
-        self._driver.flush()
+            answer_headers = headers or JSON_HEADERS
+            self._driver.send(lambda session: session.respond(self.stream_id, status, answer_headers, body))
         self.mark_closed()
 
     def close(self) -> None:
@@ -165,6 +161,17 @@ class ControlDriver:
                 return
         self.flush()
 
+    def send(self, action: Callable[[ServerSession], None]) -> None:
+        """Have the session send something; a peer that lets too much wait loses its connection."""
+        try:
+            action(self.session)
+        except WireError as error:
+            logger.info("control connection from %s: %s; closing it", self.client_address, error)
+            self.carrier.abort()
+            self.lost()
+            return
+        self.flush()
+
     def flush(self) -> None:
         """Move what the session has to send to the carrier."""
         if self._closed:
@@ -174,6 +181,7 @@ class ControlDriver:
         if self.carrier.buffered() > MAX_UNSENT_BYTES:
             logger.info("control connection from %s takes nothing; closing it", self.client_address)
             self.carrier.abort()
+            self.lost()
 
     def lost(self) -> None:
         """The carrier is gone: end every stream and handler."""
@@ -207,9 +215,8 @@ class ControlDriver:
     def _begin(self, request: RequestReceived) -> None:
         self._first_request.cancel()
         if len(self._tasks) >= MAX_REQUESTS:
-            self.session.respond(
-                request.stream_id, 429, [*TEXT_HEADERS, ("retry-after", "5")], b"too many requests at once"
-            )
+            busy = [*TEXT_HEADERS, ("retry-after", "5")]
+            self.send(lambda session: session.respond(request.stream_id, 429, busy, b"too many at once"))
             return
         stream = ResponseStream(self, request.stream_id)
         self._streams[request.stream_id] = stream

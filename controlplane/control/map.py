@@ -13,6 +13,7 @@ Source: tailscale tailcfg/tailcfg.go (MapRequest), control/controlclient/direct.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,10 @@ UNKNOWN_NODE = "this server does not know this node key; sign in again"
 TOO_OLD = (
     "this client is too old for this server (capability version {version}, at least {minimum}): update it"
 )
+
+
+# When everybody comes back at once, the first lookups load the tailnets and the others find them in memory.
+_lookups = asyncio.Semaphore(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +76,14 @@ async def find_node(node_key: str, peer: MachinePublic) -> Place | None:
         tailnet_id = hub.tailnet_of_key(node_key)
         known = node.machine_key == machine_key and tailnet_id is not None
         return Place(tailnet_id or 0, node.id) if known else None
-    row = await in_thread(find_by_credential)("node_key", node_key)
-    if row is None or row.machine_key != machine_key:
-        return None
-    return Place(row.tailnet_id, row.pk)
+    async with _lookups:
+        if hub.find_by_key(node_key) is not None:  # its tailnet was loaded while this one waited
+            return await find_node(node_key, peer)
+        row = await in_thread(find_by_credential)("node_key", node_key)
+        if row is None or row.machine_key != machine_key:
+            return None
+        known = await hub.learn(row.tailnet_id, row.pk, node_key)
+        return Place(row.tailnet_id, row.pk) if known else None
 
 
 async def _long_poll(message: MapRequest, place: Place, stream: ResponseStream) -> None:

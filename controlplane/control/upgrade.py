@@ -24,8 +24,14 @@ from wire.errors import WireError
 
 UPGRADE = b"tailscale-control-protocol"
 HANDSHAKE_HEADER = b"x-tailscale-handshake"
-REQUEST_SECONDS = 10.0  # from the connection to the first whole request head
+HEAD_SECONDS = 10.0  # from the connection, or a request's first byte, to its whole head
+BODY_SECONDS = 60.0  # from there to the whole body
 MAX_HEAD_BYTES = 64 * 1024
+MAX_BODY_BYTES = 4 * 1024 * 1024
+TOO_LARGE = (
+    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 30\r\n\r\nThe request body is too large."
+)
 WRITE_HIGH_WATER = 1024 * 1024
 
 access_logger = logging.getLogger("uvicorn.access")
@@ -78,29 +84,44 @@ class TransportCarrier:
 
 
 class ControlHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol plus the control upgrade and a limit on slow request heads."""
+    """uvicorn's HTTP/1.1 protocol plus the control upgrade, and bounds on what a request may take.
+
+    A request must be whole in time, head and body, and both are bounded in size.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_bytes = 0
-        self._head_timer = self.loop.call_later(REQUEST_SECONDS, self._head_is_late)
+        self._head_bytes = self._body_bytes = 0
+        self._deadline = self.loop.call_later(HEAD_SECONDS, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_timer.cancel()
+        self._deadline.cancel()
         super().connection_lost(exc)
 
-    def _head_is_late(self) -> None:
-        self.transport.abort()
-
-    def on_headers_complete(self) -> None:
-        self._head_timer.cancel()
-        self._head_bytes = 0
-        super().on_headers_complete()
+    def _expect_within(self, seconds: float) -> None:
+        self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
     def on_message_begin(self) -> None:
-        self._head_timer.cancel()
-        self._head_timer = self.loop.call_later(REQUEST_SECONDS, self._head_is_late)
+        self._expect_within(HEAD_SECONDS)
+        self._head_bytes = self._body_bytes = 0
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._expect_within(BODY_SECONDS)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes <= MAX_BODY_BYTES:
+            super().on_body(body)
+        elif not self.transport.is_closing():
+            self.transport.write(TOO_LARGE)
+            self.transport.close()
+
+    def on_message_complete(self) -> None:
+        self._deadline.cancel()
+        super().on_message_complete()
 
     def on_url(self, url: bytes) -> None:
         self._count_head(len(url))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from accounts.models import Tailnet
@@ -20,14 +21,23 @@ LEASE = timedelta(seconds=30)
 
 def claim_presence(*, tailnet: Tailnet | int, node_id: int, worker: str, now: datetime | None = None) -> int:
     """Make ``worker`` the holder of the node's stream; returns the new epoch, higher than any before."""
+    return claim_presences(tailnet=tailnet, node_ids=[node_id], worker=worker, now=now)[node_id]
+
+
+def claim_presences(
+    *, tailnet: Tailnet | int, node_ids: Iterable[int], worker: str, now: datetime | None = None
+) -> dict[int, int]:
+    """Claim many nodes' streams in one transaction; the new epochs of those nodes that exist."""
     now = now or timezone.now()
+    pk = _pk(tailnet)
     with transaction.atomic(), scope(tailnet=tailnet):
-        Presence.objects.get_or_create(node_id=node_id, defaults={"tailnet_id": _pk(tailnet)})
-        row = Presence.objects.select_for_update(of=("self",)).get(node_id=node_id)
-        row.worker, row.epoch = worker, row.epoch + 1
-        row.connected_at, row.expires = now, now + LEASE
-        row.save()
-        return row.epoch
+        ids = list(Node.objects.filter(pk__in=list(node_ids)).order_by("pk").values_list("pk", flat=True))
+        Presence.objects.bulk_create(
+            [Presence(node_id=node_id, tailnet_id=pk) for node_id in ids], ignore_conflicts=True
+        )
+        rows = Presence.objects.filter(node_id__in=ids)
+        rows.update(worker=worker, epoch=F("epoch") + 1, connected_at=now, expires=now + LEASE)
+        return dict(rows.values_list("node_id", "epoch"))
 
 
 def renew_presence(
