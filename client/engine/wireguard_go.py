@@ -3,8 +3,8 @@
 It is started detached, so that neither the daemon's death nor its terminal's touches a running tunnel; the
 next daemon finds it by its socket. Two things that it has no setting for are put right from outside, on
 duplicates of its own sockets (``pidfd_getfd``). Its receive buffers are too small for fast links. And it
-answers from the interface and address at which a peer's last packet came in: for one that the shuttle injected
-that is ``lo``, where the answer would be lost. Not told of them, it lets the kernel's routes decide.
+answers from the interface and address at which a peer's last packet came in: for one that the shuttle
+injected that is ``lo``, where the answer would be lost. Not told of them, it lets the kernel's routes decide.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ class Homes:
         here = {r: value * scores.get(r, 1.0) for r, value in report.region_latency.items()}
         best = {r: self._best(r) * scores.get(r, 1.0) for r in here if r in derp_map.regions}
         if not best:
-            return current if alive or not derp_map.regions else self._any(derp_map, current)
+            return current or _any_home(derp_map)
         nearest = min(best, key=lambda region: (best[region], region))
         if current in (0, nearest):
             return nearest
@@ -194,8 +194,8 @@ class Homes:
     def _best(self, region: int) -> float:
         return min(old.region_latency[region] for _, old in self._reports if region in old.region_latency)
 
-    @staticmethod
-    def _any(derp_map: DERPMap, current: int) -> int:
-        """Nothing could be measured: any region that may be a home is better than none."""
-        able = [r.region_id for r in derp_map.regions.values() if not r.no_measure_no_home]
-        return current or min(able, default=0)
+
+def _any_home(derp_map: DERPMap) -> int:
+    """Nothing could be measured: any region that may be a home is better than none."""
+    able = [region.region_id for region in derp_map.regions.values() if not region.no_measure_no_home]
+    return min(able, default=0)
