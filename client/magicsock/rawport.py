@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from client.errors import SetupError
 from client.magicsock import bpf
+from client.magicsock.routes import own_address
 from client.magicsock.udp import (
     MAX_UDP_PAYLOAD,
     UDP_HEADER_BYTES,
@@ -30,7 +31,6 @@ UDP_CHECKSUM_OFFSET = 6
 RECEIVE_BUFFER_BYTES = 1024 * 1024
 MAX_DATAGRAM_BYTES = 65_535
 MAX_DATAGRAMS_A_ROUND = 64
-DISCARD_PORT = 9  # any port will do to ask the kernel for its way to an address
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class RawPort:
     def _send_v4(self, packet: bytes, to: Address) -> bool:
         if self._v4 is None:
             return False
-        source = (self._source_towards(to[0]), self._port)
+        source = (own_address(to[0], self._mark), self._port)
         self._v4.sendto(udp4(source, to, packet), (to[0], 0))
         return True
 
@@ -124,14 +124,6 @@ class RawPort:
             return False
         datagram = udp_header(self._port, to[1], packet) + packet
         return self._v6.sendto(datagram, (to[0], 0)) >= UDP_HEADER_BYTES
-
-    def _source_towards(self, host: str) -> str:
-        """Our address on the way to ``host``, as the kernel's routes and rules choose it now."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            mark_socket(probe, self._mark)
-            probe.connect((host, DISCARD_PORT))
-            source: str = probe.getsockname()[0]
-            return source
 
     # --- receiving ---------------------------------------------------------------------------------------
 

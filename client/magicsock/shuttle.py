@@ -3,7 +3,7 @@
 While a peer is relayed, its WireGuard endpoint is that socket. WireGuard roams: it sends to wherever the last
 valid packet came from. So once a peer is direct, packets that still come through the relay must not be
 injected from the loopback endpoint, or the tunnel snaps back to the relay: they are injected as raw packets
-that bear the direct endpoint as their source.
+that bear the direct endpoint as their source and our own address as their destination.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from client.errors import SetupError
+from client.magicsock.routes import own_address
 from client.magicsock.udp import MAX_UDP_PAYLOAD, Address, ipv4_packet, ipv6_packet
 from client.net.marks import mark_socket
 from wire.keys import NodePublic
 
-LOOPBACK, LOOPBACK6, LOOPBACK_DEVICE = "127.0.0.1", "::1", b"lo"
+LOOPBACK = "127.0.0.1"
 UDP_SEGMENT = 103
 IPV6_HDRINCL = 36
 MAX_SEGMENTS = 40
@@ -182,22 +183,27 @@ class Shuttle:
             sock.send(packet)
 
     def _inject_as(self, source: Address, packets: Sequence[bytes]) -> None:
-        if ":" in source[0]:
-            raw, build, to = self._raw_socket(socket.AF_INET6), ipv6_packet, (LOOPBACK6, self._port)
+        """To our own address on the way to ``source``, as if the packets had come that way.
+
+        WireGuard remembers where a peer's packets arrive and answers from there: sent to 127.0.0.1 they would
+        make it answer through ``lo``, which leads nowhere. The address is asked for each time: were it not
+        ours any more, the packets would leave the host.
+        """
+        own = own_address(source[0], self._mark), self._port
+        if ":" in own[0]:
+            raw, build = self._raw_socket(socket.AF_INET6), ipv6_packet
         else:
-            raw, build, to = self._raw_socket(socket.AF_INET), ipv4_packet, (LOOPBACK, self._port)
-        source = (source[0].partition("%")[0], source[1])
+            raw, build = self._raw_socket(socket.AF_INET), ipv4_packet
         for packet in packets:
-            raw.sendto(build(source, to, packet), (to[0], 0))
+            raw.sendto(build(source, own, packet), (own[0], 0))
 
     def _raw_socket(self, family: socket.AddressFamily) -> socket.socket:
-        """One for all peers, opened at the first need; tied to ``lo``, where no such packet can leak from."""
+        """One for all peers, opened at the first need."""
         if family not in self._raw:
             sock = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
             sock.setblocking(False)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, IPV6_HDRINCL, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, LOOPBACK_DEVICE)
             mark_socket(sock, self._mark)
             self._raw[family] = sock
         return self._raw[family]

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.magicsock.routes import own_address
 from client.magicsock.shuttle import MAX_SEGMENTS, Shuttle, segments
 from client.magicsock.udp import MAX_UDP_PAYLOAD
 from client.net.marks import MARK
+from tests.lab.net import Lab, Namespace
 from wire.keys import NodePrivate, NodePublic
 
 WAIT_SECONDS = 10.0
+IP_PKTINFO = 8
 needs_root = pytest.mark.root
 
 
@@ -128,23 +133,58 @@ def _no_offload(sock: socket.socket, run: Sequence[bytes]) -> None:
     raise OSError(errno.EIO, "Input/output error")
 
 
+@pytest.fixture(scope="module")
+def host() -> Iterator[Namespace]:
+    """A host with routes to everywhere."""
+    with Lab() as lab:
+        yield lab.host("a")
+
+
 @needs_root
 @pytest.mark.parametrize("direct", [("203.0.113.9", 41641), ("2001:db8::9", 41641)])
-async def test_injected_packets_bear_the_direct_endpoint_once_it_is_set(
-    shuttle: Shuttle, wireguard: socket.socket, direct: tuple[str, int]
+async def test_once_direct_injected_packets_come_as_if_from_the_direct_endpoint(
+    host: Namespace, direct: tuple[str, int]
 ) -> None:
-    lane = shuttle.add(ALICE)
     packets = [os.urandom(size) for size in (1300, 1301, 32, 0)]
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as wireguard6:
-        wireguard6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        wireguard6.settimeout(WAIT_SECONDS)
-        wireguard6.bind(("::", wireguard.getsockname()[1]))
-        sock = wireguard6 if ":" in direct[0] else wireguard
+    with host.entered(), wireguard_socket(direct[0]) as wireguard:
+        shuttle = Shuttle(wireguard_port=wireguard.getsockname()[1], mark=MARK, on_outgoing=Outgoing())
+        shuttle.add(ALICE)
         shuttle.set_direct(ALICE, direct)
         shuttle.inject(ALICE, packets)
         for packet in packets:
-            received, source = await asyncio.to_thread(sock.recvfrom, 2048)
+            received, [(_, _, arrival)], _, source = wireguard.recvmsg(2048, 100)
             assert (received, source[:2]) == (packet, direct)
+            # Where WireGuard will answer from: our own address on a real interface, never loopback.
+            assert socket.if_nametoindex("lo") != interface_of(arrival)
+            assert socket.inet_pton(wireguard.family, own_address(direct[0], MARK)) in arrival
+        shuttle.close()
+
+
+@contextlib.contextmanager
+def wireguard_socket(peer: str) -> Iterator[socket.socket]:
+    """Bound as WireGuard binds, and told where packets arrive."""
+    family, level, option, anywhere = (
+        (socket.AF_INET6, socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, "::")
+        if ":" in peer
+        else (socket.AF_INET, socket.IPPROTO_IP, IP_PKTINFO, "0.0.0.0")
+    )
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(WAIT_SECONDS)
+        sock.setsockopt(level, option, 1)
+        sock.bind((anywhere, 0))
+        yield sock
+
+
+def interface_of(arrival: bytes) -> int:
+    """The index in ``struct in_pktinfo`` (first) or ``in6_pktinfo`` (last)."""
+    return int.from_bytes(arrival[:4] if len(arrival) == 12 else arrival[16:], sys.byteorder)
+
+
+async def test_back_on_the_relay_the_lane_is_the_source_again(
+    shuttle: Shuttle, wireguard: socket.socket
+) -> None:
+    lane = shuttle.add(ALICE)
+    shuttle.set_direct(ALICE, ("203.0.113.9", 41641))
     shuttle.set_direct(ALICE, None)
     shuttle.inject(ALICE, [b"relayed"])
     assert wireguard.recvfrom(2048) == (b"relayed", lane)
