@@ -149,7 +149,8 @@ def sheet(request: HttpRequest, template: str, context: dict[str, Any], *, statu
     return response
 
 
-def say(response: HttpResponse, message: str) -> HttpResponse:
-    """Close the dialog, if one is open, and say what was done."""
-    trigger_client_event(response, "closeSheet", {})
+def say(response: HttpResponse, message: str, *, close: bool = True) -> HttpResponse:
+    """Say what was done, and close the dialog in which it was asked for."""
+    if close:
+        trigger_client_event(response, "closeSheet", {})
     return trigger_client_event(response, "toast", {"message": message})

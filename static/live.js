@@ -96,7 +96,7 @@ function connect() {
     const message = JSON.parse(event.data);
     if (message.type === "hello") {
       wait = FIRST_WAIT_MS;
-      body.dataset.live = "on";
+      body.dataset.connection = "on";
       if (banner) banner.hidden = true;
       if (lost || message.version > Number(body.dataset.version || 0)) refreshEverything();
       lost = false;
@@ -108,7 +108,7 @@ function connect() {
   socket.addEventListener("close", (event) => {
     clearTimeout(silence);
     if (stopped) return;
-    body.dataset.live = "off";
+    body.dataset.connection = "off";
     if (event.code === OTHER_TAILNET) {
       document.dispatchEvent(new CustomEvent("otherTailnet"));
       return;
@@ -118,7 +118,7 @@ function connect() {
       return;
     }
     lost = true;
-    setTimeout(() => { if (banner && body.dataset.live === "off") banner.hidden = false; }, NOTICE_MS);
+    setTimeout(() => { if (banner && body.dataset.connection === "off") banner.hidden = false; }, NOTICE_MS);
     setTimeout(connect, wait * (0.75 + Math.random() / 2));
     wait = Math.min(wait * 2, MAX_WAIT_MS);
   });

@@ -167,8 +167,11 @@ def _on_page_of(request: HttpRequest) -> bool:
     return len(parts) == 2 and parts[0] == "devices" and parts[1] != "add"
 
 
-def done(request: HttpRequest, node: Node | None, message: str) -> HttpResponse:
-    """The answer after a change: the row or the page as it is now, and a word about it."""
+def done(request: HttpRequest, node: Node | None, message: str, *, dialog: bool = True) -> HttpResponse:
+    """The answer after a change: the row or the page as it is now, and a word about it.
+
+    ``dialog`` says whether it was asked for in one, which is then closed.
+    """
     if not is_htmx(request):
         return redirect("/devices" if node is None else f"/devices/{node.stable_id}")
     if _on_page_of(request):
@@ -176,11 +179,11 @@ def done(request: HttpRequest, node: Node | None, message: str) -> HttpResponse:
             return HttpResponseClientRedirect("/devices")
         fresh = node_for(membership=_membership(request), node_id=node.stable_id)
         response = render(request, "nodes/_device.html", _detail_context(request, fresh))
-        return say(reswap(retarget(response, f"#{DETAIL_ID}"), "outerHTML"), message)
+        return say(reswap(retarget(response, f"#{DETAIL_ID}"), "outerHTML"), message, close=dialog)
     if node is None:
         return say(HttpResponse(), message)
     fresh = node_for(membership=_membership(request), node_id=node.stable_id)
-    return say(render(request, "nodes/_row.html", {"row": _row(request, fresh)}), message)
+    return say(render(request, "nodes/_row.html", {"row": _row(request, fresh)}), message, close=dialog)
 
 
 @never_cache
@@ -190,7 +193,7 @@ def approve(request: HttpRequest, node_id: str) -> HttpResponse:
     """Let a pending device in."""
     node = node_for(membership=_membership(request), node_id=node_id, action=NodeAction.APPROVE)
     node = lifecycle.approve_node(node=node, by=actor_of(request))
-    return done(request, node, _("%(name)s is approved.") % {"name": node.name})
+    return done(request, node, _("%(name)s is approved.") % {"name": node.name}, dialog=False)
 
 
 def _confirmed(
@@ -262,4 +265,4 @@ def key_expiry(request: HttpRequest, node_id: str) -> HttpResponse:
     words = (
         _("The key of %(name)s no longer expires.") if disabled else _("The key of %(name)s expires again.")
     )
-    return done(request, node, words % {"name": node.name})
+    return done(request, node, words % {"name": node.name}, dialog=False)

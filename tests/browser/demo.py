@@ -43,7 +43,12 @@ def furnish(server: Server) -> Demo:
     waiting = _key(server, "--reusable")
     _key(server, "--ephemeral", "--tag", "tag:ci", "--expiry", "7d")
     online = [
-        ("atlas", "linux", tagged, {"Distro": "debian", "RoutableIPs": ["10.20.0.0/16", "0.0.0.0/0", "::/0"]}),
+        (
+            "atlas",
+            "linux",
+            tagged,
+            {"Distro": "debian", "RoutableIPs": ["10.20.0.0/16", "0.0.0.0/0", "::/0"]},
+        ),
         ("borealis", "linux", tagged, {"Distro": "ubuntu"}),
         ("maria-macbook-pro", "macOS", hers, {}),
         ("workstation", "windows", mine, {}),
@@ -54,7 +59,11 @@ def furnish(server: Server) -> Demo:
         device.register(auth_key=key)
         device.listen()
         demo.online.append(device)
-    for name, system, key in (("ipad-de-maria", "iOS", hers), ("old-thinkpad", "linux", mine), ("backup", "linux", tagged)):
+    for name, system, key in (
+        ("ipad-de-maria", "iOS", hers),
+        ("old-thinkpad", "linux", mine),
+        ("backup", "linux", tagged),
+    ):
         device = Device(server, name, system=system)
         device.register(auth_key=key)
     for name, system in (("raspberry-pi", "linux"), ("guest-laptop", "windows")):

@@ -1,4 +1,4 @@
-"""``python -m tests.browser.screenshots OUTDIR``: a picture of every page, desktop and phone, light and dark."""
+"""``python -m tests.browser.screenshots OUTDIR``: every page, desktop and phone, light and dark."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def shoot(context: BrowserContext, url: str, path: str, step: Step, target: Path
     page.goto(url + path)
     step(page)
     page.wait_for_timeout(150)
-    page.screenshot(path=str(target), full_page="phone" in target.name and not page.locator("#sheet[open]").count())
+    page.screenshot(
+        path=str(target), full_page="phone" in target.name and not page.locator("#sheet[open]").count()
+    )
     page.close()
 
 

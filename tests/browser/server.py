@@ -83,21 +83,24 @@ class Server:
         return str(self.command("signinlink", email, *more, "--json")["url"])
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(CHECKOUT / "manage.py"), "serve"],
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.data / "serve.log").open("ab"),
-        )
+        with (self.data / "serve.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(CHECKOUT / "manage.py"), "serve"],
+                env=self.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
         self.wait_ready()
 
     def wait_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
-                    if answer.status == 200:
-                        return
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer,
+            ):
+                if answer.status == 200:
+                    return
             time.sleep(0.1)
         raise RuntimeError("the server did not become ready:\n" + (self.data / "serve.log").read_text())
 
