@@ -110,6 +110,8 @@ class MeshLink:
                     await conn.send(reply)
                 if handshake.server == self._key.public():
                     return None
+                if handshake.server is not None:
+                    conn.key = handshake.server.raw
                 if handshake.done:
                     rest = b"".join(encode_frame(*frame) for frame in frames[number + 1 :])
                     return rest + decoder.buffered

@@ -41,7 +41,8 @@ async def start_relay(tmp_path: Path) -> AsyncIterator[StartRelay]:
 
     yield start
     for relay in relays:
-        await relay.stop()
+        if relay._sock.fileno() >= 0:  # the test has not stopped it
+            await relay.stop()
 
 
 @pytest.fixture
