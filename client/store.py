@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ LOCK, NODE, PREFS, NETMAP = "lock", "node.json", "prefs.json", "netmap.json"
 MAX_STATE_BYTES = 64 * 1024
 MAX_NETMAP_BYTES = 64 * 1024 * 1024
 KEY_BYTES = 32
+CHECK_DIGITS = 16
 T = TypeVar("T")
 
 
@@ -60,6 +62,8 @@ class Identity:
         """Raises ``ValueError`` (a ``KeyFormatError`` too is one line) for anything unexpected."""
         if content.get("format") != FORMAT:
             raise ValueError(f"its format is {content.get('format')!r}, this version reads {FORMAT}")
+        if content.get("check") != _check(content):
+            raise ValueError("its check sum does not fit")
         port, url = content["listen_port"], content["control_url"]
         if not isinstance(port, int) or not 0 <= port <= 65535 or not isinstance(url, str):
             raise ValueError("a member has a wrong value")
@@ -74,7 +78,7 @@ class Identity:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        content: dict[str, Any] = {
             "format": FORMAT,
             "machine": self.machine.text(),
             "node": self.node.text() if self.node else "",
@@ -84,6 +88,13 @@ class Identity:
             "control_url": self.control_url,
             "control_key": str(self.control_key) if self.control_key else "",
         }
+        return content | {"check": _check(content)}
+
+
+def _check(content: Mapping[str, Any]) -> str:
+    """One flipped digit of a key would make another identity: the file proves that it is whole."""
+    members = {name: value for name, value in content.items() if name != "check"}
+    return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()[:CHECK_DIGITS]
 
 
 def _optional(parse: Callable[[str], T], text: Any) -> T | None:

@@ -1,0 +1,163 @@
+"""Stand-ins at the client's own interfaces: a host that is only remembered, paths that always answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from client.engine.fake import FakeEngine
+from client.errors import ClientError, PeerNotFound
+from client.magicsock.endpoints import Endpoint, EndpointType
+from client.magicsock.netcheck import Report
+from client.magicsock.sock import PathStatus, PingResult
+from client.net.firewall import Firewall
+from client.net.router import Layout, Router
+from client.tunnel import Tunnel
+from wire.control import NetInfo
+from wire.keys import NodePrivate, NodePublic
+from wire.netmap import FilterRule, NetMap, Node, PortRange
+
+HOME_REGION = 900
+ALLOW_ALL = FilterRule(sources=("*",), destinations=(PortRange(ip="*"),))
+
+
+@dataclass
+class Journal:
+    """What happened to the host, in order."""
+
+    steps: list[str] = field(default_factory=list)
+
+    def note(self, step: str) -> None:
+        self.steps.append(step)
+
+
+class FakeFirewall(Firewall):
+    def __init__(self, journal: Journal) -> None:
+        super().__init__("trenza0")
+        self.journal = journal
+        self.shields_up = False
+
+    async def apply(self, netmap: NetMap, *, shields_up: bool) -> None:
+        self.journal.note("filter")
+        self.shields_up = shields_up
+
+    async def remove(self) -> None:
+        self.journal.note("no filter")
+
+
+class FakeRouter(Router):
+    def __init__(self, journal: Journal) -> None:
+        super().__init__("trenza0")
+        self.journal = journal
+        self.layout: Layout | None = None
+        self.failure: ClientError | None = None
+
+    async def apply(self, wanted: Layout) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.journal.note("link up" if self.layout is None else "routes")
+        self.layout = wanted
+
+
+class JournalEngine(FakeEngine):
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self.journal = journal
+
+    async def start(self) -> bool:
+        self.journal.note("interface")
+        return await super().start()
+
+    async def close(self, *, keep: bool) -> None:
+        self.journal.note("no interface")
+        await super().close(keep=keep)
+
+
+class FakeSock:
+    """Every peer is reached directly, in 2 ms."""
+
+    def __init__(self, journal: Journal, options: dict[str, Any]) -> None:
+        self.journal = journal
+        self.options = options
+        self.netmap: NetMap | None = None
+        self.node_key: NodePrivate = options["node_key"]
+        self.connected: bool | None = None
+
+    async def start(self) -> None:
+        self.journal.note("paths")
+        self.options["on_endpoints"]((Endpoint(("192.0.2.7", 41641), EndpointType.LOCAL),))
+        self.options["on_net_info"](NetInfo(preferred_derp=HOME_REGION, working_udp=True))
+
+    async def close(self) -> None:
+        self.journal.note("no paths")
+
+    async def set_netmap(self, netmap: NetMap) -> None:
+        self.netmap = netmap
+
+    async def set_node_key(self, key: NodePrivate) -> None:
+        self.node_key = key
+
+    def link_changed(self) -> None:
+        self.journal.note("link changed")
+
+    def set_connected(self, connected: bool) -> None:
+        self.connected = connected
+
+    async def ping(self, node_id: int, timeout: float) -> PingResult:  # noqa: ASYNC109
+        return PingResult(latency=0.002, endpoint=("192.0.2.8", 41641))
+
+    def path_status(self, node_id: int) -> PathStatus:
+        if self.netmap is None or node_id not in self.netmap.peers:
+            raise PeerNotFound("no such peer")
+        return PathStatus(current=("192.0.2.8", 41641), active=True, rx_bytes=20, tx_bytes=10)
+
+    async def netcheck(self) -> Report:
+        return Report(udp=True, ipv4=True, region_latency={HOME_REGION: 0.004}, preferred_derp=HOME_REGION)
+
+
+class FakeHost:
+    """One tunnel on a host of the memory; ``sock`` is the newest."""
+
+    def __init__(self) -> None:
+        self.journal = Journal()
+        self.engine = JournalEngine(self.journal)
+        self.firewall = FakeFirewall(self.journal)
+        self.router = FakeRouter(self.journal)
+        self.sock: FakeSock | None = None
+
+    def make_sock(self, **options: Any) -> FakeSock:
+        self.sock = FakeSock(self.journal, options)
+        return self.sock
+
+    def make_tunnel(self, on_endpoints: Any, on_net_info: Any) -> Tunnel:
+        return Tunnel(
+            engine=self.engine,
+            on_endpoints=on_endpoints,
+            on_net_info=on_net_info,
+            make_sock=self.make_sock,
+            firewall=self.firewall,
+            router=self.router,
+        )
+
+
+def key(seed: int) -> NodePrivate:
+    return NodePrivate.generate(bytes([seed]) * 32)
+
+
+def node(node_id: int, *, name: str = "", public: NodePublic | None = None, **members: Any) -> Node:
+    values: dict[str, Any] = {
+        "addresses": (f"100.64.0.{node_id}/32", f"fd7a:115c:a1e0::{node_id:x}/128"),
+        "machine_authorized": True,
+    } | members
+    return Node(
+        id=node_id,
+        stable_id=f"n{node_id}",
+        name=name or f"node{node_id}.tail.example.",
+        key=public or key(node_id).public(),
+        **values,
+    )
+
+
+def netmap(*peers: Node, own: Node | None = None, **members: Any) -> NetMap:
+    values = {"packet_filters": {"base": (ALLOW_ALL,)}, "domain": "tail.example"} | members
+    return NetMap(node=own or node(1), peers={peer.id: peer for peer in peers}, **values)
