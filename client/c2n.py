@@ -6,13 +6,10 @@ ping kinds with an IP: ping that peer. Source: tailscale ipn/ipnlocal/c2n.go, ta
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from email.parser import BytesParser
 from typing import Any
-from urllib.parse import urlsplit
 
 from client.control.session import Session
 from client.errors import ClientError, ControlError
@@ -40,10 +37,16 @@ def parse_request(raw: bytes) -> Request | None:
     words = line.decode("latin-1").split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
         return None
-    length = (
-        BytesParser().parse(io.BytesIO(headers + b"\r\n\r\n"), headersonly=True).get("content-length", "")
-    )
-    return Request(words[0], urlsplit(words[1]).path, body[: int(length)] if length.isdigit() else body)
+    size = _content_length(headers, len(body))
+    return Request(words[0], words[1].partition("?")[0], body[:size])
+
+
+def _content_length(headers: bytes, default: int) -> int:
+    for line in headers.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and value.strip().isdigit():
+            return int(value)
+    return default
 
 
 def response(status: int, body: bytes) -> bytes:
