@@ -1,6 +1,6 @@
 """The addresses at which a peer might be reached, and which of two is the better one. Pure.
 
-Source: tailscale wgengine/magicsock/endpoint.go (endpointState, betterAddr); wire.md §9.
+Source: tailscale wgengine/magicsock/endpoint.go (endpointState, betterAddr).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where this node may be reached: what it tells its peers and the server.
 
-Source: tailscale net/netmon (LocalAddresses), wgengine/magicsock (determineEndpoints); wire.md §9.
+Source: tailscale net/netmon (LocalAddresses), wgengine/magicsock (determineEndpoints).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from pyroute2 import AsyncIPRoute
 
+from client.magicsock.candidates import is_usable
 from client.magicsock.netcheck import Report
 
 Address = tuple[str, int]
@@ -21,12 +22,12 @@ MAX_ENDPOINTS = 64
 IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x08, 0x20, 0x40
 UNUSABLE_FLAGS = IFA_F_DADFAILED | IFA_F_DEPRECATED | IFA_F_TENTATIVE
 IFF_UP = 0x1
-# The tailnet's own addresses (wire.md §5.4): a path inside a tunnel is none.
+# The tailnet's own addresses (tailscale net/tsaddr): a path inside a tunnel is none.
 TAILNET_V6 = ipaddress.ip_network("fd7a:115c:a1e0::/48")
 
 
 class EndpointType(IntEnum):
-    """How an endpoint became known (MapRequest.EndpointTypes, wire.md §5.1)."""
+    """How an endpoint became known (MapRequest.EndpointTypes; tailscale tailcfg.EndpointType)."""
 
     UNKNOWN = 0
     LOCAL = 1
@@ -110,7 +111,8 @@ def own_endpoints(
     """
     found: list[Endpoint] = []
     if report is not None:
-        seen = (*report.global_v4, *report.global_v6)
+        # A relay on this very host sees us by loopback.
+        seen = [address for address in (*report.global_v4, *report.global_v6) if is_usable(address)]
         found += [Endpoint(address, EndpointType.STUN) for address in seen]
         if report.mapping_varies_by_dest_ip and report.global_v4:
             guess = (report.global_v4[0][0], port)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TRUST = 6.5  # seconds for which a Pong, or bytes received, vouch (wire.md §9)
+TRUST = 6.5  # seconds for which a Pong, or bytes received, vouch (trustUDPAddrDuration)
 PATIENCE = 15.0  # received bytes do not vouch for an address whose pings fail so long
 FRESH = 7.0  # a peer heard by relay so recently is there: more than two asks (path.ASK_RELAY) apart
 MIN_DOUBT, MAX_DOUBT = 0.25, 1.0  # a doubted address gets so long to answer before the relay is taken
@@ -27,6 +27,7 @@ class Evidence:
     doubted_at: float = NEVER
     relay_at: float = NEVER
     relay_pong_at: float = NEVER
+    relayed_at: float = NEVER  # WireGuard's packets from the relay
 
     def forget_direct(self) -> None:
         """The address is another one now, or the network is."""
@@ -41,9 +42,12 @@ class Evidence:
         return now < self.pong_at + TRUST
 
     def fails(self, now: float) -> bool:
-        """Pings have failed for long, and the peer's daemon is up: it answers by relay."""
+        """Pings fail though the peer's daemon is up: it gave this address up itself, or they fail for long."""
         since = self.unanswered_since
-        return since is not None and now - since >= PATIENCE and now - self.relay_pong_at <= FRESH
+        if since is None:
+            return False
+        given_up = self.relayed_at > max(self.flow_at, since) and now - since >= MAX_DOUBT
+        return given_up or (now - since >= PATIENCE and now - self.relay_pong_at <= FRESH)
 
     def lapse(self, now: float) -> float:
         """When nothing vouches any more, as far as is known now."""

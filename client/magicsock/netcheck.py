@@ -1,6 +1,6 @@
 """What the network around this node is like, from STUN answers and latencies. Pure: time is an argument.
 
-Source: tailscale net/netcheck/netcheck.go; wire.md §6.
+Source: tailscale net/netcheck/netcheck.go.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ shuttle; ``Path.endpoint`` is ``None``) or one direct address. A direct address 
 peer whose daemon died answers nowhere, yet its WireGuard still receives at the old address.
 
 Events are methods that take ``now`` and return actions, in order. :attr:`Path.deadline` says when to call
-:meth:`Path.tick`. Source of numbers: wire.md §9 (tailscale wgengine/magicsock/endpoint.go).
+:meth:`Path.tick`. Source of numbers: tailscale wgengine/magicsock/endpoint.go.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Path:
         self._active_at = NEVER  # WireGuard's last packet, as far as is known
         self._awake_at = NEVER  # the session's beginning
         self._changed_at = NEVER  # when the endpoint was last set
-        self._relayed_at = NEVER  # WireGuard's last packet from the relay
         self._probed_at = NEVER
         self._reacted_at = NEVER
         self._heard_region = 0
@@ -122,7 +121,7 @@ class Path:
         if since >= self._changed_at:
             self._look_at_endpoint(seen.endpoint, now)
             # Bytes that were injected from the relay say nothing of the direct address.
-            if received and seen.endpoint == self.endpoint and self._relayed_at < previous - RETRY:
+            if received and seen.endpoint == self.endpoint and self._evidence.relayed_at < previous - RETRY:
                 self._flow(now)
         return self._done()
 
@@ -130,7 +129,7 @@ class Path:
 
     def relayed(self, region: int, now: float) -> Actions:
         """WireGuard packets of the peer came by relay. Cheap when repeated: it is called for every batch."""
-        self._active_at = self._relayed_at = self._evidence.relay_at = now
+        self._active_at = self._evidence.relayed_at = self._evidence.relay_at = now
         self._heard_region = region
         if self.state is State.PROBING:
             return []

@@ -398,7 +398,8 @@ class Magicsock:
         if peer.timer is not None:
             peer.timer.cancel()
         for answer in peer.waiting:
-            answer.cancel()
+            if not answer.done():
+                answer.set_exception(PeerNotFound(f"{peer.node.name.rstrip('.')} left the network"))
         self._callers.pop(peer.node.id, None)
         self._steering.forget(peer)
 

@@ -16,7 +16,7 @@ from wire.derpmap import DERPMap
 
 log = logging.getLogger(__name__)
 
-# Source: wire.md §9 (tailscale wgengine/magicsock).
+# Source: tailscale wgengine/magicsock/magicsock.go.
 RESTUN_MIN, RESTUN_SPREAD = 20.0, 6.0  # between STUN rounds while a session is active
 FRESH = 27.0  # STUN younger than this is good enough for a call-me-maybe
 FULL = 300.0  # between full netchecks

@@ -172,6 +172,18 @@ def test_a_path_that_is_dead_one_way_gives_way_to_the_relay(both: bool) -> None:
     assert states(a, b) == (State.PROBING, State.PROBING)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_when_one_side_gives_a_path_up_the_other_follows_at_once(seed: int) -> None:
+    """The router lets UDP in and no more out: what still comes in must not keep the other side there."""
+    world, a, b = direct_pair(seed)
+    talk(a, b, 100)
+    world.cut("203.0.113.2", "203.0.113.1", both=False)
+    world.run(9)
+    flowing = talk(a, b, 20)
+    world.run(21)
+    assert lost(a, b, flowing) == 0
+
+
 def test_a_nat_that_forgets_is_repaired_within_ten_seconds() -> None:
     world, a, b = direct_pair()
     talk(a, b, 60)
