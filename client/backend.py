@@ -35,6 +35,7 @@ logger = logging.getLogger("trenzad")
 
 SAVE_PAUSE_SECONDS = 1.0
 SETTLE_SECONDS = 20.0
+BUG_PAUSE_SECONDS = 10.0
 ENTROPY_BYTES = 32
 MAX_TIMER_SECONDS = 24 * 3600.0
 MakeTunnel = Callable[[Callable[[tuple[Endpoint, ...]], None], Callable[[NetInfo], None]], Tunnel]
@@ -260,6 +261,7 @@ class Backend:
             self._control_ended(error)
         except Exception:  # a bug must not end the tunnel: say so, and begin again
             logger.exception("the control session failed")
+            await asyncio.sleep(BUG_PAUSE_SECONDS)
             self._control_ended(ControlError("the control session failed: see trenzad's log"))
 
     def _control_ended(self, error: ControlError) -> None:
