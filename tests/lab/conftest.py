@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import pytest
 
@@ -42,8 +43,13 @@ class World:
         return node.start()
 
     def join(self, node: TrenzaNode | OfficialNode, *options: str) -> None:
-        """Join by a fresh pre-approved key."""
-        node.up(self.server.url, *options, auth_key=self.server.auth_key())
+        """Join by a pre-approved key."""
+        node.up(self.server.url, *options, auth_key=self.key)
+
+    @cached_property
+    def key(self) -> str:
+        """A key that lets in any number of nodes, for tests that are not about keys."""
+        return self.server.auth_key("--preapproved", "--reusable")
 
     def clear(self) -> None:
         """End this test's nodes."""

@@ -25,7 +25,7 @@ from typing import Any
 PREFIX = "tzlab"
 NETNS = Path("/run/netns")
 ETC_NETNS = Path("/etc/netns")
-INTERNET4 = "10.77.0"  # private on purpose: official clients accept plain HTTP only there (wire.md 2.2)
+INTERNET4 = "10.77.0"  # private on purpose: official clients keep to plain HTTP only there
 INTERNET6 = "2001:db8:77"
 CLONE_NEWNET = 0x40000000
 COMMAND_SECONDS = 60.0

@@ -89,13 +89,19 @@ class Server:
         status = asyncio.run(read_relay_status(self.data))
         return status.pid if status else None
 
+    def web_pids(self) -> set[int]:
+        """The parent and the web workers."""
+        return {pid for pid in self.namespace.pids() if str(MANAGE) in process_command(pid)}
+
     def kill_web(self) -> None:
         """``kill -9`` of the parent and the web workers at once. The relay lives on."""
-        for pid in self.namespace.pids():
-            if str(MANAGE) in process_command(pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        _kill(*self.web_pids())
         self.daemon.wait()
+
+    def kill_relay(self) -> None:
+        """``kill -9`` of the relay."""
+        if (pid := self.relay_pid()) is not None:
+            _kill(pid)
 
     def stop(self) -> None:
         """End everything in order."""
@@ -130,3 +136,9 @@ class Server:
         person = Person(namespace, self.url)
         person.open(self.sign_in_link(email, *options))
         return person
+
+
+def _kill(*pids: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

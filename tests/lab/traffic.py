@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,9 +108,14 @@ class Iperf:
         sockets = ["ss", "-Hltn", f"sport = :{IPERF_PORT}"]
         wait_for("iperf3 listens", lambda: target.run(*sockets).stdout != "")
         options = ["-c", address, "-p", str(IPERF_PORT), "-t", str(seconds), "-i", "1", "-J"]
+        self._end = time.monotonic() + seconds
         self.client = source.spawn(
             "iperf3", *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+
+    def seconds_left(self) -> float:
+        """How long it still sends."""
+        return self._end - time.monotonic()
 
     def result(self) -> IperfResult:
         """Wait for the end; :class:`LabError` when the connection broke."""

@@ -56,6 +56,10 @@ class TrenzaNode(Node):
         except ClientError as error:
             raise LabError(str(error)) from error
 
+    def address(self, version: int = 4) -> str:
+        addresses = self.status()["TailscaleIPs"]
+        return next(str(one) for one in addresses if (":" in one) == (version == 6))
+
     def wait_connected(self, *, connected: bool = True) -> None:
         """Wait until its control connection stands (or is lost)."""
         what = f"{self.name} is {'connected' if connected else 'cut off'}"
