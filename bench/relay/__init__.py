@@ -1,0 +1,1 @@
+"""The relay beside derper, in one run: packets a second, CPU for each packet, latency."""
