@@ -9,6 +9,7 @@ declare -A need=(
 missing=()
 PATH=$PATH:/usr/sbin:/sbin
 for command in "${!need[@]}"; do command -v "$command" >/dev/null || missing+=("${need[$command]}"); done
+[ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev)  # bench/relay/load.c
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "not installed (tests that need them are skipped): ${missing[*]}"

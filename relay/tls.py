@@ -124,9 +124,7 @@ def make_context(cert_path: Path, key_path: Path, relay: NodePublic) -> ssl.SSLC
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET
-    context.options &= (
-        ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    )  # a client knows which cipher its processor is quick at
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE  # clients know what they are quick at
     context.num_tickets = 0
     chain = os.memfd_create("relay-chain")
     try:
