@@ -9,7 +9,7 @@ from typing import Protocol
 from client.wireguard import Address, EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePrivate, NodePublic
 
-# The smallest MTU that IPv6 allows; every peer of this protocol uses it (wire.md §9).
+# The smallest MTU that IPv6 allows; every peer of this protocol uses it: tailscale net/tstun/mtu.go.
 TUNNEL_MTU = 1280
 # Written on every interface that this program makes, so that it never takes over someone else's.
 INTERFACE_ALIAS = "trenza"

@@ -1,10 +1,8 @@
 """wireguard-go: WireGuard in a process of its own that outlives the daemon, configured over its UAPI socket.
 
 It is started detached, so that neither the daemon's death nor its terminal's touches a running tunnel; the
-next daemon finds it by its socket. Two things that it has no setting for are put right from outside, on
-duplicates of its own sockets (``pidfd_getfd``). Its receive buffers are too small for fast links. And it
-answers from the interface and address at which a peer's last packet came in: for one that the shuttle
-injected that is ``lo``, where the answer would be lost. Not told of them, it lets the kernel's routes decide.
+next daemon finds it by its socket. Its receive buffers are too small for fast links and it has no setting for
+them: they are enlarged from outside, on a duplicate of its own sockets (``pidfd_getfd``).
 """
 
 from __future__ import annotations
@@ -39,7 +37,6 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_COMPLAINT_CHARACTERS = 200
 BUFFER_BYTES = 8 * 1024 * 1024
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
-IP_PKTINFO = 8
 SYS_PIDFD_GETFD = 438
 SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
 LISTENING = "00010000"  # the flag of a listening socket in /proc/net/unix
@@ -56,7 +53,7 @@ class WireguardGoEngine:
         self.interface = interface
         self._socket = socket_folder / f"{interface}.sock"
         self._pid = 0
-        self._tuned: set[str] = set()
+        self._enlarged: set[str] = set()
 
     async def start(self) -> bool:
         link, running = await links.find_link(self.interface), await self._answers()
@@ -94,9 +91,9 @@ class WireguardGoEngine:
         await self._set(uapi.serialize_endpoint(peer, endpoint))
 
     async def status(self) -> EngineStatus:
-        """Also sees to the sockets: wireguard-go opens new ones whenever its interface comes up."""
+        """Also sees to the buffers: wireguard-go opens new sockets whenever its interface comes up."""
         status = (await self._device()).status
-        self._tune_sockets(status.listen_port)
+        self._enlarge_buffers(status.listen_port)
         return status
 
     async def close(self, *, keep: bool) -> None:
@@ -197,34 +194,25 @@ class WireguardGoEngine:
 
     # --- its UDP sockets ---------------------------------------------------------------------------------
 
-    def _tune_sockets(self, port: int) -> None:
-        """Best effort: without it the tunnel works, only slower, with a gap when a path becomes direct."""
+    def _enlarge_buffers(self, port: int) -> None:
+        """Best effort: without it the tunnel works, only slower."""
         try:
             self._pid = self._pid or _owner_of(self._socket)
             if self._pid:
-                self._tune_sockets_of(self._pid, port)
+                self._enlarge_sockets(self._pid, port)
         except OSError as error:
             self._pid = 0
-            log.info("cannot tune wireguard-go's sockets: %s", error.strerror)
+            log.info("cannot enlarge wireguard-go's buffers: %s", error.strerror)
 
-    def _tune_sockets_of(self, pid: int, port: int) -> None:
+    def _enlarge_sockets(self, pid: int, port: int) -> None:
         seen = dict(_sockets_of(pid))
         with _PidFd(pid) as process:
-            for inode in seen.keys() - self._tuned:
+            for inode in seen.keys() - self._enlarged:
                 with suppress(OSError), process.duplicate(seen[inode]) as sock:
                     if sock.type == socket.SOCK_DGRAM and sock.getsockname()[1:2] == (port,):
-                        _tune(sock)
-        self._tuned = set(seen)
-
-
-def _tune(sock: socket.socket) -> None:
-    """See the module: room for bursts, and no word of where a packet came in."""
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 0)
-    else:
-        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 0)
-    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-    sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
+                        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
+                        sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
+        self._enlarged = set(seen)
 
 
 def not_installed() -> SetupError:

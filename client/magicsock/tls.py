@@ -21,7 +21,7 @@ class RelayError(ClientError):
 
 @functools.cache
 def _verifying() -> ssl.SSLContext:
-    """Against the host's certificate authorities. No ALPN: it might choose HTTP/2 (wire.md §13)."""
+    """Against the host's certificate authorities. No ALPN: it might choose HTTP/2."""
     return ssl.create_default_context()
 
 
