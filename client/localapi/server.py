@@ -164,7 +164,7 @@ class Server:
                 await _write(writer, 503, {"code": "busy", "message": "too many connections"})
             else:
                 await self._answer(reader, writer)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):  # the other side went away
+        except (OSError, TimeoutError):  # the other side went away
             pass
         finally:
             if task is not None:
@@ -193,16 +193,29 @@ class Server:
         """Read a request, check who sends it and how; raises :class:`BadRequest`, :class:`NotPermitted`."""
         uid = _peer_uid(writer)
         async with asyncio.timeout(READ_SECONDS):
-            try:
-                head = await reader.readuntil(b"\r\n\r\n")
-            except asyncio.LimitOverrunError:
-                raise BadRequest(413, "the request's head is too large") from None
+            head = await _read_head(reader)
             request = parse_head(head)
             check_headers(request.headers)
             if not self.may_use(uid):
                 raise NotPermitted(NOT_YOU)
-            body = await reader.readexactly(_body_length(request.headers))
+            body = await _read_body(reader, _body_length(request.headers))
         return Request(request.method, request.path, request.query, request.headers, body, uid)
+
+
+async def _read_head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        raise BadRequest(413, "the request's head is too large") from None
+    except asyncio.IncompleteReadError:
+        raise BadRequest(400, "the request's head has no end") from None
+
+
+async def _read_body(reader: asyncio.StreamReader, size: int) -> bytes:
+    try:
+        return await reader.readexactly(size)
+    except asyncio.IncompleteReadError:
+        raise BadRequest(400, "the request's body has no end") from None
 
 
 def _peer_uid(writer: asyncio.StreamWriter) -> int:
@@ -227,7 +240,10 @@ def parse_head(head: bytes) -> Request:
         if not colon or not name or name != name.strip() or name.lower() in headers:
             raise BadRequest(400, "a malformed or repeated header")
         headers[name.lower()] = value.strip()
-    parts = urlsplit(words[1])
+    try:
+        parts = urlsplit(words[1])
+    except ValueError:
+        raise BadRequest(400, "the request's path is malformed") from None
     return Request(words[0], parts.path, dict(parse_qsl(parts.query)), headers)
 
 
