@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,12 @@ from client.control.carriers import CarrierKind
 from client.errors import ClientError, ControlError
 from client.state import State
 from client.store import Store
-from tests.browser.server import Server, running_server
+from tests.browser.server import Server
 from tests.client.fakes import FakeHost
 from tests.lab.person import Person
 
 PATIENCE_SECONDS = 30.0
 both_carriers = pytest.mark.parametrize("kind", list(CarrierKind))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("server") / "data") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
