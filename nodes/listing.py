@@ -43,6 +43,15 @@ SORTS: dict[str, tuple[str, ...]] = {
     "-owner": ("-user__email", "name"),
 }
 
+# What a phone offers, where there are no column heads to click.
+ORDERS: dict[str, str | Promise] = {
+    "": _("Waiting first, then by name"),
+    "name": _("By name"),
+    "owner": _("By owner"),
+    "seen": _("Last seen first"),
+    "created": _("Newest first"),
+}
+
 
 def online_at(now: datetime) -> Q:
     return Q(presence__expires__gt=now)

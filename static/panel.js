@@ -139,8 +139,10 @@ document.addEventListener("click", (event) => {
 // --- the drawer on small screens ------------------------------------------------------------------------
 function setNav(open) {
   document.body.classList.toggle("nav-open", open);
-  $("[data-nav-toggle]")?.setAttribute("aria-expanded", String(open));
-  if (open) $(".side a")?.focus();
+  const button = $(".menu-button");
+  button?.setAttribute("aria-expanded", String(open));
+  $(".main").inert = open;
+  (open ? $(".side nav a") : button)?.focus();
 }
 
 // --- times, in the reader's own zone and way -------------------------------------------------------------

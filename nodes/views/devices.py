@@ -33,7 +33,7 @@ from accounts.roles import Capability, can
 from accounts.selectors import audit_events, members
 from nodes.access import NodeAction, node_for, visible_nodes
 from nodes.forms import RenameForm
-from nodes.listing import PAGE_SIZE, STATES, SYSTEMS, TAGGED, DeviceQuery, count_states
+from nodes.listing import ORDERS, PAGE_SIZE, STATES, SYSTEMS, TAGGED, DeviceQuery, count_states
 from nodes.models import Node
 from nodes.rows import DeviceRow, connectivity, device_row
 from nodes.services import lifecycle
@@ -92,10 +92,17 @@ def devices(request: HttpRequest) -> HttpResponse:
         "total": counts[""],
         "systems": SYSTEMS.items(),
         "tagged": TAGGED,
+        "orders": _orders(query),
         "owners": _owners(membership),
         "section": "devices",
     }
     return render(request, "nodes/_list.html" if target == LIST_ID else "nodes/devices.html", context)
+
+
+def _orders(query: DeviceQuery) -> list[tuple[str, str]]:
+    """The orders to choose from; one that only a column head gives is kept as it is."""
+    kept = {query.sort: ORDERS[query.sort.removeprefix("-")]} if query.sort not in ORDERS else {}
+    return [(value, str(word)) for value, word in (ORDERS | kept).items()]
 
 
 def _owners(membership: Membership) -> list[tuple[str, str]]:

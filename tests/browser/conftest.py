@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from tests.browser import chromium
 from tests.browser.server import Device, Server, running_server
@@ -81,7 +81,12 @@ class Complaints(list[str]):
     """What a page's console said that it should not have."""
 
     def watch(self, page: Page) -> None:
-        page.on("console", lambda said: self.append(said.text) if said.type in ("error", "warning") else None)
+        def hear(said: ConsoleMessage) -> None:
+            its_own_status = said.location["url"] == page.url and "the server responded" in said.text
+            if said.type in ("error", "warning") and not its_own_status:
+                self.append(said.text)
+
+        page.on("console", hear)
         page.on("pageerror", lambda error: self.append(str(error)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.browser.server import Device, Server
@@ -33,8 +34,8 @@ def _key(server: Server, *options: str) -> str:
     return str(server.command("createauthkey", "default", *options, "--json")["key"])
 
 
-def furnish(server: Server) -> Demo:
-    """Fill the first tailnet, through the same doors that people and machines use."""
+def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
+    """Fill the first tailnet, through the same doors that people and machines use; ``extra`` devices too."""
     demo = Demo()
     server.sign_in_link("maria.fernandez@example.com", "--tailnet", "default", "--role", "admin")
     mine = _key(server, "--reusable", "--preapproved")
@@ -64,12 +65,14 @@ def furnish(server: Server) -> Demo:
         ("old-thinkpad", "linux", mine),
         ("backup", "linux", tagged),
     ):
-        device = Device(server, name, system=system)
-        device.register(auth_key=key)
+        Device(server, name, system=system).join(auth_key=key)
+    for name in extra:
+        Device(server, name, NetInfo=NET_INFO).join(auth_key=mine)
     for name, system in (("raspberry-pi", "linux"), ("guest-laptop", "windows")):
         device = Device(server, name, system=system)
         device.register(auth_key=waiting)
         demo.pending.append(device)
     unknown = Device(server, "maria-iphone", system="iOS")
     demo.pending_url = str(unknown.register()["AuthURL"])
+    unknown.close()
     return demo

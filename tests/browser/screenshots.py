@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.browser.chromium import browser, executable, page_options
 from tests.browser.demo import Demo, furnish
@@ -70,7 +70,7 @@ def _user_menu(page: Page) -> None:
 
 def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
     """Every page by the name of its picture: its path, and what to do on it first."""
-    device = "/devices/" + server.command("listnodes", "default", "--json")[0]["nodeId"]
+    device = device_path(server)
     return {
         "devices": ("/devices", _nothing),
         "devices-pending": ("/devices?state=pending", _nothing),
@@ -88,43 +88,76 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "menu": ("/devices", _drawer),
         "account-menu": ("/devices", _user_menu),
         "register": (demo.pending_url.removeprefix(server.url), _nothing),
+        "register-gone": ("/register/old", _nothing),
         "not-found": ("/devices/nothing", _nothing),
     }
 
 
-SIGNED_OUT = {"sign-in": "/sign-in", "link-gone": "/sign-in/link/used", "register-gone": "/register/old"}
+SIGNED_OUT = {"sign-in": "/sign-in", "link-gone": "/sign-in/link/used"}
+SETTLE_MS = 150
 
 
-def shoot(context: BrowserContext, url: str, path: str, step: Step, target: Path) -> None:
+def device_path(server: Server, hostname: str = "") -> str:
+    """The path of one device's page, or of the first one's."""
+    found = server.command("listnodes", "default", "--json")
+    return "/devices/" + next(one["nodeId"] for one in found if hostname in ("", one["hostname"]))
+
+
+def signed_in(running: Browser, server: Server, **reader: bool) -> tuple[BrowserContext, Page]:
+    """A reader of one kind, signed in as the owner."""
+    context = running.new_context(**page_options(**reader))
     page = context.new_page()
-    page.goto(url + path)
-    step(page)
-    page.wait_for_timeout(150)
-    page.screenshot(
-        path=str(target), full_page="phone" in target.name and not page.locator("#sheet[open]").count()
-    )
-    page.close()
+    page.goto(server.sign_in_link())
+    return context, page
 
 
-def take(out: Path, wanted: list[str], variants: list[str]) -> None:
+def every_page(
+    running: Browser,
+    server: Server,
+    demo: Demo,
+    variant: str,
+    wanted: Sequence[str] = (),
+    watch: Step = _nothing,
+) -> Iterator[tuple[str, Page]]:
+    """Each page by name, opened for one kind of reader and ready to be looked at."""
+    stranger = running.new_context(**page_options(**VARIANTS[variant]))
+    context, first = signed_in(running, server, **VARIANTS[variant])
+    first.close()
+    rest = pages(server, demo)
+    tabs = {opener: opener.new_page() for opener in (stranger, context)}
+    for page in tabs.values():
+        watch(page)
+    plans = [(stranger, name, path, _nothing) for name, path in SIGNED_OUT.items()]
+    plans += [(context, name, path, step) for name, (path, step) in rest.items()]
+    for opener, name, path, step in plans:
+        if wanted and name not in wanted:
+            continue
+        page = tabs[opener]
+        page.goto(server.url + path)
+        step(page)
+        page.wait_for_timeout(SETTLE_MS)
+        yield name, page
+    context.close()
+    stranger.close()
+
+
+def take_from(
+    running: Browser, server: Server, demo: Demo, out: Path, wanted: Sequence[str], variants: Sequence[str]
+) -> None:
+    """Pictures of a server that runs already."""
+    for variant in variants:
+        for name, page in every_page(running, server, demo, variant, wanted):
+            whole = "phone" in variant and not page.locator("#sheet[open], .nav-open").count()
+            page.screenshot(path=str(out / f"{name}-{variant}.png"), full_page=whole)
+
+
+def take(out: Path, wanted: Sequence[str], variants: Sequence[str]) -> None:
     """Start a furnished server and take the pictures."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "data") as server:
         demo = furnish(server)
         with browser() as running:
-            for variant in variants:
-                context = running.new_context(**page_options(**VARIANTS[variant]))
-                for name in ("sign-in", "link-gone"):
-                    if not wanted or name in wanted:
-                        shoot(context, server.url, SIGNED_OUT[name], _nothing, out / f"{name}-{variant}.png")
-                page = context.new_page()
-                page.goto(server.sign_in_link())
-                page.close()
-                everything = pages(server, demo) | {"register-gone": (SIGNED_OUT["register-gone"], _nothing)}
-                for name, (path, step) in everything.items():
-                    if not wanted or name in wanted:
-                        shoot(context, server.url, path, step, out / f"{name}-{variant}.png")
-                context.close()
+            take_from(running, server, demo, out, wanted, variants)
         demo.close()
 
 

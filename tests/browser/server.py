@@ -205,6 +205,11 @@ class Device:
             raise RuntimeError(answer["Error"])
         return dict(answer)
 
+    def join(self, *, auth_key: str) -> None:
+        """Register by key and go away."""
+        self.register(auth_key=auth_key)
+        self.close()
+
     def listen(self) -> None:
         """Report as clients do, then open the map stream: the device is online until :meth:`close`."""
         body = {
