@@ -118,8 +118,6 @@ class Connection:
         "iov",
         "keepalive_due",
         "key",
-        "last_head",
-        "last_route",
         "mesh_link",
         "partial",
         "pong",
@@ -153,8 +151,6 @@ class Connection:
         self.partial = b""
         self.skip = 0
         self.routes: dict[bytes, Route] = {}
-        self.last_head = b"\xff"  # no frame begins with it
-        self.last_route: Route = (None, 0, b"", -1)
         self.iov: list[Buffer] = []
         self.pong = b""
         self.sent = 0  # bytes that the socket took
@@ -199,7 +195,6 @@ class Connection:
         self.sock.close()
         self.iov = []
         self.routes = {}
-        self.last_route = (None, 0, b"", -1)
         self.partial = self.unsent = b""
         self.queue.clear()
         self.disco_queue.clear()

@@ -294,52 +294,51 @@ class Switch:
             group.append(conn)
             self._epoch += 1
 
-    def _process(self, conn: Connection, at: int, end: int) -> int:  # noqa: PLR0912 - the hot loop stays one
+    def _process(self, conn: Connection, at: int, end: int) -> int:
         """Route the frames in the arena between ``at`` and ``end``; returns where the partial one begins."""
         arena, view, routes, epoch = self._arena, self._view, conn.routes, self._epoch
-        head, route = conn.last_head, conn.last_route
         target: Connection | None = None
         run_start = run_end = at
         packets = 0
         if conn.skip:
             at += self._skip(conn, end - at)
         while end - at >= FRAME_HEAD:
-            if route[3] != epoch or not arena.startswith(head, at):
-                if arena[at] != SEND or conn.mesh_link:
-                    step = self._control(conn, at, end)
-                    if step == 0 or conn.closed:
-                        break
-                    at += step
-                    epoch = self._epoch
-                    continue
-                if end - at < KEYED_HEAD:
-                    self._check_length(conn, at)
+            if arena[at] != SEND or conn.mesh_link:
+                step = self._control(conn, at, end)
+                if step == 0 or conn.closed:
                     break
-                head = bytes(view[at : at + KEYED_HEAD])
-                found = routes.get(head)
-                if found is None or found[3] != epoch:
-                    found = self._resolve(conn, at, head)
-                    if found is None:
-                        break
-                route = found
+                at += step
+                epoch = self._epoch
+                continue
+            head = view[at : at + KEYED_HEAD].tobytes()
+            route = routes.get(head)
+            if route is None or route[3] != epoch:
+                route = self._resolve(conn, at, end)
+                if route is None:
+                    break
             destination, size, replacement, _ = route
-            if at + size > end:
+            last = end - size
+            if at > last:
                 break
             if destination is None:
                 self._send_elsewhere(conn, at, size)
-            else:
-                arena[at : at + KEYED_HEAD] = replacement
-                packets += 1
-                if destination is not target or at != run_end:
-                    if target is not None:
-                        self._queue_run(target, run_start, run_end)
-                    target, run_start = destination, at
-                run_end = at + size
+                at += size
+                continue
+            if destination is not target or at != run_end:
+                if target is not None:
+                    self._queue_run(target, run_start, run_end)
+                target, run_start = destination, at
+            arena[at : at + KEYED_HEAD] = replacement
             at += size
+            packets += 1
+            while at <= last and arena.startswith(head, at):  # neighbours of one size to one destination
+                arena[at : at + KEYED_HEAD] = replacement
+                at += size
+                packets += 1
+            run_end = at
         if target is not None:
             self._queue_run(target, run_start, run_end)
         self.counters.packets += packets
-        conn.last_head, conn.last_route = head, route
         return at
 
     def _queue_run(self, target: Connection, start: int, end: int) -> None:
@@ -355,18 +354,15 @@ class Switch:
                 self._flush_planned = True
                 self._loop.call_soon(self.flush)
 
-    def _check_length(self, conn: Connection, at: int) -> int:
-        """The payload's length of the SendPacket at ``at``; 0: impossible, the client is closed."""
+    def _resolve(self, conn: Connection, at: int, end: int) -> Route | None:
+        """Where the SendPacket at ``at`` goes; ``None``: not a whole head yet, or a bad one (closed)."""
         length = int.from_bytes(self._view[at + 1 : at + FRAME_HEAD], "big")
-        if KEY_BYTES <= length <= MAX_KEYED_BYTES:
-            return length
-        self._violated(conn, f"a SendPacket of {length} bytes")
-        return 0
-
-    def _resolve(self, conn: Connection, at: int, head: bytes) -> Route | None:
-        """Where a SendPacket with this head goes; ``None`` after closing a client that broke the protocol."""
-        if not (length := self._check_length(conn, at)):
+        if not KEY_BYTES <= length <= MAX_KEYED_BYTES:
+            self._violated(conn, f"a SendPacket of {length} bytes")
             return None
+        if end - at < KEYED_HEAD:
+            return None
+        head = self._view[at : at + KEYED_HEAD].tobytes()
         key = head[FRAME_HEAD:]
         group = self.clients.get(key)
         destination = group[-1] if group else None
