@@ -24,7 +24,7 @@ from client.c2n import Answerer
 from client.commands import Commands
 from client.control.carriers import CarrierKind
 from client.engine import Engine, choose_engine
-from client.engine.host import require_free_port
+from client.engine.host import require_capabilities, require_free_port
 from client.errors import ClientError, SetupError
 from client.hostinfo import program_version
 from client.localapi.client import DEFAULT_SOCKET
@@ -111,6 +111,7 @@ def check_host(config: Config) -> Engine:
 
 async def serve(config: Config) -> None:
     """Run until a signal; raises :class:`ClientError` for what keeps it from starting."""
+    require_capabilities()
     store = Store(config.state)
     store.open()
     try:
