@@ -45,8 +45,9 @@ class UseRelay:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A person's ping was answered: directly from ``address``, or (``None``) through ``region``."""
+    """A person's ping ``number`` was answered: from ``address``, or (``None``) through ``region``."""
 
+    number: int
     latency: float
     address: Address | None
     region: int

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 TRUST = 6.5  # seconds for which a Pong, or bytes received, vouch (trustUDPAddrDuration)
 PATIENCE = 15.0  # received bytes do not vouch for an address whose pings fail so long
 FRESH = 7.0  # a peer heard by relay so recently is there: more than two asks (path.ASK_RELAY) apart
+SILENT = 2.0  # so long without any answer, neither Pong nor bytes to what we send, ends trust early
 MIN_DOUBT, MAX_DOUBT = 0.25, 1.0  # a doubted address gets so long to answer before the relay is taken
 LATENCIES = 3  # within these bounds, so many times its latency
 NEVER = float("-inf")
@@ -23,6 +24,7 @@ class Evidence:
 
     pong_at: float = NEVER
     flow_at: float = NEVER
+    sent_at: float = NEVER  # WireGuard sent something
     unanswered_since: float | None = None
     doubted_at: float = NEVER
     relay_at: float = NEVER
@@ -42,7 +44,7 @@ class Evidence:
         return now < self.pong_at + TRUST
 
     def fails(self, now: float) -> bool:
-        """Pings fail though the peer's daemon is up: it gave this address up itself, or they fail for long."""
+        """Pings fail though the peer's daemon is up: it gave the address up itself, or they fail for long."""
         since = self.unanswered_since
         if since is None:
             return False
@@ -50,9 +52,16 @@ class Evidence:
         return given_up or (now - since >= PATIENCE and now - self.relay_pong_at <= FRESH)
 
     def lapse(self, now: float) -> float:
-        """When nothing vouches any more, as far as is known now."""
+        """When nothing vouches any more, as far as is known now.
+
+        That is early when all that we send is met with silence, save that the peer answers by relay.
+        """
         pong = self.pong_at + TRUST
-        return pong if self.fails(now) else max(pong, self.flow_at + TRUST)
+        lapse = pong if self.fails(now) else max(pong, self.flow_at + TRUST)
+        since = self.unanswered_since
+        if since is not None and self.flow_at < since < min(self.sent_at, self.relay_pong_at):
+            return min(lapse, since + SILENT)
+        return lapse
 
     def leave_at(self, now: float, *, active: bool, latency: float) -> float | None:
         """When to leave a doubted address for the relay; ``None`` = not while the peer is silent there.

@@ -23,7 +23,7 @@ from wire.disco import DERP_MAGIC_IP, CallMeMaybe, Ping, Pong
 from wire.keys import DiscoPublic, NodePublic
 
 HEARTBEAT = 3.0  # between pings of the direct address in an active session
-RETRY, RETRY_FOR = 1.0, 10.0  # between them while it does not answer, and for how long so often
+RETRY, RETRY_FOR = 0.5, 10.0  # between them while it does not answer, and for how long so often
 ACTIVE = 45.0  # a session is active so long after WireGuard's last packet
 UPGRADE = 60.0  # between looks for a better address than one that works
 GOOD_ENOUGH = 0.005  # latency below which nothing better is looked for
@@ -36,6 +36,7 @@ REPLY_GAP = 1.0  # least time between pings that answer an event (a ping, a call
 ASK_RELAY, ASK_ROUNDS, ASK_SLOW = 3.0, 10, 10.0  # between pings by relay while the direct address is in doubt
 MAX_IDLE_ASKS = 3
 SILENCE = 5.0  # nobody heard by relay for so long after a session began: try the last good address
+IN_FLIGHT = 1.0  # what was injected before the last look may be counted after it
 UNKNOWN_LATENCY = 1.0
 
 
@@ -115,14 +116,23 @@ class Path:
         last, self._seen = self._seen, seen
         previous, self._polled_at = self._polled_at, now
         received = last is not None and seen.rx_bytes > last.rx_bytes
-        if received or (last is not None and seen.tx_bytes > last.tx_bytes):
+        sent = last is not None and seen.tx_bytes > last.tx_bytes
+        if sent:
+            self._evidence.sent_at = now
+        if received or sent:
             self._active_at = now
             self._wake(now)
         if since >= self._changed_at:
             self._look_at_endpoint(seen.endpoint, now)
             # Bytes that were injected from the relay say nothing of the direct address.
-            if received and seen.endpoint == self.endpoint and self._evidence.relayed_at < previous - RETRY:
+            if (
+                received
+                and seen.endpoint == self.endpoint
+                and self._evidence.relayed_at < previous - IN_FLIGHT
+            ):
                 self._flow(now)
+        if self._evidence.unanswered_since is not None:
+            self._judge(now)
         return self._done()
 
     # --- events: the peer --------------------------------------------------------------------------------
@@ -159,8 +169,8 @@ class Path:
         sent = self._pings.answered(pong.txid, source, now)
         if sent is None:
             return self._done()
-        if sent.by_user:
-            self._actions.append(Answered(now - sent.at, sent.to, region))
+        if sent.number:
+            self._actions.append(Answered(sent.number, now - sent.at, sent.to, region))
         if sent.to is None:
             self._evidence.relay_pong_at = now
             self._hear_relay(region, now)
@@ -210,15 +220,18 @@ class Path:
             self._probe(now)
         return self._done()
 
-    def ping(self, now: float) -> Actions:
-        """A person pings the peer: by the path that is trusted, else by every way. It begins a session."""
+    def ping(self, number: int, now: float) -> Actions:
+        """A person pings the peer: by the path that is trusted, else by every way. It begins a session.
+
+        ``number`` is any but 0; the answers bear it.
+        """
         self._active_at = now
         trusted = self.endpoint is not None and self._evidence.answers(now)
         if not trusted:
-            self._ping_relay(now, by_user=True)
+            self._ping_relay(now, number=number)
         for candidate in self.candidates:
             if not trusted or candidate.address == self.endpoint:
-                self._ping(candidate, now, by_user=True)
+                self._ping(candidate, now, number=number)
         self._wake(now)
         return self._done()
 
@@ -437,8 +450,8 @@ class Path:
 
     # --- pings -------------------------------------------------------------------------------------------
 
-    def _ping(self, candidate: Candidate, now: float, *, by_user: bool = False) -> None:
-        ping = self._new_ping(candidate.address, now, by_user)
+    def _ping(self, candidate: Candidate, now: float, *, number: int = 0) -> None:
+        ping = self._new_ping(candidate.address, now, number)
         if ping is None:
             return
         candidate.pinged_at = now
@@ -446,12 +459,12 @@ class Path:
             self._evidence.unanswered_since = now
         self._actions.append(SendDirect(candidate.address, ping))
 
-    def _ping_relay(self, now: float, *, by_user: bool = False) -> None:
-        if self.region and (ping := self._new_ping(None, now, by_user)):
+    def _ping_relay(self, now: float, *, number: int = 0) -> None:
+        if self.region and (ping := self._new_ping(None, now, number)):
             self._actions.append(SendRelay(self.region, ping))
 
-    def _new_ping(self, to: Address | None, now: float, by_user: bool) -> Ping | None:
-        return None if self.info.disco.is_zero else self._pings.new(to, self.own_key, now, by_user=by_user)
+    def _new_ping(self, to: Address | None, now: float, number: int) -> Ping | None:
+        return None if self.info.disco.is_zero else self._pings.new(to, self.own_key, now, number=number)
 
     def _ping_endpoint(self, now: float) -> None:
         if self.endpoint is not None:

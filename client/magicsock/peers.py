@@ -23,7 +23,7 @@ class Peer:
     path: Path
     status: PeerStatus = field(default_factory=PeerStatus)
     timer: asyncio.TimerHandle | None = None
-    waiting: list[asyncio.Future[Answered]] = field(default_factory=list)
+    pings: dict[int, asyncio.Future[Answered]] = field(default_factory=dict)
     shared: SharedKey | None = None
 
     @property

@@ -15,11 +15,11 @@ MAX_OUTSTANDING = 512
 
 @dataclass(frozen=True, slots=True)
 class SentPing:
-    """``to`` ``None`` = through a relay. ``by_user``: a person waits for the answer."""
+    """``to`` ``None`` = through a relay. ``number``: of a person's ping; 0 = nobody waits for the answer."""
 
     to: Address | None
     at: float
-    by_user: bool
+    number: int
 
 
 class Pings:
@@ -29,13 +29,13 @@ class Pings:
         self._entropy = entropy
         self._sent: dict[bytes, SentPing] = {}
 
-    def new(self, to: Address | None, own_key: NodePublic, now: float, *, by_user: bool) -> Ping | None:
+    def new(self, to: Address | None, own_key: NodePublic, now: float, *, number: int) -> Ping | None:
         """A ping to send, or ``None`` while too many are out."""
         self._forget_old(now)
         if len(self._sent) >= MAX_OUTSTANDING:
             return None
         txid = self._entropy(TXID_BYTES)
-        self._sent[txid] = SentPing(to, now, by_user)
+        self._sent[txid] = SentPing(to, now, number)
         return Ping(txid, own_key)
 
     def answered(self, txid: bytes, source: Address | None, now: float) -> SentPing | None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from client.engine.base import Engine
-from client.errors import ClientError, PeerNotFound, PingTimeout
+from client.errors import ClientError, PeerNotFound, PingTimeout, SetupError
 from client.magicsock.actions import Action, Answered, CallPeer, SendDirect, SendRelay, UseDirect, UseRelay
 from client.magicsock.candidates import is_usable
 from client.magicsock.derp import DerpPool
@@ -76,6 +76,7 @@ class Magicsock:
         self._peers = Peers()
         self._netmap: NetMap | None = None
         self._callers: dict[int, int] = {}  # node ID → region of a call-me-maybe that waits for fresh STUN
+        self._pings = 0
         self._look = asyncio.Event()
         self._raw = RawPort(listen_port, mark=mark, on_packet=self._on_udp)
         self._shuttle = Shuttle(wireguard_port=listen_port, mark=mark, on_outgoing=self._on_outgoing)
@@ -103,7 +104,11 @@ class Magicsock:
 
     async def start(self) -> None:
         """Begin, once the engine has its key, its port and its link up. Raises ``SetupError``."""
-        self._raw.start()
+        try:
+            self._raw.start()
+        except SetupError:
+            await self.close()
+            raise
         self._running = asyncio.create_task(self._run(), name="magicsock")
 
     async def close(self) -> None:
@@ -157,16 +162,17 @@ class Magicsock:
         if peer is None:
             raise PeerNotFound(f"no peer that could be pinged has the ID {node_id}")
         answer: asyncio.Future[Answered] = self._loop.create_future()
-        peer.waiting.append(answer)
+        self._pings += 1
+        number = self._pings
+        peer.pings[number] = answer
         try:
-            self._do(peer, peer.path.ping(self._now()))
+            self._do(peer, peer.path.ping(number, self._now()))
             async with asyncio.timeout(timeout):
                 answered = await answer
         except TimeoutError:
             raise PingTimeout(f"no answer from {peer.node.name.rstrip('.')} in {timeout:g} s") from None
         finally:
-            with suppress(ValueError):
-                peer.waiting.remove(answer)
+            del peer.pings[number]
         if answered.address is not None:
             return PingResult(latency=answered.latency, endpoint=answered.address)
         region = answered.region
@@ -318,10 +324,9 @@ class Magicsock:
                 self._call(peer, region)
             case UseDirect() | UseRelay():
                 self._steering.steer(peer)
-            case Answered():
-                for answer in peer.waiting:
-                    if not answer.done():
-                        answer.set_result(action)
+            case Answered(number):
+                if (answer := peer.pings.get(number)) and not answer.done():
+                    answer.set_result(action)
 
     def _seal(self, peer: Peer, message: disco.Message) -> bytes | None:
         try:
@@ -397,7 +402,7 @@ class Magicsock:
     def _abandon(self, peer: Peer) -> None:
         if peer.timer is not None:
             peer.timer.cancel()
-        for answer in peer.waiting:
+        for answer in peer.pings.values():
             if not answer.done():
                 answer.set_exception(PeerNotFound(f"{peer.node.name.rstrip('.')} left the network"))
         self._callers.pop(peer.node.id, None)

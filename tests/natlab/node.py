@@ -125,7 +125,7 @@ class SimNode:
 
     def ping(self, other: SimNode) -> None:
         remote = self.remotes[other.key]
-        self._do(remote, remote.path.ping(self.world.now))
+        self._do(remote, remote.path.ping(1, self.world.now))
 
     def kill(self) -> None:
         """kill -9: what was in memory is gone, WireGuard goes on."""

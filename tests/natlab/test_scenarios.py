@@ -141,6 +141,16 @@ def test_loss_neither_prevents_a_direct_path_nor_makes_it_flap(seed: int) -> Non
     assert states(a, b) == DIRECT
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_one_way_traffic_over_a_lossy_path_does_not_flap(seed: int) -> None:
+    world, a, b = direct_pair(seed)
+    world.loss = 0.05
+    a.send(b, 6000)
+    before = len(a.remotes[b.key].moves)
+    world.run(600)
+    assert len(a.remotes[b.key].moves) - before <= 2
+
+
 # --- losing it -------------------------------------------------------------------------------------------
 
 
@@ -148,7 +158,7 @@ def test_a_dead_path_gives_way_to_the_relay_and_comes_back() -> None:
     world, a, b = direct_pair()
     numbers = talk(a, b, 100)
     world.cut("203.0.113.1", "203.0.113.2")
-    world.run(9)
+    world.run(6)
     assert states(a, b) == (State.PROBING, State.PROBING)
     flowing = talk(a, b, 5)
     world.run(6)
@@ -157,7 +167,7 @@ def test_a_dead_path_gives_way_to_the_relay_and_comes_back() -> None:
     world.run(30)
     assert states(a, b) == DIRECT
     world.run(60)
-    assert lost(a, b, numbers) <= 2 * 9 / 0.1
+    assert lost(a, b, numbers) <= 2 * 6 / 0.1
 
 
 @pytest.mark.parametrize("both", [True, False])
@@ -184,12 +194,13 @@ def test_when_one_side_gives_a_path_up_the_other_follows_at_once(seed: int) -> N
     assert lost(a, b, flowing) == 0
 
 
-def test_a_nat_that_forgets_is_repaired_within_ten_seconds() -> None:
-    world, a, b = direct_pair()
+@pytest.mark.parametrize("seed", range(5))
+def test_a_nat_that_forgets_is_repaired_within_six_seconds(seed: int) -> None:
+    world, a, b = direct_pair(seed)
     talk(a, b, 60)
-    world.run(1)
+    world.run(1 + seed / 2)
     a.site.rebind()
-    world.run(10)
+    world.run(6)
     flowing = talk(a, b, 5)
     world.run(6)
     assert lost(a, b, flowing) == 0

@@ -175,7 +175,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def user_ping(self) -> None:
-        self.do(self.path.ping(self.now))
+        self.do(self.path.ping(1, self.now))
 
     @rule(address=ADDRESSES)
     def adopt(self, address: tuple[str, int]) -> None:
@@ -450,17 +450,17 @@ def test_relay_traffic_while_direct_makes_us_ping_but_not_for_every_packet() -> 
 
 def test_a_persons_ping_tries_every_way_and_reports_each_answer() -> None:
     path = new_path()
-    actions = path.ping(1.0)
+    actions = path.ping(7, 1.0)
     assert pings_to(actions, None)
     assert pings_to(actions, ONE)
     first = pings_to(actions, None)[0]
     got = path.got_pong(Pong(first.txid, ONE), None, REGION, 1.25)
-    assert Answered(0.25, None, REGION) in got
+    assert Answered(7, 0.25, None, REGION) in got
 
 
 def test_a_persons_ping_uses_the_trusted_path_only() -> None:
     path = direct_path()
-    actions = path.ping(1.0)
+    actions = path.ping(7, 1.0)
     assert len(pings_to(actions, ONE)) == 1
     assert not pings_to(actions, TWO)
     assert not pings_to(actions, None)
