@@ -31,6 +31,7 @@ class KernelEngine:
 
     def __init__(self, interface: str) -> None:
         self.interface = interface
+        self._made = False
 
     async def start(self) -> bool:
         link = await links.find_link(self.interface)
@@ -42,6 +43,7 @@ class KernelEngine:
             raise EngineError(
                 "this kernel has no WireGuard; install wireguard-go, or a kernel with the module"
             )
+        self._made = True
         await links.mark_ours(self.interface)
         return False
 
@@ -82,8 +84,9 @@ class KernelEngine:
         return (await self._info())[1]
 
     async def close(self, *, keep: bool) -> None:
+        """A stranger's interface is left alone."""
         if not keep:
-            await links.delete_link(self.interface)
+            await links.delete_ours(self.interface, made=self._made)
 
     async def _set(self, requests: Sequence[Mapping[str, Any]], port: int = 0) -> None:
         """Carry out several settings on one netlink socket, in a thread (the library's calls block)."""

@@ -83,6 +83,15 @@ async def delete_link(name: str) -> None:
                 raise EngineError(f"cannot remove {name}: {os.strerror(error.code)}") from error
 
 
+async def delete_ours(name: str, *, made: bool) -> bool:
+    """Remove the interface if it bears our mark or was ``made`` just now; ``False``: there is none such."""
+    link = await find_link(name)
+    if link is None or not (link.ours or made):
+        return False
+    await delete_link(name)
+    return True
+
+
 async def _index(netlink: AsyncIPRoute, name: str) -> int:
     answers = await netlink.link("get", ifname=name)
     index: int = answers[0]["index"]

@@ -52,6 +52,7 @@ class WireguardGoEngine:
     def __init__(self, interface: str, *, socket_folder: Path = SOCKET_FOLDER) -> None:
         self.interface = interface
         self._socket = socket_folder / f"{interface}.sock"
+        self._made = False
         self._pid = 0
         self._enlarged: set[str] = set()
 
@@ -66,6 +67,7 @@ class WireguardGoEngine:
             )
         self._socket.unlink(missing_ok=True)  # left by one that was killed; it would refuse to start
         await self._spawn()
+        self._made = True
         await links.mark_ours(self.interface)
         return False
 
@@ -97,10 +99,9 @@ class WireguardGoEngine:
         return status
 
     async def close(self, *, keep: bool) -> None:
-        """Without its interface wireguard-go ends by itself."""
-        if keep:
+        """Without its interface wireguard-go ends by itself. A stranger's interface is left alone."""
+        if keep or not await links.delete_ours(self.interface, made=self._made):
             return
-        await links.delete_link(self.interface)
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 while await self._answers():  # noqa: ASYNC110 - another process's end has no event here

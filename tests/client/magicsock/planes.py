@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from client.engine.wireguard_go import SOCKET_FOLDER
 from tests.client.magicsock.relays import map_of
 from tests.lab.net import LabError, Namespace
 from tests.lab.processes import CHECKOUT, Daemon, clean_environment, wait_for
@@ -165,6 +166,10 @@ class Plane:
             assert pipe is not None
             pipe.close()
         self.process = None
+
+    @property
+    def uapi_socket(self) -> Path:
+        return SOCKET_FOLDER / f"{self.interface}.sock"
 
     def wireguard_pids(self) -> set[int]:
         """The wireguard-go processes of this namespace."""

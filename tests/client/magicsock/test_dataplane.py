@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
+from client.engine.wireguard_go import WireguardGoEngine
 from tests.client.magicsock.planes import STUN_PORT, Plane, PlaneError, Relay
 from tests.lab.net import Lab, Namespace
 from tests.lab.processes import wait_for
@@ -50,6 +51,7 @@ def pair(hosts: tuple[Namespace, Namespace]) -> Iterator[tuple[Plane, Plane]]:
     for plane in pair:
         plane.close()
         plane.namespace.kill_all()
+        plane.uapi_socket.unlink(missing_ok=True)
 
 
 def relayed(pair: tuple[Plane, Plane], relay: Relay) -> tuple[Plane, Plane]:
@@ -157,7 +159,7 @@ def test_removal_leaves_nothing_behind(pair: tuple[Plane, Plane]) -> None:
     a.start(b)
     a.close(keep=False)
     assert a.namespace.run("ip", "link", "show", a.interface, check=False).returncode
-    assert not Path(f"/var/run/wireguard/{a.interface}.sock").exists()
+    assert not a.uapi_socket.exists()
     wait_for("wireguard-go ends", lambda: not a.wireguard_pids())
 
 
@@ -170,7 +172,7 @@ def test_a_killed_wireguard_go_leaves_a_stale_socket_that_does_not_hinder(pair: 
     with pytest.raises(PlaneError, match="is gone; restart trenzad"):
         a.ask("status")
     a.kill()
-    assert Path(f"/var/run/wireguard/{a.interface}.sock").exists()
+    assert a.uapi_socket.exists()
     assert not a.start(b)["taken_over"]
 
 
@@ -180,6 +182,9 @@ def test_a_strangers_interface_is_not_taken(pair: tuple[Plane, Plane]) -> None:
     try:
         with pytest.raises(PlaneError, match=f"--tun, or remove it with: ip link delete {a.interface}"):
             a.start(b)
+        with a.namespace.entered():  # nor removed by a daemon that cleans up
+            asyncio.run(WireguardGoEngine(a.interface).close(keep=False))
+        a.namespace.run("ip", "link", "show", a.interface)
     finally:
         a.namespace.ip(f"link del {a.interface}")
 
