@@ -86,6 +86,7 @@ class Backend:
         self._if_refused: Login | None = None
         self._troubles: dict[str, str] = {}
         self._control_task: asyncio.Task[None] | None = None
+        self._may_be_left = True
         self._tunnel_changed = asyncio.Event()
         self._settled = asyncio.Event()
         self._save = asyncio.Event()
@@ -438,6 +439,7 @@ class Backend:
         keys = Keys(node=node, disco=self._disco)
         ports = Ports(asked=self._asked_port, kept=self.store.identity.listen_port)
         await self.tunnel.up(netmap, keys, ports=ports, shields_up=shields_up)
+        self._may_be_left = False
         self.store.set_identity(listen_port=self.tunnel.listen_port)
         if self.tunnel.sock is not None:
             self.tunnel.sock.set_connected(self.is_connected)
@@ -445,7 +447,9 @@ class Backend:
         return None
 
     async def _take_down(self) -> None:
-        if self.tunnel.is_up:
+        """Also what a killed daemon left, unless that may be taken over once the server has spoken."""
+        if self.tunnel.is_up or (self._may_be_left and self.state is not State.STARTING):
             await self.tunnel.down(keep=False)
+            self._may_be_left = False
             self.endpoints, self.net_info = (), None
             self.announce()

@@ -142,6 +142,7 @@ class Progress:
     show_qr: bool
     as_json: bool
     _shown: str = ""
+    _missing: str = "see trenza status for what is missing"
 
     def follow(self, request: Mapping[str, Any], seconds: float) -> None:
         """Ask the daemon and wait ``seconds`` (0: for ever); raises :class:`UpFailed` when they are over."""
@@ -151,7 +152,7 @@ class Progress:
                 self.local.post("up", request)
                 self._until_up(notices, time.monotonic() + seconds if seconds else None)
         except TimeoutError:
-            raise UpFailed(f"not up after {seconds:.0f} s; see trenza status for what is missing") from None
+            raise UpFailed(f"not up after {seconds:.0f} s: {self._missing}") from None
         except DaemonError as error:
             self._say_json(Error=str(error))
             raise
@@ -173,6 +174,7 @@ class Progress:
         if not url or url == self._shown:
             return
         self._shown = url
+        self._missing = f"somebody has to sign in at {url}"
         if self.as_json:
             return self._say_json(AuthURL=url, QR=qr_data_url(url), BackendState=notice["State"])
         click.echo(f"\nTo authenticate, visit:\n\n\t{url}\n", err=True)
@@ -182,6 +184,7 @@ class Progress:
 
     def _show_approval(self, notice: Mapping[str, Any]) -> None:
         url = f"{notice['ControlURL']}/admin"
+        self._missing = f"an administrator has to approve this machine at {url}"
         if url == self._shown:
             return
         self._shown = url
