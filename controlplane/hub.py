@@ -107,6 +107,7 @@ class Room:
     refreshing: asyncio.Task[None] | None = None
     volatile: dict[int, tuple[float, dict[str, Any]]] = field(default_factory=dict)
     unwritten: dict[int, dict[str, Any]] = field(default_factory=dict)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: set[int] = field(default_factory=set)
     flush_handle: asyncio.TimerHandle | None = None
     unclaimed: set[int] = field(default_factory=set)
@@ -491,16 +492,20 @@ class Hub:
 
     # -- volatile facts
 
-    def report(self, tailnet_id: int, node_id: int, **facts: Any) -> None:
-        """A node's volatile facts (members of :class:`NodeSnapshot`): pushed at once, written behind."""
+    def report(self, tailnet_id: int, node_id: int, **facts: Any) -> dict[str, Any]:
+        """A node's volatile facts (members of :class:`NodeSnapshot`): pushed at once, written behind.
+
+        Returns those that were news.
+        """
         room = self.rooms.get(tailnet_id)
         news = self._apply(room, node_id, facts) if room is not None else {}
         if room is None or not news:
-            return
+            return {}
         stored = {name: value for name, value in news.items() if name != "online"}
         if stored:
             room.unwritten.setdefault(node_id, {}).update(stored)
         self._tell_others(room, node_id, news, 0)
+        return news
 
     def _apply(self, room: Room, node_id: int, facts: dict[str, Any]) -> dict[str, Any]:
         """Take facts of a node into the next push; returns those that are news."""
@@ -602,9 +607,17 @@ class Hub:
             await self._write_room(room)
             self._forget_old_reports(room)
 
+    async def write_now(self, tailnet_id: int) -> None:
+        """Wait until what was reported is written; those who wait together share a transaction."""
+        if (room := self.rooms.get(tailnet_id)) is not None:
+            await self._write_room(room)
+
     async def _write_room(self, room: Room) -> None:
-        if not room.unwritten:
-            return
+        async with room.writing:
+            if room.unwritten:
+                await self._write_reports(room)
+
+    async def _write_reports(self, room: Room) -> None:
         unwritten, room.unwritten = room.unwritten, {}
         reports = [Volatile(node_id=node_id, **_stored(facts)) for node_id, facts in unwritten.items()]
         try:
