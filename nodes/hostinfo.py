@@ -6,12 +6,14 @@ Source: tailscale tailcfg/tailcfg.go (type Hostinfo).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from ipaddress import ip_network
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 MAX_ROUTES = 1000
 MAX_HOSTNAME = 255
+MAX_ENDPOINTS = 64
+MAX_PORT = 65535
 EXIT_ROUTES = frozenset({"0.0.0.0/0", "::/0"})
 
 
@@ -53,6 +55,35 @@ def offered_routes(hostinfo: Mapping[str, Any]) -> list[str]:
         except ValueError:
             continue
     return sorted(found)
+
+
+def endpoints(reported: Iterable[str]) -> tuple[str, ...]:
+    """The ``ip:port`` texts that others may be sent, each once, in order and canonical; the rest is dropped.
+
+    Official clients give up on a whole map for one address that is none, and on every map after it.
+    """
+    found = (_endpoint(text) for text in reported)
+    return tuple(dict.fromkeys(text for text in found if text is not None))[:MAX_ENDPOINTS]
+
+
+def _endpoint(text: str) -> str | None:
+    host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        return None
+    is_v6 = isinstance(address, IPv6Address)
+    if (
+        is_v6 != bracketed
+        or "%" in host
+        or not (port.isascii() and port.isdigit())
+        or len(port) > len("65535")
+    ):
+        return None
+    if not 0 < int(port) <= MAX_PORT:
+        return None
+    return f"[{address}]:{int(port)}" if is_v6 else f"{address}:{int(port)}"
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

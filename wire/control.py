@@ -19,6 +19,8 @@ from wire.keys import DiscoPublic, NodePublic
 CAPABILITY_VERSION = 130  # what Trenza's client declares
 MIN_CAPABILITY_VERSION = 113  # what Trenza's server accepts
 
+MAX_CAPABILITY_VERSION = 65_535
+MAX_PORT = 65_535
 MAX_ENDPOINTS = 128
 MAX_ROUTES = 1024
 MAX_TAGS = 128
@@ -60,6 +62,13 @@ def node_key(fields: Fields, name: str) -> NodePublic:
         return NodePublic.parse(text) if text else NodePublic.zero()
     except KeyFormatError as error:
         raise MessageError(f"{name} is not a node key") from error
+
+
+def _bounded(fields: Fields, name: str, limit: int) -> int:
+    value = integer(fields, name)
+    if not 0 <= value <= limit:
+        raise MessageError(f"{name} must be between 0 and {limit}")
+    return value
 
 
 def disco_key(fields: Fields, name: str) -> DiscoPublic:
@@ -175,7 +184,9 @@ class Hostinfo:
             request_tags=strings(f, "requesttags", MAX_TAGS),
             services=tuple(
                 Service(
-                    proto=string(s, "proto"), port=integer(s, "port"), description=string(s, "description")
+                    proto=string(s, "proto"),
+                    port=_bounded(s, "port", MAX_PORT),
+                    description=string(s, "description"),
                 )
                 for s in services
             ),
@@ -233,7 +244,7 @@ class RegisterRequest:
         f = lower_names(content)
         auth = lower_names(f.get("auth") or {})
         return cls(
-            version=integer(f, "version"),
+            version=_bounded(f, "version", MAX_CAPABILITY_VERSION),
             node_key=node_key(f, "nodekey"),
             old_node_key=node_key(f, "oldnodekey"),
             auth_key=string(auth, "authkey", max_length=MAX_AUTH_KEY),
@@ -344,7 +355,7 @@ class MapRequest:
         if not isinstance(types, list) or len(types) > MAX_ENDPOINTS:
             raise MessageError("endpointtypes must be a short list")
         return cls(
-            version=integer(f, "version"),
+            version=_bounded(f, "version", MAX_CAPABILITY_VERSION),
             node_key=node_key(f, "nodekey"),
             disco_key=disco_key(f, "discokey"),
             compress=string(f, "compress", max_length=32),

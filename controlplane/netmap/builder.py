@@ -109,6 +109,8 @@ def peer_node(node: NodeSnapshot) -> dict[str, Any]:
         for key, value in node.hostinfo.items()
         if key.lower() in PEER_HOSTINFO
     }
+    if "ShieldsUp" in hostinfo:  # some clients write it as text, and others give up on a map with that
+        hostinfo["ShieldsUp"] = hostinfo["ShieldsUp"] in (True, "true")
     content["Hostinfo"] = without_nulls(hostinfo)
     content["Online"] = node.online
     content["MachineAuthorized"] = True

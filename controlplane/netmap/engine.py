@@ -312,7 +312,9 @@ class Update:
             return
         small = patch(old, new) if old is not None else None
         if old is None or small is None:
-            delta.changed[new.id] = new
+            # What others are not shown (NetInfo, say, which changes with every network) is no news to them.
+            if old is None or builder.peer_node(old) != builder.peer_node(new):
+                delta.changed[new.id] = new
             return
         if len(small) > 1:
             delta.patches[new.id] = small

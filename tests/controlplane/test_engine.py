@@ -256,6 +256,18 @@ def test_a_viewer_hears_nothing_of_its_own_volatile_facts() -> None:
     assert update.message_for(2, NOW) is not None
 
 
+def test_a_change_that_peers_are_not_shown_is_no_news_to_them() -> None:
+    engine = Engine(tailnet(node(1), node(2, hostinfo={"OS": "linux"})))
+    told_more = node(2, hostinfo={"OS": "linux", "NetInfo": {"DERPLatency": {"900-v4": 0.02}}})
+    assert engine.with_nodes({2: told_more}).message_for(1, NOW) is None
+
+
+def test_a_switch_that_was_written_as_text_reaches_peers_as_a_switch() -> None:
+    engine = Engine(tailnet(node(1), node(2, hostinfo={"shieldsup": "true"})))
+    (peer,) = json.loads(engine.full_map(1, NOW))["Peers"]
+    assert peer["Hostinfo"]["ShieldsUp"] is True
+
+
 def test_a_new_relay_port_reaches_everyone_and_nothing_else_does() -> None:
     engine = Engine(tailnet(node(1), node(2)))
     update = engine.update(replace(engine.snapshot, derp_map=derp_map(4443)))

@@ -194,6 +194,20 @@ def test_null_is_absent() -> None:
     assert MapRequest.from_json(lists).hostinfo == Hostinfo(raw={"Services": None, "NetInfo": None})
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"Version": -1},
+        {"Version": 65_536},
+        {"Hostinfo": {"Services": [{"Proto": "tcp", "Port": 65_536}]}},
+        {"Hostinfo": {"Services": [{"Proto": "tcp", "Port": -1}]}},
+    ],
+)
+def test_a_number_that_others_could_not_read_is_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(MessageError, match="between 0 and 65535"):
+        MapRequest.from_json(content)
+
+
 def test_gos_optional_booleans_are_read() -> None:
     told = NetInfo.from_json({"WorkingUDP": "true", "WorkingIPv6": "false", "OSHasIPv6": ""})
     assert (told.working_udp, told.working_ipv6, told.os_has_ipv6) == (True, False, None)
