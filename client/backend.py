@@ -34,6 +34,7 @@ from wire.netmap import MapResponse, NetMap
 logger = logging.getLogger("trenzad")
 
 SAVE_PAUSE_SECONDS = 1.0
+SAVED_PEERS_PER_SECOND = 400  # a large netmap is written less often: about 1 % of a core
 SETTLE_SECONDS = 20.0
 BUG_PAUSE_SECONDS = 10.0
 ENTROPY_BYTES = 32
@@ -374,7 +375,8 @@ class Backend:
                     self._well("save")
                 except ClientError as error:
                     self._in_trouble("save", str(error))
-            await asyncio.sleep(SAVE_PAUSE_SECONDS)
+            peers = len(netmap.peers) if netmap is not None else 0
+            await asyncio.sleep(SAVE_PAUSE_SECONDS + peers / SAVED_PEERS_PER_SECOND)
 
     def save_soon(self) -> None:
         """The node key has changed: the netmap on disk is bound to the old one."""

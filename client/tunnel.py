@@ -22,7 +22,7 @@ from client.magicsock.netcheck import Report
 from client.magicsock.sock import Magicsock, PathStatus, PingResult
 from client.net.firewall import Firewall
 from client.net.marks import MARK
-from client.net.router import Router, layout
+from client.net.router import Router, layout, same_layout
 from wire.control import NetInfo
 from wire.keys import DiscoPrivate, NodePrivate
 from wire.netmap import NetMap, Node
@@ -143,9 +143,8 @@ class Tunnel:
         if netmap is before:
             return
         await sock.set_netmap(netmap)
-        wanted = layout(netmap)
-        if before is None or wanted != layout(before):
-            await self._router.apply(wanted)
+        if before is None or not same_layout(before, netmap):
+            await self._router.apply(layout(netmap))
         self._netmap = netmap
         poke(rekeyed_peers(before, netmap))
 

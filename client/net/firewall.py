@@ -69,6 +69,12 @@ def reduce_rules(netmap: NetMap) -> list[Rule]:
     return reduced
 
 
+def by_capability(netmap: NetMap) -> bool:
+    """Whether the rules depend on the peers, and not only on the rules' own addresses."""
+    rules = netmap.filter_rules or ()
+    return any(text.startswith(CAPABILITY_SOURCE) for rule in rules for text in rule.sources)
+
+
 def own_addresses(node: Node) -> list[IPAddress]:
     return [ipaddress.ip_interface(text).ip for text in node.addresses]
 
@@ -251,9 +257,14 @@ class Firewall:
     def __init__(self, interface: str) -> None:
         self._interface = interface
         self._applied: dict[str, Any] | None = None
+        self._basis: object = None  # what the rules were made of: most netmaps change none of it
 
     async def apply(self, netmap: NetMap, *, shields_up: bool) -> None:
         """Put the netmap's rules in force; ``shields_up`` lets nobody in. Raises :class:`SetupError`."""
+        basis = (netmap.packet_filters, netmap.node.addresses, shields_up)
+        if self._applied is not None and basis == self._basis and not by_capability(netmap):
+            return
+        self._basis = basis
         rules = [] if shields_up else reduce_rules(netmap)
         wanted = ruleset(self._interface, own_addresses(netmap.node), rules)
         if wanted != self._applied:

@@ -42,6 +42,14 @@ def layout(netmap: NetMap) -> Layout:
     return Layout(addresses, routes - addresses)
 
 
+def same_layout(before: NetMap, after: NetMap) -> bool:
+    """Whether two netmaps ask for the same: far cheaper than making both layouts. Pure."""
+    if before.node.addresses != after.node.addresses or before.peers.keys() != after.peers.keys():
+        return False
+    pairs = ((before.peers[node_id], peer) for node_id, peer in after.peers.items())
+    return all(old is new or old.routed_prefixes == new.routed_prefixes for old, new in pairs)
+
+
 def in_tailnet(network: Network) -> bool:
     """Whether a prefix lies inside the ranges that tailnets' own addresses come from."""
     return any(

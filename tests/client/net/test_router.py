@@ -7,9 +7,10 @@ import subprocess
 import pytest
 
 from client.errors import SetupError
-from client.net.router import Router, in_tailnet, layout
+from client.net.router import Router, in_tailnet, layout, same_layout
 from tests.client.fakes import netmap, node
 from tests.client.net.namespace import in_namespace
+from wire.netmap import NetMap
 
 
 def texts(networks: object) -> set[str]:
@@ -30,6 +31,22 @@ def test_prefixes_outside_the_tailnet_are_not_routed() -> None:
 def test_a_malformed_prefix_costs_no_other_peer() -> None:
     wanted = layout(netmap(node(2, allowed_ips=("nonsense", "100.64.0.2/8")), node(3)))
     assert texts(wanted.routes) == {"100.64.0.3/32", "fd7a:115c:a1e0::3/128"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        netmap(),
+        netmap(node(3)),
+        netmap(node(2), node(3)),
+        netmap(node(2), own=node(9)),
+        netmap(node(2, allowed_ips=("100.64.0.2/32", "100.64.0.7/32"))),
+        netmap(node(2, online=True, endpoints=("192.0.2.1:1",))),
+    ],
+)
+def test_the_quick_comparison_says_what_the_slow_one_says(other: NetMap) -> None:
+    shown = netmap(node(2))
+    assert same_layout(shown, other) is (layout(shown) == layout(other))
 
 
 @pytest.mark.parametrize(
