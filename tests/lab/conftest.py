@@ -1,7 +1,8 @@
-"""Fixtures of the lab: one small internet and one server for each test module, nodes for each test."""
+"""Fixtures of the lab: one small internet with a server for all tests, nodes for each."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -28,12 +29,19 @@ class World:
         self.six1 = lab.router("six1", Nat.HARD, ipv6=True)
         self.six2 = lab.router("six2", Nat.HARD, ipv6=True)
         self._nodes: list[TrenzaNode | OfficialNode] = []
+        self._names = itertools.count(1)
 
-    def trenza(self, name: str, router: Router, *options: str, **environment: str) -> TrenzaNode:
-        """A Trenza client behind ``router``, started, not joined."""
+    def name(self) -> str:
+        """A host name that no node has had."""
+        return f"node{next(self._names)}"
+
+    def trenza(
+        self, name: str, router: Router, *options: str, start: bool = True, **environment: str
+    ) -> TrenzaNode:
+        """A Trenza client behind ``router``, started (as a rule), not joined."""
         node = TrenzaNode(router.host(name), *options, **environment)
         self._nodes.append(node)
-        return node.start()
+        return node.start() if start else node
 
     def official(self, name: str, router: Router) -> OfficialNode:
         """An official client behind ``router``, started, not joined."""
@@ -59,8 +67,9 @@ class World:
         self._nodes.clear()
 
 
-@pytest.fixture(scope="module")
-def module_world() -> Iterator[World]:
+@pytest.fixture(scope="session")
+def lasting_world() -> Iterator[World]:
+    """One small internet with one server for all tests: what one leaves behind must not disturb another."""
     with Lab() as lab:
         made = World(lab)
         made.server.start()
@@ -72,6 +81,9 @@ def module_world() -> Iterator[World]:
 
 
 @pytest.fixture
-def world(module_world: World, request: pytest.FixtureRequest) -> Iterator[World]:
-    yield module_world
-    module_world.clear()
+def world(lasting_world: World) -> Iterator[World]:
+    """The internet, its server running; the nodes that a test makes end with it."""
+    yield lasting_world
+    lasting_world.clear()
+    if not lasting_world.server.daemon.running:
+        lasting_world.server.start()

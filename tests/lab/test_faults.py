@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.lab.conftest import World
@@ -16,14 +14,6 @@ pytestmark = pytest.mark.root
 
 RATE = 0.1  # seconds between pings
 MAX_LOST_IN_ROTATION = 3
-
-
-@pytest.fixture
-def running(world: World) -> Iterator[World]:
-    """A world whose server runs again when the test has killed it."""
-    yield world
-    if not world.server.daemon.running:
-        world.server.start()
 
 
 def direct_pair(world: World, first: str, second: str) -> tuple[TrenzaNode, TrenzaNode]:
@@ -70,11 +60,11 @@ def test_a_killed_daemon_costs_a_direct_tunnel_nothing(world: World) -> None:
     flows(ada, ben)
 
 
-def test_a_daemon_restarts_onto_its_tunnel_with_the_server_down(running: World) -> None:
-    ada, ben = direct_pair(running, "ada2", "ben2")
+def test_a_daemon_restarts_onto_its_tunnel_with_the_server_down(world: World) -> None:
+    ada, ben = direct_pair(world, "ada2", "ben2")
     before = ada.addresses()
     pings = Ping(ben.namespace, ada.address(), count=80, interval=RATE)
-    running.server.kill_web()
+    world.server.kill_web()
     ada.daemon.kill()
     ada.start()
     ada.wait_state("Running")
@@ -83,9 +73,9 @@ def test_a_daemon_restarts_onto_its_tunnel_with_the_server_down(running: World) 
     assert ada.knows("ben2")
     assert pings.result().lost == 0
     assert ping(ada.namespace, ben.address()).lost == 0
-    running.server.start()
+    world.server.start()
     ada.wait_connected()
-    assert running.server.nodes()["ada2"]["addresses"][0] == before[0]
+    assert world.server.nodes()["ada2"]["addresses"][0] == before[0]
 
 
 def test_a_stopped_daemon_takes_its_tunnel_away_and_returns_as_itself(world: World) -> None:
@@ -130,13 +120,13 @@ def outlive(world: World, *, seconds: int, tag: str) -> None:
     ada.sees(late.name)
 
 
-def test_a_killed_server_costs_no_tunnel_anything(running: World) -> None:
-    outlive(running, seconds=5, tag="4")
+def test_a_killed_server_costs_no_tunnel_anything(world: World) -> None:
+    outlive(world, seconds=5, tag="4")
 
 
 @pytest.mark.long
-def test_a_server_dead_for_long_costs_no_tunnel_anything(running: World) -> None:
-    outlive(running, seconds=30, tag="5")
+def test_a_server_dead_for_long_costs_no_tunnel_anything(world: World) -> None:
+    outlive(world, seconds=30, tag="5")
 
 
 def test_a_killed_relay_returns_and_leaves_the_web_server_alone(world: World) -> None:

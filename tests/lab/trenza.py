@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from client.errors import ClientError
 from client.localapi.client import LocalClient
-from tests.lab.net import LabError, Namespace
+from tests.lab.net import Done, LabError, Namespace
 from tests.lab.node import Node
 from tests.lab.processes import Daemon, clean_environment, wait_for
 
 TUN = "trenza0"
+END_SECONDS = 20.0
 TRENZAD = (sys.executable, "-m", "client.daemon")
 TRENZA = (sys.executable, "-m", "client.cli")
 
@@ -48,6 +50,16 @@ class TrenzaNode(Node):
 
         wait_for(f"trenzad on {self.name} answers", ready)
         return self
+
+    def daemon_refused(
+        self, *options: str, prefix: Sequence[str] = (), private: Mapping[str, Path] | None = None
+    ) -> Done:
+        """Run a daemon with these options after the usual ones (they win); it should end by itself."""
+        command = [*prefix, *TRENZAD, *self.arguments, *options]
+        folders = dict(self.private) | dict(private or {})
+        return self.namespace.run(
+            *command, private=folders, check=False, environment=self.daemon.environment, seconds=END_SECONDS
+        )
 
     def status(self) -> dict[str, Any]:
         """What ``status --json`` prints, from the daemon itself: quick enough to be asked often."""
