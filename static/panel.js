@@ -49,8 +49,6 @@ document.addEventListener("toggle", (event) => {
   if (open && button) {
     place(menu, button);
     $(".menu-item", menu)?.focus({ preventScroll: true });
-  } else {
-    menu.removeAttribute("style");  // htmx would copy it as an attribute, which the content policy forbids
   }
 }, true);
 

@@ -35,6 +35,7 @@ class Place:
         server.command("createtailnet", name, "--owner", self.owner, "--json")
         self.devices: list[Device] = []
         self._keys: dict[tuple[str, ...], str] = {}
+        self.cookies: list[Any] = []
 
     def key(self, *options: str) -> str:
         if options not in self._keys:
@@ -106,14 +107,17 @@ def visit(chrome: Browser, server: Server, complaints: Complaints) -> Iterator[V
     """Opens a page: ``visit(path, place)`` signed in as the owner, ``visit(path)`` signed out."""
     contexts: list[BrowserContext] = []
 
-    def open_page(path: str, place: Place | None = None, *, email: str = "", **reader: bool) -> Page:
+    def open_page(path: str, place: Place | None = None, **reader: bool) -> Page:
         context = chrome.new_context(**chromium.page_options(**reader))
         context.set_default_timeout(ACTION_MS)
         contexts.append(context)
         page = context.new_page()
         complaints.watch(page)
-        if place is not None:
-            page.goto(server.sign_in_link(email or place.owner, "--tailnet", place.name))
+        if place is not None and not place.cookies:  # a link costs a start of manage.py
+            page.goto(server.sign_in_link(place.owner, "--tailnet", place.name))
+            place.cookies = context.cookies()
+        elif place is not None:
+            context.add_cookies(place.cookies)
         page.goto(server.url + path)
         return page
 

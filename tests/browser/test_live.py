@@ -124,7 +124,10 @@ def test_a_lost_connection_is_shown_and_made_good(
 def test_a_page_of_another_tailnet_says_so(
     server: Server, visit: Visit, place: Place, complaints: Complaints
 ) -> None:
-    page = live(visit("/keys", place))
+    page = visit("/keys")
+    page.goto(server.sign_in_link(place.owner, "--tailnet", place.name))
+    page.goto(f"{server.url}/keys")
+    live(page)
     server.command("createtailnet", f"{place.name}-second", "--owner", place.owner)
     other = page.context.new_page()
     other.goto(server.sign_in_link(place.owner, "--tailnet", f"{place.name}-second"))
