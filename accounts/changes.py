@@ -111,7 +111,7 @@ def _publish_change(tailnet_id: int, version: int, rows: list[ChangedRow]) -> No
             "rows": [{"model": row.model, "id": row.id, "op": row.op} for row in rows],
         },
     )
-    if any(row.model in ("node", WHOLE) for row in rows):
+    if any(row.model in ("node", "membership", WHOLE) for row in rows):
         publish(RELAY_GROUP, {"type": "relay.change", "tailnet": tailnet_id, "version": version})
     publish(
         f"panel.{tailnet_id}",

@@ -51,7 +51,7 @@ def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
     if tailnet is None:
         return None
     with scope(tailnet=tailnet):
-        roles = dict(Membership.objects.values_list("user_id", "role"))
+        roles = _roles(Membership.objects.all())
         nodes = _with_primaries(_snapshot(node, tailnet, roles) for node in _rows())
         users = User.objects.filter(Q(nodes__tailnet=tailnet)).distinct()
         return TailnetSnapshot(
@@ -72,11 +72,17 @@ def load_nodes(snapshot: TailnetSnapshot, node_ids: Collection[int], version: in
     with scope(tailnet=tailnet):
         rows = list(_rows().filter(pk__in=node_ids))
         owners = {row.user for row in rows if row.user is not None}
-        roles = dict(Membership.objects.filter(user__in=owners).values_list("user_id", "role"))
+        roles = _roles(Membership.objects.filter(user__in=owners))
     nodes = {key: value for key, value in snapshot.nodes.items() if key not in node_ids}
     nodes |= {row.pk: _snapshot(row, tailnet, roles) for row in rows}
     users = dict(snapshot.users) | {owner.pk: _user(owner) for owner in owners}
     return replace(snapshot, nodes=_with_primaries(nodes.values()), users=users, version=version)
+
+
+def _roles(memberships: QuerySet[Membership]) -> dict[int, str]:
+    """The roles of those who are active members; nobody else's device sees or is seen."""
+    active = memberships.filter(status=Membership.Status.ACTIVE, user__is_active=True)
+    return dict(active.values_list("user_id", "role"))
 
 
 def _rows() -> QuerySet[Node]:
@@ -99,7 +105,7 @@ def _snapshot(node: Node, tailnet: Tailnet, roles: dict[int, str]) -> NodeSnapsh
         node_key=node.node_key,
         ipv4=str(node.ipv4),
         ipv6=str(node.ipv6),
-        standing=_standing(node, now),
+        standing=_standing(node, roles, now),
         created=node.created,
         tags=tuple(node.tags),
         key_expiry=node.expires,
@@ -115,9 +121,14 @@ def _snapshot(node: Node, tailnet: Tailnet, roles: dict[int, str]) -> NodeSnapsh
     )
 
 
-def _standing(node: Node, now: datetime) -> Standing:
-    """The state as it is now, whatever the expiry sweep has got to."""
+def _standing(node: Node, roles: dict[int, str], now: datetime) -> Standing:
+    """The state as it is now, whatever the expiry sweep has got to.
+
+    The device of somebody who was suspended waits as one that was never approved: restoring brings it back.
+    """
     standing = Standing(node.state)
+    if standing is Standing.ACTIVE and node.user_id is not None and node.user_id not in roles:
+        standing = Standing.PENDING
     expires = node.expires
     if standing in (Standing.ACTIVE, Standing.PENDING) and expires is not None and expires <= now:
         return Standing.EXPIRED
@@ -217,5 +228,6 @@ def load_served_keys(tailnet_id: int) -> tuple[int | None, list[str]]:
         return None, []
     now = timezone.now()
     with scope(tailnet=tailnet_id):
-        rows = Node.objects.filter(state__in=[state.value for state in KEY_IS_GOOD])
+        active = Q(user__isnull=True) | Q(user__in=list(_roles(Membership.objects.all())))
+        rows = Node.objects.filter(active, state__in=[state.value for state in KEY_IS_GOOD])
         return version, [node.node_key for node in rows if node.key_is_good(now)]
