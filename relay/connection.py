@@ -300,16 +300,14 @@ class Connection:
         """
         tls = self._tls
         try:
-            if tls is None:
-                return self.sock.recv_into(view, READ_BYTES)
-            raw = self.sock.recv(TLS_READ_BYTES)
+            count = self.sock.recv_into(view, READ_BYTES if tls is None else TLS_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return NOTHING
         except OSError:
             return LEFT
-        if not raw:
-            return LEFT
-        tls.incoming.write(raw)
+        if tls is None or not count:
+            return count
+        tls.incoming.write(view[:count])  # copied: the plaintext may take its place
         return _decrypt_into(tls, view)
 
     def read_messages(self) -> bytes | None:
