@@ -28,6 +28,7 @@ MAX_HEAD_BYTES = 16 * 1024
 RECEIVE_BYTES = 64 * 1024
 HEAD_END = b"\r\n\r\n"
 HTTP = b"HTTP/"
+CLOSED = "the relay closed the connection (it may not admit this node's key yet)"
 
 Address = tuple[str, int]
 
@@ -232,13 +233,15 @@ class _Greeting:
 
     async def _receive(self) -> bytes:
         while not (data := self._tls.read()):
+            if self._tls.ended:
+                raise HandshakeError(CLOSED)
             await self._fill()
         return data
 
     async def _fill(self) -> None:
         data = await self._loop.sock_recv(self._sock, RECEIVE_BYTES)
         if not data:
-            raise HandshakeError("the relay closed the connection (it may not admit this node's key yet)")
+            raise HandshakeError(CLOSED)
         self._tls.receive(data)
 
 

@@ -203,6 +203,9 @@ class Link:
                     break
                 self._tls.receive(self._buffer[:size])
                 frames += self._decoder.receive(self._tls.read())
+                if self._tls.ended:
+                    reason = "the relay ended the connection"
+                    break
                 if size < RECEIVE_BYTES:
                     break
         except BlockingIOError:

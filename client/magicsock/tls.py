@@ -43,6 +43,7 @@ class TlsChannel:
         trusting = self._pin is not None or node.insecure_for_tests
         name = node.host_name if self._pin is not None else node.cert_name or node.host_name
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.ended = False
         context = _unverified() if trusting else _verifying()
         try:
             self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
@@ -64,12 +65,15 @@ class TlsChannel:
         self._incoming.write(data)
 
     def read(self) -> bytes:
-        """The plaintext of all whole records that came in."""
+        """The plaintext of all whole records that came in; :attr:`ended` tells of a goodbye."""
         chunks = []
         try:
             while chunk := self._object.read(READ_BYTES):
                 chunks.append(chunk)
-        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            self.ended = True
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLWantReadError:
             pass
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
