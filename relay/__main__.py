@@ -19,6 +19,7 @@ from relay.config import Config, ConfigProblem, parse_config, read_config_file
 from relay.server import Relay
 
 GC_THRESHOLDS = (100_000, 50, 1000)  # views of the arena are tracked: the defaults collect all the time
+CONSOLE_SCRIPT = "trenza-relay"
 logger = logging.getLogger("trenza.relay")
 
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     logging.getLogger("trenza").setLevel(level)
     try:
+        _refuse_shared_environment()
         config = parse_config(read_config_file(options.config) if options.config else os.environ)
         _allow_many_files()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -65,6 +67,14 @@ async def _serve(config: Config) -> None:
     await relay.stop()
 
 
+def _refuse_shared_environment() -> None:
+    """The console script's packages have plain names (relay, wire): among others they could be mistaken."""
+    if Path(sys.argv[0]).name == CONSOLE_SCRIPT and sys.prefix == sys.base_prefix:
+        raise ConfigProblem(
+            f"{CONSOLE_SCRIPT} needs an environment of its own: python3 -m venv /opt/trenza, install there"
+        )
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """uvloop where it is installed: the relay is as good without, a little slower."""
     try:
@@ -77,9 +87,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _allow_many_files() -> None:
     """A client is a file: allow as many as the system lets this user have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.supervisor import read_relay_status
+from relay.__main__ import main
 from relay.config import ConfigProblem
 from relay.server import Relay
 from tests.relay.conftest import Connect, StartRelay, make_config
@@ -238,3 +239,12 @@ def test_a_missing_config_file_is_one_line(tmp_path: Path) -> None:
     result = run(tmp_path, "--config", str(tmp_path / "none"))
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "cannot read" in result.stderr
+
+
+def test_the_console_script_refuses_a_shared_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/trenza-relay"])
+    monkeypatch.setattr(sys, "base_prefix", sys.prefix)
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith("trenza-relay needs an environment of its own")
