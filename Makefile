@@ -31,7 +31,7 @@ prepare: $(VENV)/.server
 	@$(BIN)/python manage.py prepare
 
 run: prepare ## install, migrate, and serve web, relay and jobs on http://127.0.0.1:8080
-	@exec $(BIN)/python manage.py serve
+	@exec $(BIN)/python manage.py serve --downloads
 
 system: ## what the tests need from the distribution (root, Debian)
 	@bash deploy/test-system.sh

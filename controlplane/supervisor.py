@@ -38,6 +38,7 @@ logger = logging.getLogger("trenza.serve")
 BACKLOG = 4096
 READY_SECONDS = 60.0
 STOP_SECONDS = 8.0
+RELAY_STOP_SECONDS = 5.0  # with the wait for its status less than the above: it is killed before we give up
 BACKOFF_FIRST = 0.1
 BACKOFF_MAX = 10.0
 STEADY_SECONDS = 30.0  # a child that lived this long starts its next life without a wait
@@ -139,6 +140,11 @@ def relay_token(env: Environment) -> str:
         return token
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a variable is the server's: the relay gets its own, and no password of database or Redis."""
+    return name.startswith("TRENZA_") or name in ("DATABASE_URL", "REDIS_URL")
+
+
 def control_url_for_relay(env: Environment) -> str:
     """How the embedded relay reaches this server: by loopback where it can, else by the public URL."""
     if env.tls_cert:
@@ -193,13 +199,15 @@ async def read_relay_status(data: Path) -> RelayStatus | None:
 class Supervisor:
     """Owns the children; see the module's docstring for who outlives whom."""
 
-    def __init__(self, env: Environment, *, workers: int) -> None:
+    def __init__(self, env: Environment, *, workers: int, downloads: bool = False) -> None:
         self.env = env
         self.count = workers
+        self.downloads = downloads
         self.sock = bind_web_socket(env.listen)
         self.workers: list[Worker] = []
         self.relay: asyncio.subprocess.Process | None = None
         self.stopping = asyncio.Event()
+        self._starting_relay = asyncio.Lock()
         self._replacing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -292,7 +300,7 @@ class Supervisor:
         env = self.env
         derp, stun = relay_addresses(env)
         return {
-            **{name: value for name, value in os.environ.items() if not name.startswith("TRENZA_")},
+            **{name: value for name, value in os.environ.items() if not _is_ours(name)},
             "TRENZA_RELAY_LISTEN": str(derp),
             "TRENZA_RELAY_STUN": str(stun),
             "TRENZA_RELAY_HOSTS": env.relay_host,
@@ -309,13 +317,9 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         while not self.stopping.is_set():
             started = loop.time()
-            if (status := await read_relay_status(self.env.data)) is not None:
-                logger.info("adopted the running relay (pid %d, %d clients)", status.pid, status.clients)
-                await _wait_for_end(status.pid)
-            else:
-                self.relay = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "relay", env=self._relay_environment(), start_new_session=True
-                )
+            if (adopted := await self._adopt_or_start_relay()) is not None:
+                await _wait_for_end(adopted)
+            elif self.relay is not None:
                 code = await self.relay.wait()
                 self.relay = None
                 if not self.stopping.is_set():
@@ -325,15 +329,29 @@ class Supervisor:
             wait = BACKOFF_FIRST if loop.time() - started > STEADY_SECONDS else min(wait * 2, BACKOFF_MAX)
             await asyncio.sleep(wait)
 
+    async def _adopt_or_start_relay(self) -> int | None:
+        """The pid of a running relay, or ``None``: ``relay`` is a new one, unless we are stopping."""
+        async with self._starting_relay:
+            if self.stopping.is_set():
+                return None
+            if (status := await read_relay_status(self.env.data)) is not None:
+                logger.info("adopted the running relay (pid %d, %d clients)", status.pid, status.clients)
+                return status.pid
+            self.relay = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "relay", env=self._relay_environment(), start_new_session=True
+            )
+            return None
+
     async def _stop_relay(self) -> None:
-        status = await read_relay_status(self.env.data)
+        async with self._starting_relay:  # one that is about to start would be left behind
+            status = await read_relay_status(self.env.data)
         pid = self.relay.pid if self.relay else status.pid if status else None
         if pid is None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         try:
-            await asyncio.wait_for(_wait_for_end(pid), STOP_SECONDS)
+            await asyncio.wait_for(_wait_for_end(pid), RELAY_STOP_SECONDS)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -376,6 +394,21 @@ class Supervisor:
             await worker.ready.wait()
         text = await greeting
         print(f"Trenza is ready on {self.env.url}\n{text}", end="", flush=True)
+        if self.downloads:
+            await self._build_downloads()
+
+    async def _build_downloads(self) -> None:
+        """Make what the install script fetches, while the server serves; it says itself what failed."""
+        process = await asyncio.create_subprocess_exec(
+            "nice", sys.executable, str(CHECKOUT / "manage.py"), "builddownloads", start_new_session=True
+        )
+        try:
+            await process.wait()
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)  # pip, too
+            await process.wait()
+            raise
 
     async def _stop(self) -> None:
         logger.info("stopping")
@@ -419,6 +452,9 @@ def main(arguments: Sequence[str]) -> int:
         "--listen", help="HOST:PORT of the web server (default: TRENZA_LISTEN or 127.0.0.1:8080)"
     )
     parser.add_argument("--workers", type=int, default=1, help="web workers; more than one needs REDIS_URL")
+    parser.add_argument(
+        "--downloads", action="store_true", help="build what the client's install script fetches, if need be"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.listen:
@@ -434,12 +470,12 @@ def main(arguments: Sequence[str]) -> int:
             )
         env.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         raise_file_limit()
-        asyncio.run(_run(env, options.workers))
+        asyncio.run(_run(env, options.workers, downloads=options.downloads))
     except EnvironmentProblem as problem:
         print(problem, file=sys.stderr)
         return 1
     return 0
 
 
-async def _run(env: Environment, workers: int) -> None:
-    await Supervisor(env, workers=workers).run()
+async def _run(env: Environment, workers: int, *, downloads: bool) -> None:
+    await Supervisor(env, workers=workers, downloads=downloads).run()
