@@ -17,6 +17,8 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 
 GOOGLE_ISSUER = "https://accounts.google.com"
+PROVIDER_ISSUER = "urn:trenza:provider:"  # for one whose token does not say who made it
+GOOGLE_ISSUERS = (GOOGLE_ISSUER, "accounts.google.com")
 MAX_NAME = 200
 MAX_PICTURE_URL = 1000
 
@@ -57,7 +59,10 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     def populate_user(self, request: Any, sociallogin: Any, data: Any) -> Any:
         claims = verified_claims(sociallogin)
         user = sociallogin.user
-        user.iss = str(claims.get("iss") or GOOGLE_ISSUER)
+        provider = sociallogin.account.provider
+        user.iss = str(
+            claims.get("iss") or (GOOGLE_ISSUER if provider == "google" else f"{PROVIDER_ISSUER}{provider}")
+        )
         user.sub = str(claims.get("sub") or sociallogin.account.uid)
         user.email = str(claims.get("email") or data.get("email") or "")
         user.display_name = str(claims.get("name") or "")[:MAX_NAME]
@@ -71,7 +76,9 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         from accounts.services.people import welcome
 
         user = super().save_user(request, sociallogin, form=form)
-        welcome(user=user, hosted_domain=verified_claims(sociallogin).get("hd"))
+        # Only Google's word counts for a Google domain: another provider's "hd" proves nothing.
+        domain = verified_claims(sociallogin).get("hd") if user.iss in GOOGLE_ISSUERS else None
+        welcome(user=user, hosted_domain=domain)
         return user
 
     def get_connect_redirect_url(self, request: Any, socialaccount: Any) -> str:

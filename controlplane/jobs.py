@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from importlib import import_module
 
-from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 
 logger = logging.getLogger("trenza.jobs")
 
@@ -52,6 +52,7 @@ async def run_jobs() -> None:
                 continue
             due[job] = loop.time() + job.every_seconds
             try:
-                await sync_to_async(run_task)(job.task)
+                # This one drops a connection that has broken; else a restarted PostgreSQL would end all jobs.
+                await database_sync_to_async(run_task, thread_sensitive=False)(job.task)
             except Exception:
                 logger.exception("job %s failed; it runs again in %.0f s", job.task, job.every_seconds)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from allauth.core.exceptions import ImmediateHttpResponse
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from django.contrib.messages.storage.fallback import FallbackStorage
 from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse
@@ -97,7 +98,7 @@ def test_missing_and_foreign_look_alike() -> None:
     assert [one.tailnet for one in active_memberships(user=member.user)] == [tailnet]
 
 
-def login(**claims: Any) -> Any:
+def login(provider: str = "google", **claims: Any) -> Any:
     given = {
         "iss": "https://accounts.google.com",
         "sub": "123",
@@ -106,7 +107,7 @@ def login(**claims: Any) -> Any:
         "name": "Ana",
         "picture": "https://lh3.googleusercontent.com/a",
     }
-    account = SimpleNamespace(extra_data=given | claims, uid="123")
+    account = SimpleNamespace(extra_data=given | claims, uid="123", provider=provider)
     return SimpleNamespace(account=account, user=User(), email_addresses=["an address"])
 
 
@@ -127,6 +128,27 @@ def test_a_person_is_issuer_and_subject() -> None:
         "Ana",
     )
     assert user.username.startswith("u")
+
+
+def test_a_provider_that_does_not_name_itself_is_not_taken_for_google() -> None:
+    user = SocialAccountAdapter().populate_user(None, login("oidc", iss=None), {})
+    assert user.iss == "urn:trenza:provider:oidc"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "joined"), [("https://accounts.google.com", True), ("https://idp.example", False)]
+)
+def test_only_google_speaks_for_a_google_domain(
+    monkeypatch: pytest.MonkeyPatch, issuer: str, joined: bool
+) -> None:
+    tailnet, _owner = factories.tailnet(google_domain="example.com")
+    adapter, sociallogin = SocialAccountAdapter(), login(iss=issuer, hd="example.com")
+    user = adapter.populate_user(None, sociallogin, {})
+    user.set_unusable_password()
+    user.save()
+    monkeypatch.setattr(DefaultSocialAccountAdapter, "save_user", lambda *_, **__: user)
+    adapter.save_user(None, sociallogin)
+    assert (tailnet in [one.tailnet for one in active_memberships(user=user)]) is joined
 
 
 @pytest.mark.parametrize("verified", [False, None, "true", "false", 1])
