@@ -195,7 +195,17 @@ class Homes:
         return min(old.region_latency[region] for _, old in self._reports if region in old.region_latency)
 
 
+def _able(derp_map: DERPMap) -> list[int]:
+    """The regions that may be a home."""
+    return [region.region_id for region in derp_map.regions.values() if not region.no_measure_no_home]
+
+
 def _any_home(derp_map: DERPMap) -> int:
-    """Nothing could be measured: any region that may be a home is better than none."""
-    able = [region.region_id for region in derp_map.regions.values() if not region.no_measure_no_home]
-    return min(able, default=0)
+    """Nothing could be measured: any region is better than none."""
+    return min(_able(derp_map), default=0)
+
+
+def sole_home(derp_map: DERPMap) -> int:
+    """The only region that there is to choose, else 0."""
+    able = _able(derp_map)
+    return able[0] if len(able) == 1 else 0

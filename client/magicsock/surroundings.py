@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from client.magicsock.derp import DerpPool
 from client.magicsock.endpoints import Address, Endpoint, own_endpoints, reachable_hosts, read_local_addresses
-from client.magicsock.netcheck import Homes, Report, same_network
+from client.magicsock.netcheck import Homes, Report, same_network, sole_home
 from client.magicsock.probes import Prober
 from wire.control import NetInfo
 from wire.derpmap import DERPMap
@@ -70,12 +70,18 @@ class Surroundings:
         self._wanted.set()
 
     def set_map(self, derp_map: DERPMap, *, home: int) -> None:
-        """The netmap's relays. ``home``: what the server believes; good until something was measured."""
+        """The netmap's relays. ``home``: what the server believes; good until something was measured.
+
+        Where there is one region only, nothing need be measured: be there, and say so, at once.
+        """
         if derp_map == self._map:
             return
         self._map = derp_map
-        if not self._home and home in derp_map.regions:
-            self._set_home(home)
+        guess = home if home in derp_map.regions else sole_home(derp_map)
+        if not self._home and guess:
+            self._set_home(guess)
+            if guess != home:
+                self._tell(NetInfo(preferred_derp=guess))
         self.link_changed()
 
     def link_changed(self) -> None:
@@ -155,7 +161,9 @@ class Surroundings:
             log.info("own endpoints: %s", ", ".join(map(str, endpoints)))
             self._on_endpoints(endpoints)
         self.endpoints = endpoints
-        net_info = report.net_info()
+        self._tell(report.net_info())
+
+    def _tell(self, net_info: NetInfo) -> None:
         if self._told is None or not same_network(self._told, net_info):
             self._told = net_info
             self._on_net_info(net_info)

@@ -15,6 +15,7 @@ from client.magicsock.netcheck import (
     Report,
     nodes_to_measure,
     same_network,
+    sole_home,
 )
 from wire.derpmap import DERPMap, DERPNode, DERPRegion
 
@@ -177,6 +178,11 @@ def test_a_home_that_left_the_map_is_replaced_even_then() -> None:
 def test_scores_weigh_latencies() -> None:
     scored = map_of(region(1), region(2), scores={2: 10.0})
     assert choose(Homes(), {1: 0.05, 2: 0.02}, 0.0, derp_map=scored) == 1
+
+
+def test_a_sole_region_needs_no_measuring() -> None:
+    assert sole_home(map_of(region(7), region(8, no_home=True))) == 7
+    assert sole_home(TWO) == sole_home(map_of()) == 0
 
 
 def test_without_any_measure_some_region_is_the_home() -> None:

@@ -202,7 +202,7 @@ class Host:
     @property
     def is_connected(self) -> bool:
         """To the relay, and measured."""
-        return bool(self.net_infos) and self.sock._pool.connected(REGION)
+        return bool(self.endpoints) and self.sock._pool.connected(REGION)
 
     def is_direct(self, other: Host) -> bool:
         return self.sock.path_status(other.number).current == other.address
@@ -471,15 +471,24 @@ async def test_an_engine_that_fails_for_a_moment_ends_nothing(
 
 async def test_the_server_is_told_endpoints_and_home(pair: tuple[Host, Host]) -> None:
     a, _ = pair
-    info = a.net_infos[-1]
+    await until(lambda: a.net_infos[-1].working_udp is not None)
+    info, told = a.net_infos[-1], len(a.net_infos)
     assert info.preferred_derp == REGION
     assert info.working_udp is True
     assert info.derp_latency.keys() == {f"{REGION}-v4"}
     assert a.endpoints == [(Endpoint(a.address, EndpointType.STUN),)]
     report = await a.sock.netcheck()
     assert report.global_v4 == (a.address,)
-    assert len(a.net_infos) == 1  # nothing new: the server is not told again
+    assert len(a.net_infos) == told  # nothing new: the server is not told again
     assert len(a.endpoints) == 1
+
+
+async def test_the_only_relay_is_home_at_once(derp_map: DERPMap) -> None:
+    """Before anything is measured: who has just joined must be reachable."""
+    a = Host(1, derp_map)
+    async with running([a]):
+        await a.sock.set_netmap(replace(a.netmap(), node=replace(a.node, home_derp=0)))
+        assert a.net_infos == [NetInfo(preferred_derp=REGION)]
 
 
 async def test_without_udp_the_relay_is_measured_over_tls(
