@@ -127,6 +127,19 @@ async def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals)
         await ask(server)
 
 
+async def test_a_stuck_relay_is_killed_at_the_end(tmp_path: Path) -> None:
+    server = Serve(tmp_path / "data")
+    await asyncio.to_thread(server.prepare)
+    await asyncio.to_thread(server.start)
+    assert server.process is not None
+    (relay,) = [pid for pid in children_of(server.process.pid) if " -m relay" in command_line(pid)]
+    os.kill(relay, signal.SIGSTOP)
+    server.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(server.process.wait, 30) == 0
+    server.process = None
+    assert not is_ours(relay)
+
+
 def is_ours(pid: int) -> bool:
     """Whether a process of this server still lives (its number may be another's by now)."""
     return "manage.py" in command_line(pid) or " -m relay" in command_line(pid)

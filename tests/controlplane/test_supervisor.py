@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from controlplane.env import EnvironmentProblem, HostPort, parse_environment
-from controlplane.supervisor import bind_web_socket, control_url_for_relay, relay_addresses, relay_token
+from controlplane.supervisor import (
+    Supervisor,
+    bind_web_socket,
+    control_url_for_relay,
+    relay_addresses,
+    relay_token,
+)
 
 
 def test_the_parent_loads_no_django() -> None:
@@ -50,3 +56,15 @@ def test_the_relay_finds_the_server_by_loopback() -> None:
     assert control_url_for_relay(env) == "http://127.0.0.1:8080"
     secure = dataclasses.replace(env, url="https://v.example", tls_cert=Path("c"), tls_key=Path("k"))
     assert control_url_for_relay(secure) == "https://v.example"
+
+
+def test_the_relay_is_given_no_password_of_the_servers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL", "TRENZA_SECRET_KEY"):
+        monkeypatch.setenv(name, "canary")
+    supervisor = Supervisor(
+        parse_environment({"TRENZA_DATA": str(tmp_path), "TRENZA_LISTEN": "127.0.0.1:0"}), workers=1
+    )
+    with supervisor.sock:
+        assert "canary" not in supervisor._relay_environment().values()
