@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +27,7 @@ def netcheck(context: click.Context, form: str, as_json: bool, every: float, ver
         if as_json or form == "json":
             show_json(report)
         elif form == "json-line":
-            click.echo(click.style(str(report)))
+            click.echo(json.dumps(report))
         else:
             click.echo(describe(report, verbose=verbose))
         if not every:
