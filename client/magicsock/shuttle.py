@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -79,6 +80,7 @@ class Shuttle:
         self._lanes: dict[NodePublic, _Lane] = {}
         self._raw: dict[socket.AddressFamily, socket.socket] = {}
         self._segmentation = True
+        _allow_many_sockets()
 
     def add(self, peer: NodePublic) -> Address:
         """The endpoint that means "relay" for this peer; the same one when called again.
@@ -207,6 +209,12 @@ class Shuttle:
             mark_socket(sock, self._mark)
             self._raw[family] = sock
         return self._raw[family]
+
+
+def _allow_many_sockets() -> None:
+    """Every peer is a socket: take what the host allows at most."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _send_segmented(sock: socket.socket, run: Sequence[bytes]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -222,6 +223,14 @@ async def test_a_dead_wireguard_or_an_unknown_peer_loses_packets_and_nothing_els
         assert await outgoing.until(ALICE, 1) == [b"back"]
         shuttle.inject(ALICE, [b"heard"])
         assert again.recv(100) == b"heard"
+
+
+async def test_a_large_tailnet_finds_sockets_for_all(shuttle: Shuttle) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < 2000:
+        pytest.skip("this host allows no 2,000 open files")
+    peers = [NodePublic(n.to_bytes(32, "big")) for n in range(1500)]
+    assert len({shuttle.add(peer) for peer in peers}) == len(peers)
 
 
 @given(st.lists(st.sampled_from([0, 1, 100, 1300, 1400, 60_000, 65_000]).map(bytes), max_size=120))
