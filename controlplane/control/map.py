@@ -21,10 +21,10 @@ from accounts.tenancy import find_by_credential
 from controlplane.control.streams import answer_text
 from controlplane.hub import get_hub
 from controlplane.snapshots import in_thread
-from nodes.hostinfo import cleaned, hostname, offered_routes, request_tags
+from nodes.hostinfo import cleaned, endpoints, hostname, offered_routes, request_tags
 from nodes.services.volatile import Volatile, update_node_state
 from wire.codec import compress, decode_object, frame_map
-from wire.control import MIN_CAPABILITY_VERSION, MapRequest
+from wire.control import MIN_CAPABILITY_VERSION, Hostinfo, MapRequest
 from wire.keys import MachinePublic
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ async def handle_map(
         return answer_text(stream, 404, UNKNOWN_NODE)
     if message.stream:
         return await _long_poll(message, place, stream)
-    await take_report(message, place)
-    if message.omit_peers and not message.read_only:
-        stream.finish(b"")
-        return None
+    if not message.read_only:
+        await take_report(message, place)
+        if message.omit_peers:
+            stream.finish(b"")
+            return None
     return await _single_map(message, place, stream)
 
 
@@ -112,22 +113,32 @@ async def _single_map(message: MapRequest, place: Place, stream: ResponseStream)
 async def take_report(message: MapRequest, place: Place) -> None:
     """Keep what a node says of itself: pushed to its peers at once, written behind.
 
-    Its name and offered routes are durable: a change of those is written now and published as a change.
+    A client says its new disco key once, and cannot be reached without it: that is written before the
+    answer. Its name and offered routes are durable: a change of those is written now and published.
     """
     hub = get_hub()
     await hub.room(place.tailnet_id)
-    facts: dict[str, Any] = {"capability_version": message.version, "endpoints": message.endpoints}
+    facts: dict[str, Any] = {
+        "capability_version": message.version,
+        "endpoints": endpoints(message.endpoints),
+    }
     if not message.disco_key.is_zero:
         facts["disco_key"] = str(message.disco_key)
-    hub.report(place.tailnet_id, place.node_id, **facts)
-    if message.hostinfo is None:
-        return
-    reported = cleaned(message.hostinfo.raw)
-    before = hub.hostinfo_of(place.tailnet_id, place.node_id)
-    hub.take_hostinfo(place.tailnet_id, place.node_id, reported)
-    if _durable(reported) != _durable(before):
-        report = Volatile(node_id=place.node_id, hostinfo=reported, capability_version=message.version)
+    news = hub.report(place.tailnet_id, place.node_id, **facts)
+    if message.hostinfo is not None:
+        await _take_hostinfo(message.hostinfo, message.version, place)
+    if "disco_key" in news:
+        await hub.write_now(place.tailnet_id)
+
+
+async def _take_hostinfo(hostinfo: Hostinfo, version: int, place: Place) -> None:
+    hub = get_hub()
+    reported = cleaned(hostinfo.raw)
+    if _durable(reported) != _durable(hub.hostinfo_of(place.tailnet_id, place.node_id)):
+        # First, so that a failed write leaves the difference for the client's next try to find.
+        report = Volatile(node_id=place.node_id, hostinfo=reported, capability_version=version)
         await in_thread(update_node_state)(tailnet=place.tailnet_id, report=report)
+    hub.take_hostinfo(place.tailnet_id, place.node_id, reported)
 
 
 def _durable(hostinfo: dict[str, Any]) -> tuple[str, list[str], list[str]]:
