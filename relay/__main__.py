@@ -19,6 +19,7 @@ from relay.config import Config, ConfigProblem, parse_config, read_config_file
 from relay.server import Relay
 
 GC_THRESHOLDS = (100_000, 50, 1000)  # views of the arena are tracked: the defaults collect all the time
+SWITCH_SECONDS = 0.001  # packets wait no longer for a thread that saves the list or begins a TLS handshake
 CONSOLE_SCRIPT = "trenza-relay"
 logger = logging.getLogger("trenza.relay")
 
@@ -62,6 +63,7 @@ async def _serve(config: Config) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    sys.setswitchinterval(SWITCH_SECONDS)
     await stopping.wait()
     logger.info("stopping")
     await relay.stop()

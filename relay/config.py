@@ -1,4 +1,20 @@
-"""The relay's settings (``TRENZA_RELAY_*``), read once and typed: from the environment or from a file."""
+"""The relay's settings (``TRENZA_RELAY_*``), read once and typed: from the environment or from a file.
+
+==================  ====================  ===================================================================
+LISTEN              0.0.0.0:443           DERP, over TLS (``[::]:443``: both families)
+STUN                0.0.0.0:3478          STUN over UDP; ``off``
+DATA                /var/lib/trenza-relay the relay's key, certificate, last list of served keys (private)
+HOSTS                                     names and addresses that the self-signed certificate bears
+TLS                 on                    ``off``: plain, behind a TLS proxy
+TLS_CERT, TLS_KEY                         a certificate of an authority instead of the self-signed one
+CONTROL_URL, TOKEN                        the server that names the served keys, and this relay's token there
+ADMISSION           control               ``open``: serve everybody, without a server
+CLIENT_RATE         0                     bytes a second of each client; 0: unlimited
+CLIENT_BURST        262272                bytes that a client may send at once when CLIENT_RATE is set
+MESH_KEY                                  64 hex digits, the same on all relays of one region
+MESH_WITH                                 the other relays of the region (``https://HOST[:PORT]``)
+==================  ====================  ===================================================================
+"""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ def load_key(data: Path) -> NodePrivate:
 
 def save_served(data: Path, keys: Iterable[bytes]) -> None:
     """Keep the list of raw node keys that the server named last."""
-    lines = sorted(str(NodePublic(key)) for key in keys)
-    write_private(data / KEYS_FILE, "".join(f"{line}\n" for line in lines).encode())
+    text = "".join(f"{NodePublic.prefix}{key.hex()}\n" for key in sorted(keys))
+    write_private(data / KEYS_FILE, text.encode())
 
 
 def load_served(data: Path) -> frozenset[bytes] | None:
