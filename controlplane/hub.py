@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -94,7 +95,8 @@ class Room:
     """One tailnet in this process.
 
     ``volatile`` holds what was reported lately (and since when), ``unwritten`` what the database has not got,
-    ``waiting`` who is in the next push. ``pushing`` keeps pushes in order; ``rest_until`` is loop time.
+    ``waiting`` who is in the next push. ``updates`` wait to be sent, in order, by whoever holds ``pushing``;
+    ``rest_until`` is loop time.
     """
 
     engine: Engine
@@ -102,6 +104,7 @@ class Room:
     subscribers: dict[int, Subscriber] = field(default_factory=dict)
     pushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     rest_until: float = 0.0
+    updates: deque[Update] = field(default_factory=deque)
     dirty_rows: set[int] = field(default_factory=set)
     reload_whole: bool = False
     refreshing: asyncio.Task[None] | None = None
@@ -349,24 +352,36 @@ class Hub:
 
     # -- pushing
 
-    async def _fan_out(self, room: Room, update: Update) -> None:
+    def _fan_out(self, room: Room, update: Update) -> Coroutine[Any, Any, None]:
+        """Put an update in line at once; returns what sends it. The order is the one of the engine's steps.
+
+        A task may start later than another one, and the older update would arrive last.
+        """
+        room.updates.append(update)
+        return self._send_updates(room)
+
+    async def _send_updates(self, room: Room) -> None:
+        async with room.pushing:
+            while room.updates:
+                await self._send_update(room, room.updates.popleft())
+
+    async def _send_update(self, room: Room, update: Update) -> None:
         """Send each subscriber what concerns it; equal bytes are compressed and framed once."""
         if update.is_empty:
             return
         loop = asyncio.get_running_loop()
-        async with room.pushing:
-            started, now = loop.time(), datetime.now(UTC)
-            frames: dict[tuple[bytes, bool], bytes] = {}
-            for count, subscriber in enumerate(list(room.subscribers.values()), 1):
-                if count % FAN_OUT_BATCH == 0:
-                    await asyncio.sleep(0)
-                message = update.message_for(subscriber.node_id, now)
-                if message is not None:
-                    self._deliver(room, subscriber, message, frames)
-                if subscriber.node_id in update.changed and subscriber.node_id not in update.new.nodes:
-                    subscriber.stream.close()
-            took = loop.time() - started
-            room.rest_until = loop.time() + min(REST_RATIO * took, MAX_REST_SECONDS)
+        started, now = loop.time(), datetime.now(UTC)
+        frames: dict[tuple[bytes, bool], bytes] = {}
+        for count, subscriber in enumerate(list(room.subscribers.values()), 1):
+            if count % FAN_OUT_BATCH == 0:
+                await asyncio.sleep(0)
+            message = update.message_for(subscriber.node_id, now)
+            if message is not None:
+                self._deliver(room, subscriber, message, frames)
+            if subscriber.node_id in update.changed and subscriber.node_id not in update.new.nodes:
+                subscriber.stream.close()
+        took = loop.time() - started
+        room.rest_until = loop.time() + min(REST_RATIO * took, MAX_REST_SECONDS)
 
     def _deliver(
         self, room: Room, subscriber: Subscriber, message: bytes, frames: dict[tuple[bytes, bool], bytes]
@@ -604,7 +619,10 @@ class Hub:
     async def _write_behind(self) -> None:
         await asyncio.sleep(WRITE_BEHIND_SECONDS)
         for room in list(self.rooms.values()):
-            await self._write_room(room)
+            try:
+                await self._write_room(room)
+            except Exception:  # one tailnet's rows must not keep the others' from being written
+                logger.exception("reports of tailnet %d could not be written; trying again", room.snapshot.id)
             self._forget_old_reports(room)
 
     async def write_now(self, tailnet_id: int) -> None:
