@@ -198,6 +198,7 @@ class Path:
     def netmap_changed(self, info: PeerInfo, now: float) -> Actions:
         """The server says something new of the peer. A working direct address stays in any case."""
         restarted = info.disco != self.info.disco and not info.disco.is_zero
+        can_call = self.region == 0 and info.home != 0
         self.info = info
         self.candidates.name(info.endpoints, now)
         if restarted:
@@ -206,7 +207,10 @@ class Path:
             self._banned, self._evidence.unanswered_since = None, None
             self._ping_endpoint(now)
         if self.is_active(now) and self.state is not State.DIRECT:
-            self._ping_new(now)
+            if can_call:
+                self._probe(now)
+            else:
+                self._ping_new(now)
         return self._done()
 
     def link_changed(self, now: float) -> Actions:

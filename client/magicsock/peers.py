@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from client.magicsock.actions import Answered
 from client.magicsock.candidates import parse_address
+from client.magicsock.handshakes import Handshake
 from client.magicsock.path import Path
 from client.magicsock.states import PeerInfo
 from client.wireguard import PeerStatus
@@ -25,6 +26,7 @@ class Peer:
     timer: asyncio.TimerHandle | None = None
     pings: dict[int, asyncio.Future[Answered]] = field(default_factory=dict)
     shared: SharedKey | None = None
+    handshake: Handshake = field(default_factory=Handshake)
 
     @property
     def key(self) -> NodePublic:

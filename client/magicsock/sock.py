@@ -26,6 +26,7 @@ from client.magicsock.peers import Peer, Peers, is_fresh, peer_info, tailnet_hos
 from client.magicsock.rawport import RawPort
 from client.magicsock.results import PathStatus, PingResult
 from client.magicsock.shuttle import Shuttle
+from client.magicsock.states import PeerInfo
 from client.magicsock.steering import Steering
 from client.magicsock.surroundings import Surroundings
 from client.wireguard import EngineStatus
@@ -269,6 +270,7 @@ class Magicsock:
             else:
                 data.append(packet)
         if data:
+            peer.handshake.heard()
             self._shuttle.inject(sender, data)
             self._do(peer, peer.path.relayed(region, self._now()))
 
@@ -294,9 +296,11 @@ class Magicsock:
 
     def _on_outgoing(self, key: NodePublic, packets: list[bytes]) -> None:
         if peer := self._peers.by_key(key):
+            now = self._now()
+            peer.handshake.sent(packets, now)
             if region := peer.path.region:
                 self._pool.send(region, key, packets)
-            self._do(peer, peer.path.outgoing(self._now()))
+            self._do(peer, peer.path.outgoing(now))
 
     def _on_gone(self, region: int, key: NodePublic, reason: int) -> None:
         if peer := self._peers.by_key(key):
@@ -322,7 +326,11 @@ class Magicsock:
                     self._pool.send(region, peer.key, [packet])
             case CallPeer(region):
                 self._call(peer, region)
-            case UseDirect() | UseRelay():
+            case UseDirect(endpoint):
+                self._steering.steer(peer)
+                if handshake := peer.handshake.copy(self._now()):
+                    self._raw.send(handshake, endpoint)
+            case UseRelay():
                 self._steering.steer(peer)
             case Answered(number):
                 if (answer := peer.pings.get(number)) and not answer.done():
@@ -383,9 +391,17 @@ class Magicsock:
                 self._shuttle.rekey(peer.key, node.key)
             peer.set_node(node)
             self._shuttle.add(node.key)
-            self._do(peer, peer.path.netmap_changed(peer_info(node, tailnet), self._now()))
+            self._tell_path(peer, peer_info(node, tailnet))
         self._peers.index()
         return new
+
+    def _tell_path(self, peer: Peer, info: PeerInfo) -> None:
+        """A peer that has just joined may have a relay only now."""
+        now, had_relay = self._now(), bool(peer.path.region)
+        self._do(peer, peer.path.netmap_changed(info, now))
+        region = peer.path.region
+        if region and not had_relay and (handshake := peer.handshake.copy(now)):
+            self._pool.send(region, peer.key, [handshake])
 
     def _take_over(self, status: EngineStatus, new: list[Peer]) -> None:
         """Peers that WireGuard knew before us: what is direct and alive stays, the rest is relayed by us."""

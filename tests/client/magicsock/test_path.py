@@ -464,3 +464,21 @@ def test_a_persons_ping_uses_the_trusted_path_only() -> None:
     assert len(pings_to(actions, ONE)) == 1
     assert not pings_to(actions, TWO)
     assert not pings_to(actions, None)
+
+
+# --- netmaps ---------------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_gets_its_relay_in_the_middle_of_a_session_is_called() -> None:
+    path = new_path()
+    path.netmap_changed(PeerInfo(disco=DISCO, home=0, endpoints=(ONE,)), 0.0)
+    assert not [action for action in path.outgoing(1.0) if isinstance(action, CallPeer)]
+    assert CallPeer(REGION) in path.netmap_changed(PeerInfo(disco=DISCO, home=REGION, endpoints=(ONE,)), 1.2)
+
+
+def test_a_new_endpoint_is_tried_at_once_while_a_path_is_looked_for() -> None:
+    path = new_path()
+    path.outgoing(1.0)
+    actions = path.netmap_changed(PeerInfo(disco=DISCO, home=REGION, endpoints=(ONE, THREE)), 1.2)
+    assert len(pings_to(actions, THREE)) == 1
+    assert not pings_to(actions, ONE)

@@ -22,6 +22,7 @@ from client.engine.fake import FakeEngine
 from client.errors import PeerNotFound, PingTimeout
 from client.magicsock import sock as magicsock
 from client.magicsock.endpoints import Endpoint, EndpointType
+from client.magicsock.handshakes import INITIATION, INITIATION_BYTES
 from client.magicsock.sock import Magicsock
 from client.wireguard import Address, PeerConfig
 from tests.client.magicsock.relays import REGION, RelayProcess, trenza_relay
@@ -190,13 +191,13 @@ class Host:
         self.wireguard.sendto(data, endpoint)
         self.engine.observe(other.public, sent=len(data))
 
-    async def receive(self) -> tuple[bytes, Address]:
+    async def receive(self, kind: bytes = DATA[:4]) -> tuple[bytes, Address]:
         """What WireGuard gets, and from where. Disco and STUN arrive there too; WireGuard ignores them."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(WAIT_SECONDS):
             while True:
                 data, source = await loop.sock_recvfrom(self.wireguard, 65535)
-                if data.startswith(b"\4\0\0\0"):
+                if data.startswith(kind):
                     return data, source
 
     @property
@@ -297,6 +298,21 @@ async def test_a_peer_that_nobody_named_is_found_by_its_call(derp_map: DERPMap) 
         await until(lambda: a.is_connected and b.is_connected)
         await a.send(b)
         await until(lambda: a.is_direct(b))
+
+
+async def test_a_handshake_that_found_no_relay_is_sent_again(derp_map: DERPMap) -> None:
+    """WireGuard itself would try again five seconds later."""
+    a, b = Host(1, derp_map, endpoints_are_known=False), Host(2, derp_map, endpoints_are_known=False)
+    initiation = INITIATION.ljust(INITIATION_BYTES, b"x")
+    async with running([a, b]):
+        b.sock._raw.close()
+        await b.learn(a)
+        await a.sock.set_netmap(a.netmap(replace(b.node, home_derp=0)))
+        await until(lambda: a.is_connected and b.is_connected)
+        await a.send(b, initiation)
+        await until(lambda: a.sock.path_status(2).active)
+        await a.learn(b)
+        assert (await b.receive(initiation[:4]))[0] == initiation
 
 
 # --- pings -----------------------------------------------------------------------------------------------
