@@ -45,11 +45,12 @@ class BuildFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build left behind: the client's wheel, and how many others stand beside it."""
+    """What a build left behind: the client's wheel, how many others beside it, and why some are missing."""
 
     wheel: str
     dependencies: int
     fresh: bool
+    problem: str = ""
 
 
 def folder(data: Path) -> Path:
@@ -104,14 +105,14 @@ def build(data: Path, *, checkout: Path = CHECKOUT) -> Built:
             shutil.copy(checkout / UNIT, made / UNIT.name)
             try:
                 _fetch_dependencies(checkout, made / WHEELS)
-                complete = True
-            except BuildFailed:
-                complete = False
+                problem = ""
+            except BuildFailed as error:
+                problem = str(error)
             _move_in(made, target)
         count = len(list((target / WHEELS).glob("*.whl"))) - 1
         # Without its dependencies it is tried again at the next start.
-        _write(target / STAMP, stamp if complete else "")
-        return Built(wheel.name, count, fresh=True)
+        _write(target / STAMP, "" if problem else stamp)
+        return Built(wheel.name, count, fresh=True, problem=problem)
 
 
 @contextmanager

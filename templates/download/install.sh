@@ -40,17 +40,25 @@ until fetch "$URL/download/client.lock" "$work/client.lock"; do
 done
 fetch "$URL/download/trenzad.service" "$work/trenzad.service" || fail "cannot download the service file from $URL"
 
-say "installing into $PREFIX"
-[ -x "$PREFIX/bin/python" ] || python3 -m venv "$PREFIX" || fail "cannot make a Python environment in $PREFIX"
+newest() { # whether what the lock names is installed already, and works
+  cmp -s "$work/client.lock" "$PREFIX/client.lock" && "$PREFIX/bin/trenza" version >/dev/null 2>&1
+}
 install_wheels() {
   "$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --force-reinstall --require-hashes \
     --find-links "$URL/download/wheels/" ${TRUSTED:+--trusted-host "$TRUSTED"} "$@" -r "$work/client.lock"
 }
-if ! install_wheels --no-index 2>"$work/pip.log"; then
-  say "this server has no packages for this kind of machine; taking them from PyPI"
-  install_wheels --only-binary :all: || { cat "$work/pip.log" >&2; fail "cannot install the client's packages"; }
+if newest; then
+  say "the newest version is installed in $PREFIX already"
+else
+  say "installing into $PREFIX"
+  [ -x "$PREFIX/bin/python" ] || python3 -m venv "$PREFIX" || fail "cannot make a Python environment in $PREFIX"
+  if ! install_wheels --no-index 2>"$work/pip.log"; then
+    say "this server has no packages for this kind of machine; taking them from PyPI"
+    install_wheels --only-binary :all: || { cat "$work/pip.log" >&2; fail "cannot install the client's packages"; }
+  fi
+  [ -x "$PREFIX/bin/trenzad" ] || fail "the package has no trenzad; the server's download folder is damaged"
+  cp "$work/client.lock" "$PREFIX/client.lock"
 fi
-[ -x "$PREFIX/bin/trenzad" ] || fail "the package has no trenzad; the server's download folder is damaged"
 
 umask 077
 mkdir -p "$CONF" "$STATE"
@@ -76,10 +84,12 @@ if [ -d /run/systemd/system ] && [ "$SOCKET" = /run/trenza/trenzad.sock ]; then
   say "the service trenzad is running"
 else
   mkdir -p "$RUN"
-  if [ -f "$STATE/trenzad.pid" ] && kill -0 "$(cat "$STATE/trenzad.pid")" 2>/dev/null; then
-    kill "$(cat "$STATE/trenzad.pid")" 2>/dev/null || true
+  tries=0
+  while [ -f "$STATE/trenzad.pid" ] && kill "$(cat "$STATE/trenzad.pid")" 2>/dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 20 ] || fail "the trenzad that runs (process $(cat "$STATE/trenzad.pid")) does not stop; end it, then try again"
     sleep 1
-  fi
+  done
   set -a
   . "$CONF/client.env"
   set +a

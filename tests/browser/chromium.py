@@ -29,10 +29,10 @@ def executable() -> str | None:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Browser]:
-    """A running browser."""
+def browser(program: str | None = None) -> Iterator[Browser]:
+    """A running browser: the distribution's, or another ``program`` that starts it."""
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
+        running = playwright.chromium.launch(executable_path=program or executable(), args=FLAGS)
         try:
             yield running
         finally:

@@ -19,5 +19,9 @@ class Command(BaseCommand):
             built = build(environment().data)
         except BuildFailed as error:
             raise CommandError(f"cannot build the client's wheel: {error}") from error
+        if built.problem:
+            self.stderr.write(
+                f"cannot fetch what the client depends on; machines will take it from PyPI: {built.problem}"
+            )
         if built.fresh and options["verbosity"] > 0:
             self.stdout.write(f"/download/ has {built.wheel} and {built.dependencies} other wheels")
