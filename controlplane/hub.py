@@ -46,6 +46,10 @@ CLAIM_BATCH = 500
 WRITE_BEHIND_SECONDS = 1.5
 VOLATILE_SECONDS = 10.0  # by then a report is written: rows that are read later hold it
 ROOM_IDLE_SECONDS = 600  # a tailnet without streams is dropped after this long
+# With other workers about: a report that was under way while a room was loaded, or lost with a message, is
+# read from the database, soon after loading and then now and again.
+SETTLE_SECONDS = 4
+RECONCILE_SECONDS = 60
 KEEPALIVE_SECONDS = 50
 KEEPALIVE_SPREAD = 10
 FAN_OUT_BATCH = 200
@@ -118,6 +122,7 @@ class Room:
     epochs: dict[int, int] = field(default_factory=dict)
     published: int = 0
     used: int = 0
+    reload_due: int = 0
 
     @property
     def snapshot(self) -> TailnetSnapshot:
@@ -192,7 +197,8 @@ class Hub:
         snapshot = await in_thread(snapshots.load_tailnet)(tailnet_id)
         if snapshot is None:
             return None
-        room = Room(Engine(snapshot), snapshot.version, used=self._second)
+        due = self._second + SETTLE_SECONDS
+        room = Room(Engine(snapshot), snapshot.version, used=self._second, reload_due=due)
         self.rooms[tailnet_id] = room
         self._index(room.snapshot.nodes.values(), tailnet_id)
         return room
@@ -338,6 +344,10 @@ class Hub:
                 room.seen_version = max(room.seen_version, version)
                 room.reload_whole = True
                 self._refresh(room, GAP_SECONDS)
+            elif environment().scaled and room.reload_due <= self._second:
+                room.reload_due = self._second + RECONCILE_SECONDS
+                room.reload_whole = True
+                self._refresh(room, 0.0)
             elif room.dirty_rows or room.reload_whole:  # an earlier read failed
                 self._refresh(room, 0.0)
 
@@ -532,14 +542,18 @@ class Hub:
         news = {name: value for name, value in facts.items() if getattr(node, name) != value}
         if not news:
             return {}
-        loop = asyncio.get_running_loop()
-        _, known = room.volatile.get(node_id, (0.0, {}))
-        room.volatile[node_id] = (loop.time(), known | news)
+        self._remember(room, node_id, news)
         room.waiting.add(node_id)
+        loop = asyncio.get_running_loop()
         if room.flush_handle is None:
             at = max(loop.time() + COALESCE_SECONDS, room.rest_until)
             room.flush_handle = loop.call_at(at, self._flush, room)
         return news
+
+    @staticmethod
+    def _remember(room: Room, node_id: int, facts: dict[str, Any]) -> None:
+        _, known = room.volatile.get(node_id, (0.0, {}))
+        room.volatile[node_id] = (asyncio.get_running_loop().time(), known | facts)
 
     def _flush(self, room: Room) -> None:
         """Push the volatile changes of the last milliseconds as one step, once the push before it is done."""
@@ -589,12 +603,13 @@ class Hub:
     def _on_volatile(self, room: Room, message: dict[str, Any]) -> None:
         """Another worker's report; a newer stream of a node there ends the older one here."""
         node_id = message["node"]
-        if node_id not in room.snapshot.nodes:
+        facts = {name: _from_plain(name, value) for name, value in message["facts"].items()}
+        if node_id not in room.snapshot.nodes:  # it has just joined: its row is being read
+            self._remember(room, node_id, facts)
             return
         here = room.subscribers.get(node_id)
         if here is not None and message["epoch"] > here.epoch > 0:
             here.stream.close()
-        facts = {name: _from_plain(name, value) for name, value in message["facts"].items()}
         if here is not None and facts.get("online") is False:
             facts.pop("online")
         if facts:

@@ -321,7 +321,12 @@ class Device:
             assert self.poll is not None
             assert not self.poll.ended or self.poll.status == 200, (self.poll.status, bytes(self.poll.body))
             await asyncio.sleep(0.005)
-        raise AssertionError(f"{self.hostname} never got the map it waits for: {self.netmap}")
+        peers = (
+            []
+            if self.netmap is None
+            else [(peer.hostname, peer.online, peer.endpoints) for peer in self.netmap.peers.values()]
+        )
+        raise AssertionError(f"{self.hostname} never got the map it waits for; it has {peers}")
 
     def peer(self, other: Device) -> Any:
         """Another device as this one sees it; ``None`` when it does not."""
