@@ -20,6 +20,7 @@ DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_RELAY_PORT = 3340
 DEFAULT_STUN_PORT = 3478
 SECRET_KEY_BYTES = 48
+UNUSABLE = 78  # exit status (sysexits.h EX_CONFIG) of a worker that another start would not help
 
 
 class EnvironmentProblem(Exception):

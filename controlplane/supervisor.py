@@ -27,6 +27,7 @@ from controlplane.env import (
     CHECKOUT,
     DEFAULT_RELAY_PORT,
     DEFAULT_STUN_PORT,
+    UNUSABLE,
     Environment,
     EnvironmentProblem,
     HostPort,
@@ -208,6 +209,7 @@ class Supervisor:
         self.relay: asyncio.subprocess.Process | None = None
         self.stopping = asyncio.Event()
         self._starting_relay = asyncio.Lock()
+        self.status = 0
         self._replacing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -255,6 +257,10 @@ class Supervisor:
             if worker in self.workers:
                 self.workers.remove(worker)
             if worker.retiring or self.stopping.is_set():
+                return
+            if code == UNUSABLE:  # it has said why
+                self.status = 1
+                self.stopping.set()
                 return
             wait = BACKOFF_FIRST if loop.time() - started > STEADY_SECONDS else min(wait * 2, BACKOFF_MAX)
             logger.warning(
@@ -470,12 +476,13 @@ def main(arguments: Sequence[str]) -> int:
             )
         env.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         raise_file_limit()
-        asyncio.run(_run(env, options.workers, downloads=options.downloads))
+        return asyncio.run(_run(env, options.workers, downloads=options.downloads))
     except EnvironmentProblem as problem:
         print(problem, file=sys.stderr)
         return 1
-    return 0
 
 
-async def _run(env: Environment, workers: int, *, downloads: bool) -> None:
-    await Supervisor(env, workers=workers, downloads=downloads).run()
+async def _run(env: Environment, workers: int, *, downloads: bool) -> int:
+    supervisor = Supervisor(env, workers=workers, downloads=downloads)
+    await supervisor.run()
+    return supervisor.status

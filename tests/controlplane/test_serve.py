@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.controlplane.devices import Device, devices
-from tests.controlplane.serving import Serve, children_of, command_line, patience, serving
+from tests.controlplane.serving import CHECKOUT, Serve, children_of, command_line, patience, serving
 
 BACK_SECONDS = 3.0
 PROBE = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -125,6 +128,30 @@ async def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals)
     assert [pid for pid in ours if is_ours(pid)] == []
     with pytest.raises(ConnectionRefusedError):
         await ask(server)
+
+
+async def test_a_server_that_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
+    server = Serve(tmp_path / "data", REDIS_URL="redis://127.0.0.1:1")
+    await asyncio.to_thread(server.prepare)
+    with contextlib.closing(sqlite3.connect(server.data / "db.sqlite3")) as database:
+        database.execute("DELETE FROM controlplane_serverkey")
+        database.execute(
+            "INSERT INTO controlplane_serverkey (name, fingerprint, created) VALUES (?, ?, ?)",
+            ("noise", "another", "2030-01-01"),
+        )
+        database.commit()
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, str(CHECKOUT / "manage.py"), "serve"],
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "copy noise.key from the first host" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def test_a_stuck_relay_is_killed_at_the_end(tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+
+from controlplane.env import UNUSABLE, EnvironmentProblem
 
 
 class Command(BaseCommand):
@@ -20,5 +23,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         from controlplane.asgi import run_worker
+        from controlplane.services.serverkeys import check_fingerprints
 
+        try:
+            check_fingerprints()
+        except EnvironmentProblem as problem:
+            raise CommandError(str(problem), returncode=UNUSABLE) from problem
+        except DatabaseError as error:
+            raise CommandError(f"cannot read the database: {error}; is it up, and prepared?") from error
         run_worker(fd=options["fd"], lifeline=options["lifeline"], ready=options["ready"])
