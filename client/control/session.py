@@ -1,6 +1,6 @@
 """The control protocol's questions, typed, on an open :class:`client.control.link.Link`.
 
-Source: tailscale control/controlclient/direct.go; ``wire.md`` of the design notes, §4 and §5.
+Source: tailscale control/controlclient/direct.go.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The packet filter on what comes out of the tunnel: an nftables table of our own, default drop.
 
 It stands before the interface comes up and is replaced in one transaction whenever the netmap's rules change.
-What leaves through the tunnel is not filtered. Semantics: tailscale wgengine/filter; ``wire.md`` §10:
+What leaves through the tunnel is not filtered. Semantics: tailscale wgengine/filter:
 
 * replies to own flows pass (conntrack), TCP and UDP are judged by the rules' ports,
 * ICMP errors and echo replies always pass, other ICMP when any rule joins source and destination,

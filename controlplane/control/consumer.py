@@ -2,7 +2,7 @@
 
 It passes every proxy that passes WebSockets. The consumer joins no group and uses no channel layer: it only
 moves bytes between the socket and the same driver that serves carrier 1.
-Protocol: tailscale control/controlhttp/controlhttpserver (WebSocket case), ``wire.md`` of the design notes.
+Protocol: tailscale control/controlhttp/controlhttpserver, its WebSocket case.
 """
 
 from __future__ import annotations
