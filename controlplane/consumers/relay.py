@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from datetime import datetime
 from typing import Any
 
 from channels.consumer import AsyncConsumer
@@ -38,6 +39,7 @@ class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
     channel_layer_alias = "none"
 
     relay: relays.RelayIdentity | None = None
+    since: datetime | None = None
     writer: asyncio.Task[None] | None = None
 
     async def websocket_connect(self, message: dict[str, Any]) -> None:
@@ -87,7 +89,8 @@ class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
             await self._close(BAD_MESSAGE)
             return
         if report.get("type") in ("hello", "stats"):
-            await database_sync_to_async(relays.record_report)(relay=self.relay, report=report)
+            since = await database_sync_to_async(relays.record_report)(relay=self.relay, report=report)
+            self.since = since or self.since
 
     async def websocket_disconnect(self, message: dict[str, Any]) -> None:
         if self.writer is not None:
@@ -95,7 +98,7 @@ class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
             with contextlib.suppress(asyncio.CancelledError):
                 await self.writer
         if self.relay is not None:
-            await database_sync_to_async(relays.record_disconnect)(relay=self.relay)
+            await database_sync_to_async(relays.record_disconnect)(relay=self.relay, since=self.since)
         raise StopConsumer
 
     async def _send(self, content: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -78,16 +79,19 @@ def _embedded_token() -> str:
         return ""
 
 
-def record_report(*, relay: RelayIdentity, report: Mapping[str, Any]) -> None:
-    """Keep what a relay says of itself: ``hello`` (where and who it is) or ``stats`` (counters)."""
+def record_report(*, relay: RelayIdentity, report: Mapping[str, Any]) -> datetime | None:
+    """Keep what a relay says of itself: ``hello`` (where and who it is) or ``stats`` (counters).
+
+    After a hello returns since when the relay counts as connected, for :func:`record_disconnect`.
+    """
     if report.get("type") == "hello":
-        _record_hello(relay, report)
-    else:
-        counters = {name: _counter(report.get(name)) for name in COUNTERS}
-        Relay.objects.filter(pk=relay.id).update(stats=counters, last_seen=timezone.now())
+        return _record_hello(relay, report)
+    counters = {name: _counter(report.get(name)) for name in COUNTERS}
+    Relay.objects.filter(pk=relay.id).update(stats=counters, last_seen=timezone.now())
+    return None
 
 
-def _record_hello(identity: RelayIdentity, report: Mapping[str, Any]) -> None:
+def _record_hello(identity: RelayIdentity, report: Mapping[str, Any]) -> datetime:
     """A relay came (back): clients hear of it only when something that they use has changed."""
     now = timezone.now()
     with transaction.atomic():
@@ -101,6 +105,7 @@ def _record_hello(identity: RelayIdentity, report: Mapping[str, Any]) -> None:
         relay.save()
         if before != [getattr(relay, name) for name in MAP_FIELDS]:
             _publish(relay)
+        return now
 
 
 def _place_embedded(relay: Relay, report: Mapping[str, Any]) -> None:
@@ -134,9 +139,14 @@ def _publish(relay: Relay) -> None:
         record_change(tailnet, [ChangedRow("relay", relay.pk)])
 
 
-def record_disconnect(*, relay: RelayIdentity) -> None:
-    """The link is gone: the panel shows it; the relay serves on from its kept list."""
-    Relay.objects.filter(pk=relay.id).update(connected_at=None, last_seen=timezone.now())
+def record_disconnect(*, relay: RelayIdentity, since: datetime | None) -> None:
+    """The link that said hello at ``since`` is gone, unless the relay has dialled again meanwhile.
+
+    The panel shows it; the relay serves on from its kept list.
+    """
+    if since is not None:
+        ended = Relay.objects.filter(pk=relay.id, connected_at=since)
+        ended.update(connected_at=None, last_seen=timezone.now())
 
 
 def _counter(value: Any) -> int:
