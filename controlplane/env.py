@@ -5,10 +5,12 @@ Every variable is listed in the README's table of settings. Nothing else in the 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import secrets
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -94,23 +96,30 @@ class Environment:
 
     @cached_property
     def secret_key(self) -> str:
-        return self.secret_key_override or _read_or_make(self.data / "secret_key")
+        return self.secret_key_override or read_or_make_secret(
+            self.data / "secret_key", lambda: secrets.token_urlsafe(SECRET_KEY_BYTES)
+        )
 
 
-def _read_or_make(path: Path) -> str:
-    """A secret kept in DATA (0600), made at the first start."""
-    try:
+def read_or_make_secret(path: Path, make: Callable[[], str]) -> str:
+    """A secret kept in DATA (0600), made at the first start.
+
+    Several processes may start at once: the file appears whole, and whoever was first decides.
+    """
+    with contextlib.suppress(FileNotFoundError):
         return path.read_text().strip()
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        text = secrets.token_urlsafe(SECRET_KEY_BYTES)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return path.read_text().strip()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+    try:
         with os.fdopen(descriptor, "w") as file:
-            file.write(text + "\n")
-        return text
+            file.write(make() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+    return path.read_text().strip()
 
 
 def _url(text: str) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import secrets
 from functools import lru_cache
 from pathlib import Path
 
-from controlplane.env import EnvironmentProblem, environment
+from controlplane.env import EnvironmentProblem, environment, read_or_make_secret
 from controlplane.models import ServerKey
 from wire.errors import WireError
 from wire.keys import MachinePrivate, MachinePublic
@@ -25,18 +24,7 @@ FILES = {"noise": "noise.key", "secret_key": "secret_key (or set TRENZA_SECRET_K
 
 def load_or_make(path: Path) -> MachinePrivate:
     """Read a machine-type private key in its text form, or make one; a damaged file is never replaced."""
-    try:
-        text = path.read_text().strip()
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = MachinePrivate.generate(secrets.token_bytes(32))
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:  # another process was first
-            return load_or_make(path)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key.text() + "\n")
-        return key
+    text = read_or_make_secret(path, lambda: MachinePrivate.generate(secrets.token_bytes(32)).text())
     try:
         return MachinePrivate.parse(text)
     except WireError as error:

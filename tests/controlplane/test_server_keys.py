@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from controlplane.env import EnvironmentProblem, environment
+from controlplane.env import EnvironmentProblem, environment, read_or_make_secret
 from controlplane.models import ServerKey
 from controlplane.services import serverkeys
 
@@ -26,6 +30,19 @@ def test_the_first_hosts_keys_are_noted_and_found_again() -> None:
     assert noted.keys() == {"noise", "secret_key"}
     serverkeys.check_fingerprints()
     assert dict(ServerKey.objects.values_list("name", "fingerprint")) == noted
+
+
+def test_processes_that_start_at_once_agree_on_a_secret(tmp_path: Path) -> None:
+    path, ready = tmp_path / "data" / "key", threading.Barrier(8)
+
+    def start(number: int) -> str:
+        ready.wait()
+        return read_or_make_secret(path, lambda: str(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(start, range(8)))) == 1
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.usefixtures("foreign")
