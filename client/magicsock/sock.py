@@ -383,6 +383,8 @@ class Magicsock:
         new: list[Peer] = []
         for node in nodes.values():
             known = self._peers.by_id(node.id)
+            if known is not None and known.node == node:
+                continue
             peer = known or Peer(node, Path(own_key=self._own_key, entropy=self._entropy))
             if known is None:
                 self._peers.add(peer)

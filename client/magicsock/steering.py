@@ -27,6 +27,7 @@ class Steering:
         self._shuttle = shuttle
         self._on_moved = on_moved
         self._lock = asyncio.Lock()  # the engine does one thing at a time
+        self._set: dict[NodePublic, tuple[str, ...]] | None = None  # the engine's peers, as far as is known
         self._waiting: dict[int, Peer] = {}
         self._work = asyncio.Event()
 
@@ -50,18 +51,22 @@ class Steering:
                 log.warning("%s", error)
 
     async def set_peers(self, peers: Sequence[Peer]) -> None:
-        """WireGuard's peers are these; new ones begin where their path is. Raises ``EngineError``."""
+        """WireGuard's peers are these; new ones begin where their path is. Raises ``EngineError``.
+
+        Most netmaps change nothing of it (an endpoint, who is online): then the engine is left alone.
+        """
+        prefixes = {peer.key: peer.node.routed_prefixes for peer in peers}
         async with self._lock:
+            if prefixes == self._set:
+                return
+            self._set = None
             await self._engine.set_peers(
                 [
-                    PeerConfig(
-                        key=peer.key,
-                        allowed_ips=peer.node.routed_prefixes,
-                        endpoint=self._wanted(peer),
-                    )
-                    for peer in peers
+                    PeerConfig(key=key, allowed_ips=prefixes[key], endpoint=self._wanted(peer))
+                    for key, peer in {peer.key: peer for peer in peers}.items()
                 ]
             )
+            self._set = prefixes
 
     async def status(self) -> EngineStatus:
         """Raises ``EngineError``."""

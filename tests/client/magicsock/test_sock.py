@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from client.engine.fake import FakeEngine
-from client.errors import PeerNotFound, PingTimeout
+from client.errors import EngineError, PeerNotFound, PingTimeout
 from client.magicsock import sock as magicsock
 from client.magicsock.endpoints import Endpoint, EndpointType
 from client.magicsock.handshakes import INITIATION, INITIATION_BYTES
@@ -376,6 +376,26 @@ async def test_wireguard_gets_the_peers_of_the_netmap(pair: tuple[Host, Host]) -
     assert not (await a.engine.status()).peers
     with pytest.raises(PeerNotFound):
         a.sock.path_status(2)
+
+
+async def test_a_netmap_that_changes_nothing_of_wireguard_leaves_it_alone(pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    await a.engine.set_peers([])  # what only a netmap with other peers would put right
+    await a.sock.set_netmap(a.netmap(replace(b.node, online=True)))
+    assert not (await a.engine.status()).peers
+    await a.sock.set_netmap(a.netmap(replace(b.node, allowed_ips=("100.64.0.9/32",))))
+    assert (await a.engine.status()).peers[b.public].allowed_ips == {"100.64.0.9/32"}
+
+
+async def test_a_netmap_that_the_engine_refused_is_set_with_the_next(pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    routed = replace(b.node, allowed_ips=("10.5.0.0/16",))
+    a.engine.running = False
+    with pytest.raises(EngineError):
+        await a.sock.set_netmap(a.netmap(routed))
+    a.engine.running = True
+    await a.sock.set_netmap(a.netmap(routed))
+    assert (await a.engine.status()).peers[b.public].allowed_ips == {"10.5.0.0/16"}
 
 
 async def test_an_expired_peer_is_no_peer_of_wireguards(pair: tuple[Host, Host]) -> None:
