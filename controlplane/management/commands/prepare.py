@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,20 @@ def compile_messages(root: Path) -> int:
     return compiled
 
 
+def make_database_private(database: Mapping[str, Any]) -> None:
+    """SQLite's file holds sessions: nobody else may read it, whatever DATA's mode. Its neighbours follow it."""
+    if database["ENGINE"].endswith("sqlite3"):
+        path = Path(database["NAME"])
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+
+
 class Command(BaseCommand):
     help = "Migrate the database, compile translations and collect static files."
 
     def handle(self, *args: Any, **options: Any) -> None:
         environment().data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_database_private(settings.DATABASES["default"])
         call_command("migrate", interactive=False, verbosity=0)
         for root in settings.LOCALE_PATHS:
             compile_messages(Path(root))
