@@ -34,7 +34,7 @@ def compile_messages(root: Path) -> int:
 
 
 def make_database_private(database: Mapping[str, Any]) -> None:
-    """SQLite's file holds sessions: nobody else may read it, whatever DATA's mode. Its neighbours follow it."""
+    """SQLite's file holds sessions: nobody else may read it, whatever DATA's mode; its neighbours follow."""
     if database["ENGINE"].endswith("sqlite3"):
         path = Path(database["NAME"])
         path.touch(mode=0o600)
