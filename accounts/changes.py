@@ -26,6 +26,7 @@ from asgiref.sync import async_to_sync
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.db import transaction
 from django.db.models import F
+from redis.exceptions import RedisError
 
 from accounts.models import Tailnet
 from accounts.tenancy import scope
@@ -33,6 +34,8 @@ from accounts.tenancy import scope
 logger = logging.getLogger("trenza.changes")
 
 MAX_ROWS = 1000  # a message that would name more rows names none; readers then reload the tailnet
+SEND_SECONDS = 5.0  # a Redis that hangs must not gather messages that wait for it
+LAYER_ERRORS = (OSError, TimeoutError, RedisError)  # what a channel layer raises while Redis is away
 WHOLE = "tailnet"
 RELAY_GROUP = "relays"
 
@@ -136,7 +139,7 @@ def publish(group: str, message: dict[str, Any]) -> None:
     elif not isinstance(layer, InMemoryChannelLayer):
         try:
             async_to_sync(layer.group_send)(group, message)
-        except (OSError, ConnectionError) as error:
+        except LAYER_ERRORS as error:
             logger.warning("could not publish to %s: %s; readers catch up by version", group, error)
 
 
@@ -148,6 +151,7 @@ def _start_sending(layer: Any, group: str, message: dict[str, Any]) -> None:
 
 async def _send(layer: Any, group: str, message: dict[str, Any]) -> None:
     try:
-        await layer.group_send(group, message)
-    except (OSError, ConnectionError) as error:
+        async with asyncio.timeout(SEND_SECONDS):
+            await layer.group_send(group, message)
+    except LAYER_ERRORS as error:
         logger.warning("could not publish to %s: %s; readers catch up by version", group, error)

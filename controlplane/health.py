@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from accounts.changes import LAYER_ERRORS
+
+LAYER_SECONDS = 3.0
 
 
 @require_safe
@@ -35,12 +41,16 @@ def _database() -> bool:
 
 
 def _channels() -> bool:
-    layer = get_channel_layer()
     try:
-        async_to_sync(layer.group_send)("readyz", {"type": "readyz"})
-    except (OSError, ConnectionError):
+        async_to_sync(_send_nothing)()
+    except LAYER_ERRORS:
         return False
     return True
+
+
+async def _send_nothing() -> None:
+    async with asyncio.timeout(LAYER_SECONDS):
+        await get_channel_layer().group_send("readyz", {"type": "readyz"})
 
 
 @require_safe

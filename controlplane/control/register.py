@@ -8,11 +8,16 @@ Source: tailscale control/controlclient/direct.go (doLogin), tailcfg/tailcfg.go.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from channels.layers import get_channel_layer
 
+from accounts.changes import LAYER_ERRORS
 from accounts.errors import LimitExceeded
 from controlplane.control.streams import TEXT_HEADERS
 from controlplane.env import environment
@@ -36,12 +41,16 @@ if TYPE_CHECKING:
     from controlplane.control.driver import ResponseStream
     from wire.session import RequestReceived
 
+logger = logging.getLogger("trenza.control")
+
 POLL_SECONDS = 15.0  # a follow-up looks again this often, in case a message was lost
+LAYERLESS_SECONDS = 2.0  # the same while there is no channel layer
 MAX_WAITING = 4000  # follow-ups waiting in this process
+MAX_WAITING_PER_LOGIN = 8  # a client that redials leaves one behind for a while; nobody needs more
 BUSY_RETRY_SECONDS = 30
 REGISTER_PATH = "/register/"
 
-_waiting = 0
+_waiting: Counter[int] = Counter()  # follow-ups by login
 
 
 async def handle_register(
@@ -122,36 +131,49 @@ async def _respond(request: RegistrationRequest) -> RegisterResponse | int:
 
 async def _wait(request: RegistrationRequest, login_id: int) -> RegisterResponse:
     """Wait until the login is answered or has run out: at most its lifetime."""
-    global _waiting  # noqa: PLW0603 - one count per process
-    if _waiting >= MAX_WAITING:
+    if _waiting.total() >= MAX_WAITING or _waiting[login_id] >= MAX_WAITING_PER_LOGIN:
         raise LimitExceeded("too many logins are waiting; try again soon", BUSY_RETRY_SECONDS)
-    _waiting += 1
+    _waiting[login_id] += 1
     try:
         while True:
             response = await _answer_or_message(request, login_id)
             if isinstance(response, RegisterResponse):
                 return response
     finally:
-        _waiting -= 1
+        _waiting[login_id] -= 1
+        if not _waiting[login_id]:
+            del _waiting[login_id]
 
 
 async def _answer_or_message(request: RegistrationRequest, login_id: int) -> RegisterResponse | int:
     """Subscribe, look (so that no answer falls between the two), then wait for a message or the next look."""
+    try:
+        async with asyncio.timeout(POLL_SECONDS):
+            async with _answered(login_id) as answered:
+                response = await _respond(request)
+                if isinstance(response, RegisterResponse):
+                    return response
+                await answered()
+    except TimeoutError:
+        pass
+    except LAYER_ERRORS as error:
+        logger.warning("logins are looked at every %.0f s only: %s", LAYERLESS_SECONDS, error)
+        await asyncio.sleep(LAYERLESS_SECONDS)
+    return await _respond(request)
+
+
+@contextlib.asynccontextmanager
+async def _answered(login_id: int) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+    """Subscribed to a login's group; what it yields waits for the message that the login was answered."""
     layer: Any = get_channel_layer()
     channel, group = await layer.new_channel(), login_group(login_id)
     await layer.group_add(group, channel)
     try:
-        response = await _respond(request)
-        if isinstance(response, RegisterResponse):
-            return response
-        try:
-            async with asyncio.timeout(POLL_SECONDS):
-                await layer.receive(channel)
-        except TimeoutError:
-            pass
-        return await _respond(request)
+        yield lambda: layer.receive(channel)
     finally:
-        await layer.group_discard(group, channel)
+        with contextlib.suppress(*LAYER_ERRORS):
+            async with asyncio.timeout(LAYERLESS_SECONDS):
+                await layer.group_discard(group, channel)
 
 
 def write_response(result: RegistrationResult, *, base_url: str) -> RegisterResponse:
