@@ -8,6 +8,7 @@ relays, who is online) are pushed at once, kept in the snapshot, merged over rel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 
 from channels.layers import get_channel_layer
 
-from accounts.changes import publish
+from accounts.changes import LAYER_ERRORS, publish
 from controlplane import snapshots
 from controlplane.env import environment
 from controlplane.netmap.engine import Engine, Update
@@ -35,6 +36,7 @@ from wire.codec import KEEPALIVE, compress, encode_json, frame_map
 logger = logging.getLogger("trenza.hub")
 
 CHECK_SECONDS = 1.0
+LAYER_SECONDS = 2.0  # a channel layer that does not answer in this time is away
 GAP_SECONDS = 0.05
 COALESCE_SECONDS = 0.004
 # After a fan-out that took long, volatile changes gather for this many times as long, up to a limit.
@@ -193,7 +195,7 @@ class Hub:
         return await asyncio.shield(self._loading[tailnet_id])
 
     async def _load_room(self, tailnet_id: int) -> Room | None:
-        await self._layer.group_add(f"tailnet.{tailnet_id}", self._channel)
+        await self._join(tailnet_id)
         snapshot = await in_thread(snapshots.load_tailnet)(tailnet_id)
         if snapshot is None:
             return None
@@ -202,6 +204,14 @@ class Hub:
         self.rooms[tailnet_id] = room
         self._index(room.snapshot.nodes.values(), tailnet_id)
         return room
+
+    async def _join(self, tailnet_id: int) -> None:
+        """Subscribe to a tailnet's messages, or renew that; without a channel layer versions must do."""
+        try:
+            async with asyncio.timeout(LAYER_SECONDS):
+                await self._layer.group_add(f"tailnet.{tailnet_id}", self._channel)
+        except LAYER_ERRORS as error:
+            logger.warning("no messages about tailnet %d for now: %s", tailnet_id, error or "no answer")
 
     async def learn(self, tailnet_id: int, node_id: int, node_key: str) -> bool:
         """Make sure that the tailnet's room knows a node by this key; ``False`` when it is gone.
@@ -358,7 +368,9 @@ class Hub:
             self._node_keys.pop(node.node_key, None)
         for subscriber in list(room.subscribers.values()):
             subscriber.stream.close()
-        await self._layer.group_discard(f"tailnet.{room.snapshot.id}", self._channel)
+        with contextlib.suppress(*LAYER_ERRORS):
+            async with asyncio.timeout(LAYER_SECONDS):
+                await self._layer.group_discard(f"tailnet.{room.snapshot.id}", self._channel)
 
     # -- pushing
 
@@ -691,8 +703,8 @@ class Hub:
             if ids:
                 room.used = self._second
                 await in_thread(renew_presence)(tailnet=room.snapshot.id, worker=self.worker, node_ids=ids)
-            await self._layer.group_add(f"tailnet.{room.snapshot.id}", self._channel)
             await self._find_dead_streams(room)
+        await asyncio.gather(*(self._join(tailnet_id) for tailnet_id in list(self.rooms)))
 
     async def _find_dead_streams(self, room: Room) -> None:
         """Nodes that were online in a worker that died: offline when their lease has ended."""
