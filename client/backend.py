@@ -16,7 +16,7 @@ from typing import Any
 
 from client.control.carriers import CarrierKind
 from client.control.dial import Backoff, Dialer
-from client.control.loop import ControlLoop, Login
+from client.control.loop import MAX_CLOCK_SKEW, ControlLoop, Login
 from client.control.session import Session
 from client.errors import ClientError, ControlError, LoginError
 from client.hostinfo import own_hostinfo
@@ -172,6 +172,8 @@ class Backend:
     def health(self) -> list[str]:
         """What is wrong now, in sentences."""
         own = [text for _, text in sorted(self._troubles.items())]
+        if abs(self._clock_offset) > MAX_CLOCK_SKEW:
+            own.append(f"this machine's clock is not the server's ({-self._clock_offset} off): set it")
         return own + list(self.netmap.health if self.netmap else ())
 
     def reconcile(self) -> None:
@@ -261,6 +263,10 @@ class Backend:
             await loop.run()
         except ControlError as error:
             self._control_ended(error)
+        except ClientError as error:  # a full disk, say: nothing that the server has to do with
+            self._in_trouble("control", f"no control connection: {error}")
+            await asyncio.sleep(BUG_PAUSE_SECONDS)
+            self._control_ended(ControlError(str(error)))
         except Exception:  # a bug must not end the tunnel: say so, and begin again
             logger.exception("the control session failed")
             await asyncio.sleep(BUG_PAUSE_SECONDS)
@@ -268,11 +274,12 @@ class Backend:
 
     def _control_ended(self, error: ControlError) -> None:
         """A login is over without success; what was before it goes on."""
+        if self.login is not None:
+            logger.warning("login failed: %s", error)
         self.login = self._control_task = self.control = None
         if isinstance(error, LoginError):
             self.store.set_identity(pending=None, rotating=False)
             self._troubles["login"] = f"sign-in refused: {error}"
-        logger.warning("login failed: %s", error)
         self.reconcile()
         self.announce(error)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import re
 from enum import StrEnum
 from typing import Protocol
 from urllib.parse import quote
@@ -47,7 +48,11 @@ class Carrier(Protocol):
         """Raises ``ConnectionError`` when it has ended."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Say goodbye as the carrier does it; takes a moment."""
+
+    def abort(self) -> None:
+        """End it now, also after :meth:`close`."""
 
 
 class WebSocketCarrier:
@@ -72,6 +77,9 @@ class WebSocketCarrier:
     async def close(self) -> None:
         await self._connection.close()
 
+    def abort(self) -> None:
+        self._connection.transport.abort()
+
 
 class UpgradeCarrier:
     kind = CarrierKind.UPGRADE
@@ -94,6 +102,9 @@ class UpgradeCarrier:
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._writer.wait_closed()
+
+    def abort(self) -> None:
+        self._writer.transport.abort()
 
 
 async def open_carrier(kind: CarrierKind, dialer: Dialer, server: Server, initiation: bytes) -> Carrier:
@@ -131,6 +142,9 @@ async def _open_websocket(dialer: Dialer, server: Server, handshake: str) -> Car
         raise (
             tls_refusal(server, error) if context else not_ours(server, "no WebSocket at /ts2021")
         ) from error
+    except BaseException:
+        sock.close()
+        raise
     return WebSocketCarrier(connection)
 
 
@@ -149,8 +163,8 @@ async def _open_upgrade(dialer: Dialer, server: Server, handshake: str) -> Carri
     except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         await carrier.close()
         raise not_ours(server, "it does not answer POST /ts2021") from error
-    except ControlError:
-        await carrier.close()
+    except BaseException:
+        writer.close()
         raise
     return carrier
 
@@ -158,7 +172,7 @@ async def _open_upgrade(dialer: Dialer, server: Server, handshake: str) -> Carri
 def _check_upgrade(server: Server, answer: bytes) -> None:
     lines = answer.decode("latin-1").split("\r\n")
     words = lines[0].split(" ", 2)
-    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    status = int(words[1]) if len(words) > 1 and re.fullmatch("[0-9]{3}", words[1]) else 0
     headers = {
         name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
     }

@@ -129,6 +129,9 @@ class Dialer:
         except (OSError, ssl.SSLError, TimeoutError) as error:
             sock.close()
             raise tls_refusal(server, error) from error
+        except BaseException:
+            sock.close()
+            raise
 
     async def _addresses(self, server: Server) -> list[Address]:
         with contextlib.suppress(ValueError):
@@ -147,27 +150,30 @@ class Dialer:
 
     async def _first(self, addresses: Sequence[Address]) -> socket.socket:
         """The first address that answers; each next one joins the race after a moment."""
-        waiting = list(addresses)
+        waiting, started = list(addresses), list[asyncio.Task[socket.socket]]()
         racing: set[asyncio.Task[socket.socket]] = set()
-        failure: OSError = OSError(errno.EHOSTUNREACH, "no address")
+        winner: asyncio.Task[socket.socket] | None = None
+        failure = OSError(errno.EHOSTUNREACH, "no address")
         try:
             while waiting or racing:
                 if waiting:
-                    racing.add(asyncio.create_task(self._connect(waiting.pop(0))))
-                done, racing = await asyncio.wait(
-                    racing,
-                    timeout=NEXT_ADDRESS_SECONDS if waiting else None,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                    started.append(asyncio.create_task(self._connect(waiting.pop(0))))
+                    racing.add(started[-1])
+                pause = NEXT_ADDRESS_SECONDS if waiting else None
+                done, racing = await asyncio.wait(racing, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     try:
-                        return task.result()
+                        sock, winner = task.result(), task
                     except OSError as error:
                         failure = error
+                    else:
+                        return sock
             raise failure
         finally:
-            for task in racing:
-                task.cancel()
+            for task in started:
+                if task is not winner:
+                    task.cancel()
+                    task.add_done_callback(_discard)
 
     async def _connect(self, address: Address) -> socket.socket:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -181,6 +187,12 @@ class Dialer:
             sock.close()
             raise
         return sock
+
+
+def _discard(task: asyncio.Task[socket.socket]) -> None:
+    """Close the socket of somebody who came second."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
 
 
 def _refusal(server: Server, error: OSError) -> ControlError:

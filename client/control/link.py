@@ -252,10 +252,13 @@ async def open_link(
         runner = asyncio.create_task(link.run())
         yield link
     finally:
-        if runner is not None:
-            runner.cancel()
-            await asyncio.gather(runner, return_exceptions=True)
-        await link.close()
+        try:
+            if runner is not None:
+                runner.cancel()
+                await asyncio.gather(runner, return_exceptions=True)
+            await link.close()
+        finally:  # also when nobody waits for the goodbye any more
+            carrier.abort()
 
 
 async def _shake_hands(link: Link, server: Server) -> None:

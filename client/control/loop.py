@@ -179,9 +179,10 @@ class ControlLoop:
     async def _join(self, session: Session) -> None:
         if self.login is not None:
             await self._log_in(session, self.login)
-        elif not self._registered:
-            if self.store.identity.rotating:
-                await self._finish_rotation(session)
+            return
+        if self.store.identity.rotating:
+            await self._finish_rotation(session)
+        if not self._registered:
             await self._restart(session)
 
     async def _log_in(self, session: Session, wish: Login) -> None:
@@ -216,10 +217,15 @@ class ControlLoop:
             raise UnknownNode(UNKNOWN_NODE)
 
     async def _finish_rotation(self, session: Session) -> None:
-        """An earlier run asked for a rotation and did not hear the answer: ask again, or let it be."""
+        """An earlier connection asked for a rotation and did not hear the answer: ask again, or let it be."""
         pending = self.store.identity.pending
-        if pending is not None and await rotate(session, self._request, pending, self.store):
-            self.owner.node_key_replaced()
+        if pending is None:
+            return
+        try:
+            if await rotate(session, self._request, pending, self.store):
+                self.owner.node_key_replaced()
+        except LoginError as error:  # the old key may be as good as before
+            logger.warning("control: the server refuses to finish a rotation: %s", error)
 
     def _request(
         self,

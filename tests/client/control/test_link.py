@@ -59,6 +59,9 @@ class FakeServer:
     async def close(self) -> None:
         self.closed = True
 
+    def abort(self) -> None:
+        self.closed = True
+
 
 @asynccontextmanager
 async def connected(answer: Answer) -> AsyncIterator[tuple[Link, FakeServer]]:
