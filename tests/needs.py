@@ -53,6 +53,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "redis": lambda: _installed("redis-server", "Redis"),
     "iperf3": lambda: _installed("iperf3", "iperf3"),
     "wireguard-go": lambda: _installed("wireguard-go", "wireguard-go"),
+    "conntrack": lambda: _installed("conntrack", "conntrack"),
     "caddy": lambda: _installed("caddy", "Caddy"),
     "nginx": lambda: _installed("nginx", "nginx"),
     "tailscaled": lambda: _official("tailscaled"),
