@@ -19,6 +19,7 @@ from controlplane.netmap.snapshot import (
 )
 from wire.control import format_time
 
+EXIT_ROUTES = ("0.0.0.0/0", "::/0")
 LEGACY_DERP = "127.3.3.40:"
 SELF_CAPABILITIES: dict[str, Any] = {
     "https://tailscale.com/cap/file-sharing": None,
@@ -55,6 +56,14 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
+def served_routes(node: NodeSnapshot) -> list[str]:
+    """The prefixes that lead to this node: both exit routes, and of the subnets those that it serves now.
+
+    Two nodes may offer one subnet; a client that was told of both would send everything to the last one.
+    """
+    return [route for route in node.routes if route in EXIT_ROUTES or route in node.primary_routes]
+
+
 def base_node(node: NodeSnapshot) -> dict[str, Any]:
     """What a node shows to itself and to others alike."""
     addresses = [f"{node.ipv4}/32", f"{node.ipv6}/128"]
@@ -65,7 +74,7 @@ def base_node(node: NodeSnapshot) -> dict[str, Any]:
         "User": owner_of(node),
         "Key": node.node_key,
         "Addresses": addresses,
-        "AllowedIPs": [*addresses, *node.routes],
+        "AllowedIPs": [*addresses, *served_routes(node)],
         "Created": format_time(node.created),
     }
     if node.key_expiry is not None:

@@ -268,6 +268,14 @@ def test_a_switch_that_was_written_as_text_reaches_peers_as_a_switch() -> None:
     assert peer["Hostinfo"]["ShieldsUp"] is True
 
 
+def test_a_subnet_that_two_nodes_offer_leads_to_one() -> None:
+    shared = {"routes": ("0.0.0.0/0", "10.0.0.0/8", "::/0")}
+    serves = node(2, **shared, primary_routes=("10.0.0.0/8",))
+    engine = Engine(tailnet(node(1), serves, node(3, **shared)))
+    routes = [peer["AllowedIPs"][2:] for peer in json.loads(engine.full_map(1, NOW))["Peers"]]
+    assert routes == [["0.0.0.0/0", "10.0.0.0/8", "::/0"], ["0.0.0.0/0", "::/0"]]
+
+
 def test_a_new_relay_port_reaches_everyone_and_nothing_else_does() -> None:
     engine = Engine(tailnet(node(1), node(2)))
     update = engine.update(replace(engine.snapshot, derp_map=derp_map(4443)))
