@@ -48,6 +48,9 @@ class Command(BaseCommand):
         environment().data.mkdir(parents=True, exist_ok=True, mode=0o700)
         make_database_private(settings.DATABASES["default"])
         call_command("migrate", interactive=False, verbosity=0)
-        for root in settings.LOCALE_PATHS:
-            compile_messages(Path(root))
+        try:
+            for root in settings.LOCALE_PATHS:
+                compile_messages(Path(root))
+        except OSError as error:  # the service's user may not write to the checkout
+            self.stderr.write(f"translations stay as they are: {error}; run manage.py prepare as its owner")
         call_command("collectstatic", interactive=False, verbosity=0)
