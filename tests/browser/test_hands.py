@@ -117,7 +117,7 @@ def test_a_session_that_ended_leads_to_the_sign_in_page(visit: Visit, place: Pla
     expect(page).to_have_url(re.compile(r"/sign-in\?next=%2Fdevices%2F"))
 
 
-def test_language_and_theme_are_switched_and_kept(visit: Visit, place: Place) -> None:
+def test_language_and_theme_are_switched_and_kept(server: Server, visit: Visit, place: Place) -> None:
     page = live(visit("/keys", place))
     assert page.evaluate("getComputedStyle(document.body).colorScheme || 1")
     page.get_by_role("button", name="Account").click()
@@ -129,7 +129,8 @@ def test_language_and_theme_are_switched_and_kept(visit: Visit, place: Place) ->
     expect(page.locator("html")).to_have_attribute("lang", "es")
     page.reload()
     expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
-    again = visit("/devices", place)
+    again = visit("/sign-in")  # in another browser: from the next sign-in on
+    again.goto(server.sign_in_link(place.owner, "--tailnet", place.name))
     expect(again.get_by_role("heading", level=1)).to_have_text("Dispositivos")
     again.get_by_role("button", name="Cuenta").click()
     again.get_by_role("button", name="English").click()
