@@ -86,6 +86,12 @@ static double cpu_seconds(int pid) {
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 
+static double own_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 static void put_u32(uint8_t *at, uint32_t value) {
     value = htonl(value);
     memcpy(at, &value, 4);
@@ -332,13 +338,14 @@ int main(int argc, char **argv) {
     memset(latency, 0, sizeof latency);
     uint64_t sent = 0, begun = now_ns();
     for (int i = 0; i < senders; i++) sent -= clients[i].sent;
-    double cpu = cpu_seconds(pid);
+    double cpu = cpu_seconds(pid), own = own_seconds();
     run(begun + (uint64_t)(seconds * 1e9), start, timer);
     cpu = cpu_seconds(pid) - cpu;
+    own = own_seconds() - own;
     double taken = (double)(now_ns() - begun) / 1e9;
     for (int i = 0; i < senders; i++) sent += clients[i].sent;
-    printf("{\"seconds\":%.6f,\"sent\":%llu,\"delivered\":%llu,\"lost\":%llu,\"bad\":%llu,\"cpu\":%.3f,\"p50\":%u,\"p99\":%u}\n",
+    printf("{\"seconds\":%.6f,\"sent\":%llu,\"delivered\":%llu,\"lost\":%llu,\"bad\":%llu,\"cpu\":%.3f,\"own\":%.3f,\"p50\":%u,\"p99\":%u}\n",
            taken, (unsigned long long)sent, (unsigned long long)delivered, (unsigned long long)lost,
-           (unsigned long long)bad, cpu, percentile(0.5), percentile(0.99));
+           (unsigned long long)bad, cpu, own, percentile(0.5), percentile(0.99));
     return 0;
 }
