@@ -175,7 +175,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each relay and load (default 3)")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of a turn (default 1.5)")
     parser.add_argument("--quick", action="store_true", help="bulk loads only")
+    parser.add_argument(
+        "--realtime", action="store_true", help="root: what else the machine does waits (short turns only)"
+    )
     options = parser.parse_args(arguments)
+    if options.realtime:
+        take_real_time()
     compile_generator()
     binary = find_derper()
     if binary is None:
@@ -183,6 +188,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     loads = BULK if options.quick else (*BULK, *OTHERS)
     print("\n".join(describe(load) for load in loads))
     return run(loads, binary, options.rounds, options.seconds)
+
+
+def take_real_time() -> None:
+    """Real-time priority for generator and relays alike: on a busy machine latencies would be the others'."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        raise SystemExit("--realtime needs root (or CAP_SYS_NICE); leave it out on a calm machine") from None
 
 
 def describe(load: Load) -> str:

@@ -3,8 +3,8 @@
  * usage: load PORT TLS SIZE SENDERS WINDOW RATE FLAGS SECONDS PID < clients
  *
  * Senders and as many receivers connect with fast start. Each sender keeps WINDOW packets of SIZE bytes in
- * flight (RATE 0), or all senders together send RATE packets a second. FLAGS: 1 = every sender writes to every
- * receiver in turn (else to its own), 2 = one write (one TLS record) for each packet.
+ * flight (RATE 0), or all senders together send RATE packets a second, those of each 200 us at once. FLAGS: 1 =
+ * every sender writes to every receiver in turn (else to its own), 2 = one write (one TLS record) a packet.
  *
  * stdin: for each client its public key (32 bytes), a length (4, big-endian) and its ClientInfo frame, so the
  * NaCl part of the handshake stays with whoever runs this. stdout: one JSON object; PID's CPU time is taken
@@ -267,8 +267,10 @@ static void take(struct client *c) {
 
 static void run(uint64_t until, uint64_t start, int timer) {
     struct epoll_event events[64];
+    int due = 1; /* paced: at each tick; windowed: always */
     for (uint64_t now = now_ns(); now < until; now = now_ns()) {
-        for (int i = 0; i < senders; i++) send_due(&clients[i], now, start);
+        for (int i = 0; due && i < senders; i++) send_due(&clients[i], now, start);
+        due = rate <= 0;
         int pending = 0;
         for (int i = senders; i < 2 * senders; i++) pending |= clients[i].ssl && SSL_pending(clients[i].ssl);
         int count = epoll_wait(epoll_fd, events, 64, pending ? 0 : 50);
@@ -277,6 +279,7 @@ static void run(uint64_t until, uint64_t start, int timer) {
             uint64_t ticks;
             if (!c) {
                 if (read(timer, &ticks, sizeof ticks) < 0 && errno != EAGAIN) die("timer");
+                due = 1;
                 continue;
             }
             if (events[i].events & EPOLLOUT) flush(c);
