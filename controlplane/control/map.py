@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from accounts.tenancy import find_by_credential
 from controlplane.control.streams import answer_text
 from controlplane.hub import get_hub
+from controlplane.netmap.builder import farewell_map
 from controlplane.snapshots import in_thread
 from nodes.hostinfo import cleaned, endpoints, hostname, offered_routes, request_tags
 from nodes.services.volatile import Volatile, update_node_state
-from wire.codec import compress, decode_object, frame_map
+from wire.codec import compress, decode_object, encode_json, frame_map
 from wire.control import MIN_CAPABILITY_VERSION, Hostinfo, MapRequest
 from wire.keys import MachinePublic
 
@@ -35,6 +37,7 @@ UNKNOWN_NODE = "this server does not know this node key; sign in again"
 TOO_OLD = (
     "this client is too old for this server (capability version {version}, at least {minimum}): update it"
 )
+FAREWELL_SECONDS = 60.0  # how often a client whose node is gone comes to hear it
 
 
 # When everybody comes back at once, the first lookups load the tailnets and the others find them in memory.
@@ -58,6 +61,8 @@ async def handle_map(
         text = TOO_OLD.format(version=message.version, minimum=MIN_CAPABILITY_VERSION)
         return answer_text(stream, 400, text)
     place = await find_node(str(message.node_key), peer)
+    if place is None and message.stream:
+        return await _say_farewell(message, peer, stream)
     if place is None:
         return answer_text(stream, 404, UNKNOWN_NODE)
     if message.stream:
@@ -99,6 +104,19 @@ async def _long_poll(message: MapRequest, place: Place, stream: ResponseStream) 
         return
     # The stream is not where a node reports; but the first one may come before any report.
     hub.report(place.tailnet_id, place.node_id, capability_version=message.version)
+
+
+async def _say_farewell(message: MapRequest, peer: MachinePublic, stream: ResponseStream) -> None:
+    """Tell a node that was deleted, or never was, that its key has ended: it asks for a login then.
+
+    To a refusal an official client only asks again, and says that all is well. The stream stays for a while,
+    because each map makes clients forget how long they have waited between their polls.
+    """
+    stream.start()
+    content = encode_json(farewell_map(str(message.node_key), str(peer), datetime.now(UTC)))
+    stream.send(frame_map(compress(content) if message.compress == "zstd" else content))
+    await asyncio.sleep(FAREWELL_SECONDS)
+    stream.close()
 
 
 async def _single_map(message: MapRequest, place: Place, stream: ResponseStream) -> None:

@@ -6,6 +6,7 @@ Source: tailscale tailcfg/tailcfg.go; the rules are those that official clients 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from controlplane.netmap.snapshot import (
@@ -20,6 +21,7 @@ from controlplane.netmap.snapshot import (
 from wire.control import format_time
 
 EXIT_ROUTES = ("0.0.0.0/0", "::/0")
+ENDED = timedelta(days=1)  # how long ago the key of a node that is gone ended: past any clock's error
 LEGACY_DERP = "127.3.3.40:"
 SELF_CAPABILITIES: dict[str, Any] = {
     "https://tailscale.com/cap/file-sharing": None,
@@ -137,6 +139,33 @@ def profile(user: UserSnapshot) -> dict[str, Any]:
         "DisplayName": user.display_name,
     }
     return content | ({"ProfilePicURL": user.picture_url} if user.picture_url else {})
+
+
+def farewell_map(node_key: str, machine_key: str, now: datetime) -> dict[str, Any]:
+    """The whole map of a node that is in no tailnet: its key has ended. It says only what the client said.
+
+    Its addresses are ones that no node ever has: some clients read no node with other than two.
+    """
+    nobody = NodeSnapshot(
+        id=1,
+        stable_id="unknown",
+        name="",
+        user_id=TAGGED_USER_ID,
+        machine_key=machine_key,
+        node_key=node_key,
+        ipv4="100.64.0.0",
+        ipv6="fd7a:115c:a1e0::",
+        standing=Standing.EXPIRED,
+        created=now - ENDED,
+        key_expiry=now - ENDED,
+    )
+    node = base_node(nobody) | {"Machine": machine_key, "Hostinfo": {}, "MachineAuthorized": True}
+    return {
+        "Node": node,
+        "UserProfiles": [TAGGED_PROFILE],
+        "PacketFilters": {"base": []},
+        "ControlTime": format_time(now),
+    }
 
 
 TAGGED_PROFILE = {"ID": TAGGED_USER_ID, "LoginName": TAGGED_LOGIN, "DisplayName": TAGGED_NAME}

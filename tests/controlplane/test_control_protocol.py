@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -479,6 +480,35 @@ async def test_a_deleted_device_learns_it_and_its_stream_ends(world: World, carr
         assert gone.netmap.peers == {}
 
 
+async def test_an_unknown_key_hears_that_it_has_ended_and_nothing_else(world: World, carrier: str) -> None:
+    async with devices(world.server, name("known"), name("thief"), name("gone"), carrier=carrier) as (
+        known,
+        thief,
+        gone,
+    ):
+        await known.join(world.approved)
+        thief.node = known.node
+        for device in (thief, gone):
+            await device.listen()
+            (message,) = device.raw_messages
+            assert device.netmap is not None
+            expiry = device.netmap.node.key_expiry
+            assert expiry is not None
+            assert expiry < datetime.now(UTC)
+            assert message["Node"]["Key"] == str(device.node.public())
+            assert message["Node"]["Machine"] == str(device.machine.public())
+            assert len(message["Node"]["Addresses"]) == 2
+            assert message.keys() == {"Node", "UserProfiles", "PacketFilters", "ControlTime"}
+            told = json.dumps(message).replace(message["Node"]["Key"], "")
+            assert known.netmap is not None
+            assert known.hostname not in told
+            assert str(known.netmap.node.addresses[0]).partition("/")[0] + "/" not in told
+            assert device.poll is not None
+            assert not device.poll.ended  # or official clients would come back at once, for ever
+        assert known.poll is not None
+        assert not known.poll.ended
+
+
 # --- one machine's key is no other machine's ---------------------------------------------------------------
 
 
@@ -489,11 +519,7 @@ async def test_a_node_key_of_another_machine_is_refused_by_every_request(world: 
         assert "another machine" in (await thief.register()).error
         assert "another machine" in (await thief.register(auth_key=world.approved)).error
         assert "another machine" in (await thief.register(expiry=datetime.fromtimestamp(123, UTC))).error
-        for request in (
-            thief.map_request(stream=True),
-            thief.map_request(omit_peers=True),
-            thief.map_request(),
-        ):
+        for request in (thief.map_request(omit_peers=True), thief.map_request()):
             assert (await thief.ask("/machine/map", request)).status == 404
         key = {"NodeKey": str(victim.node.public())}
         for method, path in (
