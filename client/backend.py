@@ -88,6 +88,7 @@ class Backend:
         self._troubles: dict[str, str] = {}
         self._control_task: asyncio.Task[None] | None = None
         self._may_be_left = True
+        self._may_be_dead = False
         self._tunnel_changed = asyncio.Event()
         self._settled = asyncio.Event()
         self._save = asyncio.Event()
@@ -395,6 +396,8 @@ class Backend:
         """The host's network changed."""
         if self.tunnel.sock is not None:
             self.tunnel.sock.link_changed()
+            self._may_be_dead = True
+            self._tunnel_changed.set()
         if self.control is not None:
             self.control.hurry()
 
@@ -442,6 +445,7 @@ class Backend:
         wanted, netmap, node = duties(self.facts).tunnel, self.netmap, self.store.identity.node
         if not wanted or netmap is None or node is None:
             return await self._take_down()
+        await self._bury_if_dead()
         shields_up = self.store.prefs.shields_up
         if self.tunnel.is_up:
             return await self.tunnel.apply(netmap, node, shields_up=shields_up)
@@ -454,6 +458,13 @@ class Backend:
             self.tunnel.sock.set_connected(self.is_connected)
         self.announce()
         return None
+
+    async def _bury_if_dead(self) -> None:
+        """A tunnel whose WireGuard was killed or removed is taken down, to be made anew."""
+        if self._may_be_dead and self.tunnel.is_up and not await self.tunnel.is_alive():
+            logger.warning("the tunnel's interface is gone; making it anew")
+            await self.tunnel.down(keep=False)
+        self._may_be_dead = False
 
     async def _take_down(self) -> None:
         """Also what a killed daemon left, unless that may be taken over once the server has spoken."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from client.engine.base import Engine
 from client.engine.host import require_free_port
-from client.errors import SetupError
+from client.errors import EngineError, SetupError
 from client.magicsock.endpoints import Endpoint
 from client.magicsock.netcheck import Report
 from client.magicsock.sock import Magicsock, PathStatus, PingResult
@@ -106,6 +106,14 @@ class Tunnel:
     @property
     def is_up(self) -> bool:
         return self.sock is not None
+
+    async def is_alive(self) -> bool:
+        """Whether WireGuard answers: its process may have died, its interface have been removed."""
+        try:
+            await self.engine.status()
+        except EngineError:
+            return False
+        return True
 
     async def up(self, netmap: NetMap, keys: Keys, *, ports: Ports, shields_up: bool) -> None:
         """Bring everything up under ``netmap``; raises ``ClientError``, with nothing left behind."""

@@ -19,7 +19,7 @@ WATCHED = {f"RTM_{verb}{what}" for verb in ("NEW", "DEL") for what in ("LINK", "
 
 
 class Monitor:
-    """``ignore`` is the tunnel's own interface: what the daemon does there is no news."""
+    """``ignore`` is the tunnel's own interface: what the daemon does there is no news, but for its end."""
 
     def __init__(self, *, ignore: str, on_change: Callable[[], None]) -> None:
         self._ignore = ignore
@@ -54,6 +54,9 @@ class Monitor:
         if event not in WATCHED:
             return False
         if "LINK" in event and message.get_attr("IFLA_IFNAME") == self._ignore:
+            if event == "RTM_DELLINK":
+                ignored.discard(message["index"])
+                return True
             ignored.add(message["index"])
         name = INDEX_ATTRIBUTES.get(event)
         index = message.get_attr(name) if name else message.get("index")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
 from tests.lab.conftest import World
@@ -90,6 +93,17 @@ def test_a_stopped_daemon_takes_its_tunnel_away_and_returns_as_itself(world: Wor
     ada.wait_state("Running")
     assert ada.addresses() == before
     introduce(ada, ben)
+    flows(ada, ben)
+
+
+def test_a_killed_wireguard_is_made_anew(world: World) -> None:
+    ada, ben = direct_pair(world, "ada0", "ben0")
+    wireguard = ada.wireguard_pid()
+    if wireguard is None:
+        pytest.skip("the kernel's WireGuard is no process")
+    os.kill(wireguard, signal.SIGKILL)
+    reachable(ben.namespace, ada.address())
+    assert ada.wireguard_pid() not in (None, wireguard)
     flows(ada, ben)
 
 

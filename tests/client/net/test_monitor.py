@@ -32,5 +32,8 @@ async def test_changes_of_the_host_are_heard_once_and_the_tunnels_not() -> None:
             await heard.get()
         await asyncio.sleep(1.0)
         assert heard.empty()
+        ip("link", "del", "tz0")  # but that it is gone is news
+        async with asyncio.timeout(10):
+            await heard.get()
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
