@@ -11,6 +11,7 @@ CONTROL_URL, TOKEN                        the server that names the served keys,
 ADMISSION           control               ``open``: serve everybody, without a server
 CLIENT_RATE         0                     bytes a second of each client; 0: unlimited
 CLIENT_BURST        262272                bytes that a client may send at once when CLIENT_RATE is set
+METRICS_TOKEN                             whose bearer reads /metrics; without one only this host does
 MESH_KEY                                  64 hex digits, the same on all relays of one region
 MESH_WITH                                 the other relays of the region (``https://HOST[:PORT]``)
 ==================  ====================  ===================================================================
@@ -72,6 +73,7 @@ class Config:
     open_admission: bool = False
     client_rate: int = 0
     client_burst: int = DEFAULT_BURST_BYTES
+    metrics_token: str = field(default="", repr=False)
     mesh_key: str = field(default="", repr=False)
     mesh_with: tuple[str, ...] = ()
 
@@ -117,6 +119,7 @@ def parse_config(variables: Mapping[str, str]) -> Config:
         == "open",
         client_rate=_whole(get("CLIENT_RATE", "0"), "TRENZA_RELAY_CLIENT_RATE"),
         client_burst=max(MIN_BURST_BYTES, _whole(burst, "TRENZA_RELAY_CLIENT_BURST")),
+        metrics_token=get("METRICS_TOKEN"),
         mesh_key=get("MESH_KEY"),
         mesh_with=_words(get("MESH_WITH")),
     )

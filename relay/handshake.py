@@ -30,6 +30,7 @@ from relay.limits import (
     MAX_WEBSOCKET_MESSAGE,
     SMALL_HELLO_BYTES,
 )
+from relay.metrics import may_read
 from wire.derp import HEADER_BYTES as FRAME_HEAD
 from wire.derp import (
     MAX_CLIENT_INFO_BYTES,
@@ -60,7 +61,10 @@ Page = Callable[[], tuple[str, bytes]]  # content type and body
 
 @dataclass(frozen=True, kw_only=True)
 class Greeter:
-    """Takes new connections through their handshake. ``pages``: what else GET answers, by path."""
+    """Takes new connections through their handshake.
+
+    ``pages``: what else GET answers, by path; ``metrics``: ``/metrics``, for those who may read it.
+    """
 
     key: NodePrivate
     context: ssl.SSLContext | None
@@ -69,6 +73,8 @@ class Greeter:
     server_info: ServerInfo
     mesh_key: str
     pages: Mapping[str, Page]
+    metrics: Page
+    metrics_token: str
     large: asyncio.Semaphore
 
     @staticmethod
@@ -99,12 +105,12 @@ class Greeter:
                 if request.path == "/derp":
                     return await self._upgrade(conn, request, data)
                 keep = request.keeps_alive and left > 0
-                await conn.send(self._answer(request, keep))
+                await conn.send(self._answer(conn, request, keep))
             if not keep:
                 return None
         return None
 
-    def _answer(self, request: Request, keep: bool) -> bytes:
+    def _answer(self, conn: Connection, request: Request, keep: bool) -> bytes:
         def answer(status: HTTPStatus, headers: Mapping[str, str], body: bytes = b"") -> bytes:
             head_only = request.method == "HEAD"
             return response(status, headers=headers, body=body, keep_alive=keep, head_only=head_only)
@@ -116,6 +122,8 @@ class Greeter:
                 return answer(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD"})
             return answer(HTTPStatus.OK, {"Access-Control-Allow-Origin": "*"})
         page = self.pages.get(request.path)
+        if request.path == "/metrics" and may_read(conn.address[0], request.headers, self.metrics_token):
+            page = self.metrics
         if page is None:
             return answer(HTTPStatus.NOT_FOUND, TEXT, b"not found\n")
         if request.method not in READING:

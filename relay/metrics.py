@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import secrets
 from collections.abc import Iterator, Mapping
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -32,6 +34,19 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "stun_answered_total": ("counter", "STUN requests answered."),
     "stun_ignored_total": ("counter", "UDP packets that were no STUN request of ours."),
 }
+
+# What a proxy adds: the request is not from this host then, though its socket is.
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+
+
+def may_read(address: str, headers: Mapping[str, str], token: str) -> bool:
+    """Whether whoever asks from ``address`` is shown this: by the token where there is one, else on loopback.
+
+    ``headers`` by lower-case names.
+    """
+    if token:
+        return secrets.compare_digest(headers.get("authorization", "").encode(), f"Bearer {token}".encode())
+    return ipaddress.ip_address(address).is_loopback and not any(name in headers for name in FORWARDED)
 
 
 def render(values: Mapping[str, float]) -> bytes:

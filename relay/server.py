@@ -113,10 +113,11 @@ class Relay:
                 bytes_burst=config.client_burst if config.client_rate else 0,
             ),
             mesh_key=config.mesh_key,
+            metrics=lambda: (CONTENT_TYPE, render(self.metrics())),
+            metrics_token=config.metrics_token,
             pages={
                 "/": lambda: ("text/plain; charset=utf-8", ABOUT),
                 "/healthz": lambda: ("text/plain; charset=utf-8", b"ok\n"),
-                "/metrics": lambda: (CONTENT_TYPE, render(self.metrics())),
             },
             large=Greeter.large_hellos(),
         )
