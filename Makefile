@@ -57,8 +57,8 @@ test-long: install system ## soaks, faults, repeats, full fuzzing
 demo: install system ## root: a server and three nodes behind NATs join, talk, survive a killed server
 	$(BIN)/python -m tests.lab.demo
 
-screenshots: install system ## pictures of every page
-	$(BIN)/python -m tests.browser.screenshots docs/screenshots
+screenshots: install system ## pictures of every page, in build/screenshots
+	$(BIN)/python -m tests.browser.screenshots build/screenshots
 
 bench: bench-relay bench-push ## all benchmarks
 

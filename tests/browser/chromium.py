@@ -29,10 +29,10 @@ def executable() -> str | None:
 
 
 @contextlib.contextmanager
-def browser(program: str | None = None) -> Iterator[Browser]:
+def browser(program: str | None = None, *flags: str) -> Iterator[Browser]:
     """A running browser: the distribution's, or another ``program`` that starts it."""
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program or executable(), args=FLAGS)
+        running = playwright.chromium.launch(executable_path=program or executable(), args=[*FLAGS, *flags])
         try:
             yield running
         finally:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, Page
 
@@ -95,6 +96,7 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
 
 SIGNED_OUT = {"sign-in": "/sign-in", "link-gone": "/sign-in/link/used"}
 SETTLE_MS = 150
+SHOWN_URL = "http://vpn.example.com"
 
 
 def device_path(server: Server, hostname: str = "") -> str:
@@ -154,9 +156,13 @@ def take_from(
 def take(out: Path, wanted: Sequence[str], variants: Sequence[str]) -> None:
     """Start a furnished server and take the pictures."""
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, running_server(Path(folder) / "data") as server:
+    known_as = urlsplit(SHOWN_URL).netloc
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(Path(folder) / "data", TRENZA_URL=SHOWN_URL) as server,
+    ):
         demo = furnish(server)
-        with browser() as running:
+        with browser(None, f"--host-resolver-rules=MAP {known_as} 127.0.0.1:{server.port}") as running:
             take_from(running, server, demo, out, wanted, variants)
         demo.close()
 

@@ -52,8 +52,14 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
 
     @property
-    def url(self) -> str:
+    def local_url(self) -> str:
+        """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address it is known by."""
+        return self.extra.get("TRENZA_URL", self.local_url)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -97,7 +103,7 @@ class Server:
         while time.monotonic() < deadline:
             with (
                 contextlib.suppress(OSError),
-                urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer,
+                urllib.request.urlopen(f"{self.local_url}/readyz", timeout=2) as answer,
             ):
                 if answer.status == 200:
                     return
@@ -142,7 +148,7 @@ class Device:
         self._session: ClientSession | None = None
 
     def _server_key(self) -> MachinePublic:
-        with urllib.request.urlopen(f"{self.server.url}/key?v={CAPABILITY}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.server.local_url}/key?v={CAPABILITY}", timeout=10) as answer:
             return MachinePublic.parse(json.load(answer)["publicKey"])
 
     def _connect(self) -> tuple[socket.socket, ClientSession]:
