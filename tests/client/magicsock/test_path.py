@@ -331,6 +331,15 @@ def test_bytes_that_were_injected_from_the_relay_vouch_for_nothing() -> None:
     assert path.endpoint is None
 
 
+def test_injected_bytes_do_not_confirm_an_address_in_doubt() -> None:
+    path = direct_path()
+    poll(path, 1.0, 100)
+    path.link_changed(2.0)
+    path.relayed(REGION, 2.1)
+    poll(path, 2.2, 200)
+    assert path.state is not State.DIRECT
+
+
 def test_bytes_do_not_vouch_when_the_daemon_answers_by_relay_only() -> None:
     path, now, rx = direct_path(), 0.02, 0
     while path.endpoint is not None and now < 60:
@@ -395,6 +404,15 @@ def test_a_rotated_key_begins_its_counters_anew_and_counts_as_nothing() -> None:
     assert path.state is State.DOUBTED
 
 
+def test_an_adopted_address_that_never_answers_gives_way_to_one_that_does() -> None:
+    path = new_path()
+    path.adopt(THREE, 100.0)
+    for second in range(101, 108):
+        run(path, second - 1, second)
+        poll(path, float(second), second * 100, THREE)
+    assert UseDirect(ONE) in answer(path, path.got_call(CallMeMaybe((ONE,)), REGION, 108.0), ONE, 108.1)
+
+
 # --- sessions --------------------------------------------------------------------------------------------
 
 
@@ -407,6 +425,19 @@ def test_heartbeats_go_to_the_address_in_use_only() -> None:
                 assert action.to == ONE
                 path.got_pong(Pong(action.message.txid, ONE), ONE, 0, second + 1.0)
     assert path.state is State.DIRECT
+
+
+def test_a_better_address_is_looked_for_once_a_minute() -> None:
+    path, looked = direct_path(), []
+    for second in range(1, 200):
+        poll(path, second + 0.5, second * 100)
+        for action in run(path, second, second + 1):
+            if isinstance(action, SendDirect) and isinstance(action.message, Ping):
+                if action.to == TWO:
+                    looked.append(second)
+                else:
+                    path.got_pong(Pong(action.message.txid, ONE), action.to, 0, second + 1.02)
+    assert 3 <= len(looked) <= 4
 
 
 def test_an_idle_session_goes_back_to_the_relay_once_the_peer_is_known_to_be_there() -> None:
@@ -482,3 +513,12 @@ def test_a_new_endpoint_is_tried_at_once_while_a_path_is_looked_for() -> None:
     actions = path.netmap_changed(PeerInfo(disco=DISCO, home=REGION, endpoints=(ONE, THREE)), 1.2)
     assert len(pings_to(actions, THREE)) == 1
     assert not pings_to(actions, ONE)
+
+
+def test_a_restarted_peer_is_asked_anew_under_its_new_key() -> None:
+    path = new_path()
+    old = pings_to(path.outgoing(1.0), ONE)[0]
+    actions = path.netmap_changed(PeerInfo(disco=OTHER_DISCO, home=REGION, endpoints=(ONE, TWO)), 1.5)
+    assert len(pings_to(actions, ONE)) == len(pings_to(actions, TWO)) == 1
+    assert path.got_pong(Pong(old.txid, ONE), ONE, 0, 1.6) == []
+    assert path.endpoint is None
