@@ -242,7 +242,8 @@ def main() -> int:
     if reasons := [reason for name in REQUIRED if (reason := missing(name))]:
         print(f"make demo needs root, network namespaces and TUN: {'; '.join(reasons)}", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # both end it in order
     report, problem = Report(), ""
     with Lab() as lab:
         demo = Demo(lab, report)

@@ -142,13 +142,10 @@ def test_a_used_up_key(world: World, fresh: TrenzaNode) -> None:
 
 
 def test_an_expired_key(world: World, fresh: TrenzaNode) -> None:
-    key = world.server.auth_key("--expiry=1s")
-
-    def over() -> bool:
-        return "expired" in up(fresh, world.server.url, f"--auth-key={key}").stderr
-
-    wait_for("the key has expired", over)
-    refusal(up(fresh, world.server.url, f"--auth-key={key}"), "key", "expired")
+    made = world.server.manage("createauthkey", "default", "--expiry=1s", "--json")
+    ends = datetime.fromisoformat(made["expires"])
+    wait_for("the key has expired", lambda: datetime.now(UTC) > ends)
+    refusal(up(fresh, world.server.url, f"--auth-key={made['key']}"), "key", "expired")
 
 
 def test_a_key_file_that_is_not_there(world: World, fresh: TrenzaNode) -> None:
