@@ -20,7 +20,7 @@ from tests.browser.server import Server
 from tests.client.fakes import FakeHost
 from tests.lab.person import Person
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 both_carriers = pytest.mark.parametrize("kind", list(CarrierKind))
 
 
