@@ -6,7 +6,8 @@ For each load the two relays take turns, and medians of all turns are shown:
   each. Generator and relay share the machine's cores, so trust the CPU time more than the packets a second.
 - *paced*: both relays get the same packets a second, half of what the slower one delivered in bulk: latency.
 
-derper is found by TRENZA_DERPER or PATH; without it the ratios are left out.
+derper is found by TRENZA_DERPER or PATH; without it the ratios are left out. On a busy machine ``--realtime``
+keeps other work out of the figures.
 """
 
 from __future__ import annotations
