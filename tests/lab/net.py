@@ -147,6 +147,11 @@ class Namespace:
             finally:
                 _set_namespace(outside.fileno())
 
+    def knows(self, address: str, name: str) -> None:
+        """Give the host at ``address`` a name in here."""
+        with (ETC_NETNS / self.name / "hosts").open("a") as file:
+            file.write(f"{address} {name}\n")
+
     def pids(self) -> list[int]:
         """Every process in here."""
         return [int(line) for line in run("ip", "netns", "pids", self.name, check=False).stdout.split()]
@@ -263,6 +268,7 @@ class Lab:
         etc = ETC_NETNS / made.name
         etc.mkdir(parents=True)
         (etc / "resolv.conf").write_text("")
+        (etc / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
         return made
 
     def host(self, name: str) -> Namespace:

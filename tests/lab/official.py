@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.lab.net import Namespace, run
+from tests.lab.net import ETC_NETNS, Namespace, run
 from tests.lab.node import Node
 from tests.lab.processes import Daemon, clean_environment, wait_for
 from tests.needs import official
 
-ETC_FILES = ("passwd", "group", "nsswitch.conf", "hosts", "os-release", "debian_version", "ssl")
+ETC_FILES = ("passwd", "group", "nsswitch.conf", "os-release", "debian_version", "ssl")
 
 
-def _fill_etc(folder: Path) -> None:
+def _fill_etc(folder: Path, namespace: Namespace) -> None:
     """What the client reads of ``/etc``; it writes resolv.conf and a copy of it there."""
     for name in ETC_FILES:
         if Path("/etc", name).exists():
             run("cp", "-a", f"/etc/{name}", folder)
-    (folder / "resolv.conf").write_text("")
+    run("cp", "-a", f"{ETC_NETNS / namespace.name}/.", folder)
 
 
 class OfficialNode(Node):
@@ -30,7 +30,7 @@ class OfficialNode(Node):
         private = {"/run": namespace.folder / "run", "/etc": namespace.folder / "etc"}
         for folder in private.values():
             folder.mkdir()
-        _fill_etc(private["/etc"])
+        _fill_etc(private["/etc"], namespace)
         state = namespace.folder / "tailscale"
         state.mkdir()
         self.socket = state / "tailscaled.sock"
