@@ -74,6 +74,7 @@ class Environment:
     relay_host: str = "127.0.0.1"
     relay_tls: bool = True
     relay_token: str | None = field(default=None, repr=False)
+    metrics_token: str | None = field(default=None, repr=False)
     secret_key_override: str | None = field(default=None, repr=False)
     debug: bool = False
 
@@ -192,6 +193,7 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
         relay_host=get("RELAY_HOST") or host,
         relay_tls=_switch(get("RELAY_TLS") or "on", "TRENZA_RELAY_TLS"),
         relay_token=get("RELAY_TOKEN"),
+        metrics_token=get("METRICS_TOKEN"),
         secret_key_override=get("SECRET_KEY"),
         debug=_switch(get("DEBUG") or "off", "TRENZA_DEBUG"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
@@ -12,6 +13,8 @@ from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from accounts.changes import LAYER_ERRORS
+from controlplane.env import environment
+from controlplane.middleware import DIRECT
 
 LAYER_SECONDS = 3.0
 
@@ -55,7 +58,16 @@ async def _send_nothing() -> None:
 
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus metrics, to the loopback only; a scraper elsewhere reads it through the operator's proxy."""
-    if request.META.get("REMOTE_ADDR") not in ("127.0.0.1", "::1"):
+    """Prometheus metrics: by ``TRENZA_METRICS_TOKEN`` where it is set, else on this host without a proxy."""
+    if not may_read_metrics(request, environment().metrics_token):
         return HttpResponse(status=404)
     return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def may_read_metrics(request: HttpRequest, token: str | None) -> bool:
+    """Whether the request bears the token; without one to bear, whether it comes straight from this host."""
+    if token:
+        return secrets.compare_digest(
+            request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode()
+        )
+    return request.META.get("REMOTE_ADDR") in ("127.0.0.1", "::1") and request.META.get(DIRECT) is True

@@ -10,6 +10,9 @@ from django.http import HttpRequest, HttpResponse
 from controlplane.env import environment
 
 MAX_FORWARDED_HOPS = 16
+# What a proxy adds: the request is not from this host then, though its socket is.
+FORWARDED = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP")
+DIRECT = "trenza.direct"
 
 
 def is_trusted_proxy(peer: str, trusted: Iterable[str]) -> bool:
@@ -42,7 +45,10 @@ def client_address(peer: str, forwarded_for: str, trusted: Iterable[str]) -> str
 
 
 class TrustedProxyMiddleware:
-    """Sets ``REMOTE_ADDR`` to the client's address and drops forwarding headers of untrusted peers."""
+    """Sets ``REMOTE_ADDR`` to the client's address and drops forwarding headers of untrusted peers.
+
+    ``META[DIRECT]`` says whether the request came without a proxy, trusted or not.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -50,6 +56,7 @@ class TrustedProxyMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         peer = request.META.get("REMOTE_ADDR", "")
+        request.META[DIRECT] = not any(name in request.META for name in FORWARDED)
         if is_trusted_proxy(peer, self.trusted):
             forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
             request.META["REMOTE_ADDR"] = client_address(peer, forwarded, self.trusted)

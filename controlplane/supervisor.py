@@ -311,6 +311,7 @@ class Supervisor:
             "TRENZA_RELAY_STUN": str(stun),
             "TRENZA_RELAY_HOSTS": env.relay_host,
             "TRENZA_RELAY_TOKEN": relay_token(env),
+            "TRENZA_RELAY_METRICS_TOKEN": env.metrics_token or "",
             "TRENZA_RELAY_TLS": "on" if env.relay_tls else "off",
             "TRENZA_RELAY_DATA": str(env.data),
             "TRENZA_RELAY_CONTROL_URL": control_url_for_relay(env),

@@ -196,9 +196,11 @@ STORAGES: dict[str, Any] = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 
-# The two URLs that machines fetch by plain HTTP are never redirected.
+# What machines fetch by plain HTTP, some from this very host, is never redirected.
 SECURE_SSL_REDIRECT = ENV.secure
-SECURE_REDIRECT_EXEMPT = [r"^key$", r"^ts2021$", r"^generate_204$", r"^verify$", r"^healthz$", r"^readyz$"]
+SECURE_REDIRECT_EXEMPT = [
+    rf"^{path}$" for path in ("key", "ts2021", "generate_204", "verify", "healthz", "readyz", "metrics")
+]
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if ENV.secure else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = ENV.secure
 SECURE_HSTS_PRELOAD = ENV.secure

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect as websocket_connect
 from relay.config import Endpoint
 from relay.http import parse_request, response
 from relay.limits import MAX_HTTP_HEAD_BYTES, MAX_REQUESTS_PER_CONNECTION
+from relay.metrics import may_read
 from relay.server import Relay
 from tests.relay.conftest import Connect, StartRelay
 from tests.relay.peer import (
@@ -76,6 +77,28 @@ async def test_health_metrics_and_strangers(relay: Relay, connect: Connect) -> N
     assert (await http(relay.derp_port, get("/"))).startswith(b"HTTP/1.1 200 ")
     assert (await http(relay.derp_port, get("/nothing"))).startswith(b"HTTP/1.1 404 ")
     assert (await http(relay.derp_port, get("/metrics", "DELETE"))).startswith(b"HTTP/1.1 405 ")
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For: 192.0.2.9", "Forwarded: for=192.0.2.9", "via: 1.1 a"])
+async def test_metrics_are_not_passed_on_by_a_proxy(relay: Relay, header: str) -> None:
+    asked = get("/metrics").replace(b"Host:", header.encode() + b"\r\nHost:")
+    assert (await http(relay.derp_port, asked)).startswith(b"HTTP/1.1 404 ")
+
+
+async def test_metrics_by_a_token_only(start_relay: StartRelay) -> None:
+    relay = await start_relay("metrics", metrics_token="open sesame")
+    for header, status in (("", b"404"), ("Bearer open", b"404"), ("Bearer open sesame", b"200")):
+        asked = get("/metrics").replace(b"Host:", b"Authorization: " + header.encode() + b"\r\nHost:")
+        assert (await http(relay.derp_port, asked)).startswith(b"HTTP/1.1 " + status), header
+
+
+def test_metrics_are_shown_on_the_relays_host_only() -> None:
+    assert may_read("127.0.0.1", {}, "")
+    assert may_read("::1", {}, "")
+    assert not may_read("192.0.2.9", {}, "")
+    assert not may_read("2001:db8::1", {}, "")
+    assert not may_read("127.0.0.1", {}, "token")
+    assert may_read("192.0.2.9", {"authorization": "Bearer token"}, "token")
 
 
 async def test_head_has_the_length_and_no_body(relay: Relay) -> None:
