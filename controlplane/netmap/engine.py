@@ -102,6 +102,28 @@ class _Delta:
     seen_again: list[int] = field(default_factory=list)
 
 
+class _Roster:
+    """The JSON of all offered nodes in one piece; a viewer's peers are that piece without its own place."""
+
+    def __init__(self, nodes: Mapping[int, NodeSnapshot], fragments: Mapping[int, bytes]) -> None:
+        self.nodes = nodes  # what it was made from
+        self._joined = memoryview(b",".join(fragments.values()))
+        self._places: dict[int, tuple[int, int]] = {}
+        start = 0
+        for node_id, fragment in fragments.items():
+            self._places[node_id] = (start, start + len(fragment))
+            start += len(fragment) + 1
+
+    def without(self, node_id: int) -> list[memoryview]:
+        """The members of a JSON list in pieces to be joined (they are big); none when nobody is left."""
+        start, end = self._places.get(node_id, (0, -1))
+        # The comma goes too: the one behind, or for the last node the one before.
+        before, behind = self._joined[:start], self._joined[end + 1 :]
+        if start and not behind:
+            before = before[:-1]
+        return [piece for piece in (before, behind) if piece]
+
+
 class Engine:
     """One tailnet's snapshot with the JSON fragments cached from it."""
 
@@ -109,6 +131,7 @@ class Engine:
         self.snapshot = snapshot
         self._fragments: dict[int, tuple[NodeSnapshot, bytes]] = {}
         self._shared: dict[str, bytes] | None = None
+        self._roster: _Roster | None = None
 
     # -- changes
 
@@ -153,6 +176,14 @@ class Engine:
             self._fragments[node.id] = (node, fragment)
         return fragment
 
+    def roster(self) -> _Roster:
+        """Everybody who is offered, by ID; made once per snapshot, for all the whole maps of it."""
+        nodes = self.snapshot.nodes
+        if self._roster is None or self._roster.nodes is not nodes:
+            offered = (nodes[node_id] for node_id in sorted(nodes) if is_offered(nodes[node_id]))
+            self._roster = _Roster(nodes, {node.id: self.peer_fragment(node) for node in offered})
+        return self._roster
+
     def shared(self) -> dict[str, bytes]:
         """The members that are the same for every node of the tailnet, serialised once."""
         if self._shared is None:
@@ -169,6 +200,7 @@ class Engine:
         """The JSON of a whole map for one node; raises ``KeyError`` for an unknown one."""
         snapshot, shared = self.snapshot, self.shared()
         viewer = snapshot.nodes[node_id]
+        pieces = self.roster().without(node_id) if peers and may_see_peers(viewer) else []
         members = [
             b'"Node":' + self._self_fragment(viewer),
             b'"DERPMap":' + shared["DERPMap"],
@@ -180,12 +212,9 @@ class Engine:
             b'"SSHPolicy":{"rules":[]},"CollectServices":false,"Debug":{"DisableLogTail":true}',
             b'"ControlTime":' + orjson.dumps(format_time(now)),
         ]
-        if peers and may_see_peers(viewer):
-            seen = (snapshot.nodes[peer] for peer in sorted(snapshot.nodes))
-            fragments = [self.peer_fragment(peer) for peer in seen if sees(viewer, peer)]
-            if fragments:
-                members.append(b'"Peers":[' + b",".join(fragments) + b"]")
-        return b"{" + b",".join(members) + b"}"
+        if not pieces:
+            return _joined(members)
+        return b"".join([b"{", b",".join(members), b',"Peers":[', *pieces, b"]}"])
 
     def _self_fragment(self, viewer: NodeSnapshot) -> bytes:
         return orjson.dumps(builder.self_node(viewer, self.snapshot.name))
