@@ -188,6 +188,7 @@ def measure(carrier: str, streams: int, changes: int, folder: Path) -> Iterator[
     with server.serving() as worker:
         load = Load(carrier, keys, server)
         try:
+            load.ask("warm")
             idle = memory_kb(worker)
             told = load.ask("connect")
             assert told == {"streams": streams, "peers": streams}, told

@@ -1,6 +1,7 @@
 """The load generator, a process of its own: commands as JSON lines in, results as JSON lines out.
 
-``{"do": "connect"}``, ``{"do": "changes", "kind": "report"|"rotate", "count": n}``, ``{"do": "storm"}``.
+``{"do": "warm"}``, ``{"do": "connect"}``, ``{"do": "storm"}``, ``{"do": "changes", "kind": k, "count": n}``
+with ``"report"`` or ``"rotate"`` as kind.
 """
 
 from __future__ import annotations
@@ -40,6 +41,14 @@ class Generator:
             self.server = MachinePublic.parse(json.load(answer)["publicKey"])
         self.clients: list[Client] = []
         self.actor: Client | None = None
+
+    async def warm(self, **_: Any) -> dict[str, Any]:
+        """A few streams come and go: what the server makes once is there before anything is measured."""
+        few = await asyncio.gather(*map(self._stream, self.identities[:AT_ONCE]))
+        for client in few:
+            client.transport.abort()
+        await asyncio.sleep(2 * SETTLE_SECONDS)
+        return {}
 
     async def connect(self, **_: Any) -> dict[str, Any]:
         """Open all streams, a few at a time; every one has its map in the end."""
