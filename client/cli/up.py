@@ -142,6 +142,7 @@ class Progress:
     show_qr: bool
     as_json: bool
     _shown: str = ""
+    _trouble: str = ""
     _missing: str = "see trenza status for what is missing"
 
     def follow(self, request: Mapping[str, Any], seconds: float) -> None:
@@ -164,10 +165,20 @@ class Progress:
                 raise DaemonError(notice["Error"]["Code"], notice["Error"]["Message"])
             if notice["LoginOpen"]:
                 self._show_login(notice)
+            elif notice["State"] == "Starting":
+                self._show_trouble(notice)
             elif notice["State"] == "NeedsMachineAuth":
                 self._show_approval(notice)
             elif notice["State"] == "Running":
                 return self._succeed()
+
+    def _show_trouble(self, notice: Mapping[str, Any]) -> None:
+        """Why a node that is signed in does not come up; it goes on trying."""
+        if notice["Health"] and not notice["Connected"]:
+            self._missing = notice["Health"][0]
+            if self._missing != self._trouble and not self.as_json:
+                self._trouble = self._missing
+                click.echo(f"Waiting: {self._trouble}", err=True)
 
     def _show_login(self, notice: Mapping[str, Any]) -> None:
         url = notice["AuthURL"]

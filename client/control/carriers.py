@@ -25,7 +25,7 @@ HANDSHAKE = "X-Tailscale-Handshake"
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_MESSAGES = 16
 READ_BYTES = 256 * 1024
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS = 0.5
 
 
 class CarrierKind(StrEnum):

@@ -168,6 +168,16 @@ class TestSignedOut:
         assert "no node key" in await machine.refuses("debug", "rotate-keys")
 
 
+async def test_up_says_what_it_waits_for(machine: Machine) -> None:
+    url = "http://127.0.0.1:1"
+    machine.store.set_identity(node=key(1), control_url=url)
+    machine.store.set_prefs(machine.store.prefs.edited({"ControlURL": url}))
+    result = await machine.run("up", "--timeout=3s")
+    assert result.exit_code == 1
+    assert "Waiting: no control connection: 127.0.0.1:1 refuses the connection" in result.stderr
+    assert "not up after 3 s: no control connection" in result.stderr
+
+
 class TestOnTheLastNetmap:
     async def test_status_is_a_table(self, joined: Machine) -> None:
         text = await joined.says("status")
