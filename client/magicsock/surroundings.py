@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 # Source: tailscale wgengine/magicsock/magicsock.go.
 RESTUN_MIN, RESTUN_SPREAD = 20.0, 6.0  # between STUN rounds while a session is active
 FRESH = 27.0  # STUN younger than this is good enough for a call-me-maybe
+FRESH_WITHOUT_UDP = 4.0  # found blocked, UDP is tried again before each call: it may be open by now
 FULL = 300.0  # between full netchecks
 MIN_GAP = 1.0  # whatever asks: at most one netcheck in this time
 
@@ -63,7 +64,9 @@ class Surroundings:
 
     @property
     def is_fresh(self) -> bool:
-        return self._loop.time() - self._measured_at < FRESH
+        """Whether our endpoints are known well enough to tell them to a peer."""
+        udp = self.report is not None and self.report.udp
+        return self._loop.time() - self._measured_at < (FRESH if udp else FRESH_WITHOUT_UDP)
 
     def refresh(self) -> None:
         """Measure as soon as possible."""

@@ -21,6 +21,7 @@ import pytest
 from client.engine.fake import FakeEngine
 from client.errors import EngineError, PeerNotFound, PingTimeout
 from client.magicsock import sock as magicsock
+from client.magicsock import surroundings
 from client.magicsock.endpoints import Endpoint, EndpointType
 from client.magicsock.handshakes import INITIATION, INITIATION_BYTES
 from client.magicsock.sock import Magicsock
@@ -543,6 +544,22 @@ async def test_without_udp_the_relay_is_measured_over_tls(
         await a.send(b)
         await until(lambda: a.sock.path_status(2).active)
         assert a.sock.path_status(2).reason == "UDP is blocked on this network"
+
+
+async def test_udp_that_is_no_longer_blocked_is_noticed_by_the_next_call(
+    derp_map: DERPMap, stun_server: tuple[StunServer, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before STUN of a working network would be old: a call is worth nothing without our address."""
+    monkeypatch.setattr(surroundings, "FRESH_WITHOUT_UDP", 0.1)
+    stun_server[0].silent = True
+    a, b = Host(1, derp_map), Host(2, derp_map)
+    async with running([a]):
+        b.port = 1
+        await a.learn(b)
+        await a.sock.netcheck()
+        stun_server[0].silent = False
+        await a.send(b)
+        await until(lambda: a.net_infos[-1].working_udp is True)
 
 
 async def test_a_changed_link_makes_us_look_again(
