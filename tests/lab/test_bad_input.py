@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,12 +21,22 @@ from tests.lab.trenza import TrenzaNode
 pytestmark = pytest.mark.root
 
 NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+# A web server that is no control server; told a skew in seconds, it gives a key, by a clock that is so far off.
 WEB = """
-import http.server, ssl, sys
-server = http.server.HTTPServer((sys.argv[1], int(sys.argv[2])), http.server.SimpleHTTPRequestHandler)
-if len(sys.argv) > 3:
+import http.server, ssl, sys, time
+address, port, skew, *certificate = sys.argv[1:]
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def date_time_string(self, timestamp=None):
+        return super().date_time_string(time.time() + int(skew))
+    def do_GET(self):
+        body = b'{"legacyPublicKey": "mkey:%s", "publicKey": "mkey:%s"}' % (b"0" * 64, b"42" * 32)
+        self.send_response(200 if int(skew) else 404)
+        self.end_headers()
+        self.wfile.write(body if int(skew) else b"nothing here")
+server = http.server.HTTPServer((address, int(port)), Handler)
+if certificate:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(sys.argv[3], sys.argv[4])
+    context.load_cert_chain(*certificate)
     server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()
 """
@@ -79,9 +90,12 @@ def up(node: TrenzaNode, url: str, *options: str) -> Done:
     return node.cli("up", f"--login-server={url}", "--timeout=20s", *options, check=False)
 
 
-def web_server(host: Namespace, port: int, *certificate: Path) -> str:
-    """A web server that is no control server; returns where."""
-    host.spawn(sys.executable, "-c", WEB, host.address4, str(port), *certificate)
+def web_server(host: Namespace, port: int, *certificate: Path, skew: int = 0) -> str:
+    """Start the web server; returns where."""
+    host.spawn(
+        *(sys.executable, "-c", WEB, host.address4, str(port), str(skew), *certificate),
+        stderr=subprocess.DEVNULL,
+    )
     listening = ["ss", "-Hltn", f"sport = :{port}"]
     wait_for("the web server listens", lambda: host.run(*listening).stdout != "")
     return f"{host.address4}:{port}"
@@ -126,6 +140,14 @@ def test_a_certificate_from_the_future_means_a_wrong_clock(world: World) -> None
     node = world.trenza("clock", world.easy1, SSL_CERT_FILE=str(authority.path))
     refusal(up(node, f"https://{where}"), "clock")
     assert not node.status()["HaveNodeKey"]
+
+
+@pytest.mark.parametrize(("port", "days", "side"), [(8004, -400, "ahead of"), (8005, 3, "behind")])
+def test_a_clock_that_is_not_the_servers(
+    world: World, fresh: TrenzaNode, port: int, days: int, side: str
+) -> None:
+    where = web_server(world.desk, port, skew=days * 86400)
+    refusal(up(fresh, f"http://{where}"), "clock", side)
 
 
 # --- trenza up: the key ------------------------------------------------------------------------------------
