@@ -431,12 +431,17 @@ class Magicsock:
 
 
 async def _keep_going(part: Callable[[], Awaitable[None]]) -> None:
-    """A part that fails is logged and goes on: one bad moment of the engine must not end all paths."""
+    """A part that fails goes on: one bad moment of the engine must not end all paths.
+
+    The same complaint is made once.
+    """
+    said = ""
     while True:
         try:
             await part()
         except ClientError as error:
-            log.warning("%s", error)
+            log.log(logging.DEBUG if str(error) == said else logging.WARNING, "%s", error)
+            said = str(error)
         except Exception:  # the edge of a task
             log.exception("magicsock: a part failed")
         await asyncio.sleep(RETRY_SECONDS)
