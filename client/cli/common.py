@@ -43,8 +43,17 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="print JSON")(command)
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Print for people. Names come from servers and peers: none of them may steer the terminal."""
+    click.echo("".join(map(_harmless, text)), err=err)
+
+
+def _harmless(character: str) -> str:
+    return character if character.isprintable() or character in "\n\t" else "\ufffd"
+
+
 def show_json(content: Any) -> None:
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(content, indent=2))
 
 
 def first_ip(node: Mapping[str, Any]) -> str:
@@ -65,7 +74,7 @@ class OneLineErrors(click.Group):
         try:
             return super().invoke(ctx)
         except ClientError as error:
-            click.echo(f"trenza: {error}", err=True)
+            say(f"trenza: {' '.join(str(error).split())}", err=True)
             ctx.exit(1)
         except BrokenPipeError:
             ctx.exit(1)

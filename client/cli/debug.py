@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from client.cli.common import daemon, json_option, show_json
+from client.cli.common import daemon, json_option, say, show_json
 
 
 @click.group()
@@ -53,4 +53,4 @@ def rotate_keys(context: click.Context, as_json: bool) -> None:
     if as_json:
         show_json({"PublicKey": key})
     else:
-        click.echo(f"new node key: {key}")
+        say(f"new node key: {key}")

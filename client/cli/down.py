@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from client.cli.common import daemon
+from client.cli.common import daemon, say
 
 
 @click.command()
@@ -19,4 +19,4 @@ def down(context: click.Context) -> None:
 def logout(context: click.Context) -> None:
     """Disconnect and end this node's key: it must sign in again to come back."""
     if warning := daemon(context).post("logout").get("Warning"):
-        click.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}", err=True)

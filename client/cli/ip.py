@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from client.cli.common import daemon, json_option, short_name, show_json
+from client.cli.common import daemon, json_option, say, short_name, show_json
 from client.errors import ClientError, PeerNotFound
 
 
@@ -35,7 +35,7 @@ def ip(
     if as_json:
         show_json(shown)
     else:
-        click.echo("\n".join(shown))
+        say("\n".join(shown))
 
 
 def find(content: Mapping[str, Any], text: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from client.cli.common import Duration, daemon, show_json
+from client.cli.common import Duration, daemon, say, show_json
 
 NANOSECONDS = 1e9
 
@@ -27,9 +27,9 @@ def netcheck(context: click.Context, form: str, as_json: bool, every: float, ver
         if as_json or form == "json":
             show_json(report)
         elif form == "json-line":
-            click.echo(json.dumps(report))
+            say(json.dumps(report))
         else:
-            click.echo(describe(report, verbose=verbose))
+            say(describe(report, verbose=verbose))
         if not every:
             return
         time.sleep(every)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from client.cli.common import Duration, daemon, json_option, show_json
+from client.cli.common import Duration, daemon, json_option, say, show_json
 from client.errors import ClientError
 from client.localapi.client import DaemonError
 
@@ -59,9 +59,9 @@ def show(pong: Mapping[str, Any] | None, target: str, *, as_json: bool) -> None:
     if as_json:
         show_json(pong if pong is not None else {"Err": "timed out"})
     elif pong is None:
-        click.echo(f'ping "{target}" timed out')
+        say(f'ping "{target}" timed out')
     else:
-        click.echo(describe(pong))
+        say(describe(pong))
 
 
 def describe(pong: Mapping[str, Any]) -> str:

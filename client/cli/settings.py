@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from client.cli.common import daemon, json_option, show_json
+from client.cli.common import daemon, json_option, say, show_json
 from client.cli.up import SETTINGS, setting_options, tag_list
 from client.errors import ClientError
 
@@ -37,11 +37,11 @@ def get(context: click.Context, name: str | None, as_json: bool) -> None:
     if name is not None and name != "all":
         if name not in values:
             raise ClientError(f"there is no setting {name!r}: {', '.join(values)}")
-        return show_json(values[name]) if as_json else click.echo(as_text(values[name]))
+        return show_json(values[name]) if as_json else say(as_text(values[name]))
     if as_json:
         return show_json(values)
     width = max(map(len, values))
-    return click.echo("\n".join(f"{option:<{width}}  {as_text(value)}" for option, value in values.items()))
+    return say("\n".join(f"{option:<{width}}  {as_text(value)}" for option, value in values.items()))
 
 
 def as_text(value: Any) -> str:

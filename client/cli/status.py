@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from client.cli.clock import utc_now
-from client.cli.common import daemon, first_ip, json_option, short_name, show_json
+from client.cli.common import daemon, first_ip, json_option, say, short_name, show_json
 from wire.control import parse_time
 
 CELL_GAP = 2
@@ -36,12 +36,12 @@ def status(context: click.Context, as_json: bool, active: bool, own: bool, peers
         return
     if trouble := not_running(content):
         if content["Health"] and content["BackendState"] in ("Starting", "NoState", "NeedsLogin"):
-            click.echo(health_block(content["Health"]))
-        click.echo(trouble)
+            say(health_block(content["Health"]))
+        say(trouble)
         context.exit(1)
-    click.echo(table(content, own=own, now=utc_now()))
+    say(table(content, own=own, now=utc_now()))
     if content["Health"]:
-        click.echo("\n" + health_block(content["Health"]))
+        say("\n" + health_block(content["Health"]))
 
 
 def not_running(content: Mapping[str, Any]) -> str:

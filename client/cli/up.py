@@ -13,7 +13,7 @@ import click
 import segno
 
 from client.authkey import read_auth_key
-from client.cli.common import Duration, daemon, show_json
+from client.cli.common import Duration, daemon, say, show_json
 from client.errors import ClientError
 from client.localapi.client import DaemonError, LocalClient, Notices
 from client.prefs import Prefs
@@ -178,7 +178,7 @@ class Progress:
             self._missing = notice["Health"][0]
             if self._missing != self._trouble and not self.as_json:
                 self._trouble = self._missing
-                click.echo(f"Waiting: {self._trouble}", err=True)
+                say(f"Waiting: {self._trouble}", err=True)
 
     def _show_login(self, notice: Mapping[str, Any]) -> None:
         url = notice["AuthURL"]
@@ -188,9 +188,9 @@ class Progress:
         self._missing = f"somebody has to sign in at {url}"
         if self.as_json:
             return self._say_json(AuthURL=url, QR=qr_data_url(url), BackendState=notice["State"])
-        click.echo(f"\nTo authenticate, visit:\n\n\t{url}\n", err=True)
+        say(f"\nTo authenticate, visit:\n\n\t{url}\n", err=True)
         if self.show_qr:
-            click.echo(qr_text(url), err=True)
+            say(qr_text(url), err=True)
         return None
 
     def _show_approval(self, notice: Mapping[str, Any]) -> None:
@@ -201,14 +201,14 @@ class Progress:
         self._shown = url
         if self.as_json:
             return self._say_json(BackendState=notice["State"])
-        click.echo(f"\nTo approve your machine, visit (as admin):\n\n\t{url}\n", err=True)
+        say(f"\nTo approve your machine, visit (as admin):\n\n\t{url}\n", err=True)
         return None
 
     def _succeed(self) -> None:
         if self.as_json:
             self._say_json(BackendState="Running")
         elif self._shown:
-            click.echo("Success.", err=True)
+            say("Success.", err=True)
 
     def _say_json(self, **members: str) -> None:
         if self.as_json:

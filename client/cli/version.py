@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from client.cli.common import daemon, json_option, show_json
+from client.cli.common import daemon, json_option, say, show_json
 from client.hostinfo import program_version
 
 
@@ -20,6 +20,6 @@ def version(context: click.Context, with_daemon: bool, as_json: bool) -> None:
         content = {"majorMinorPatch": own.partition("-")[0], "short": own, "long": own}
         show_json(content | ({"daemonLong": running} if running else {}))
     elif running:
-        click.echo(f"Client: {own}\nDaemon: {running}")
+        say(f"Client: {own}\nDaemon: {running}")
     else:
-        click.echo(own)
+        say(own)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from client.cli.common import daemon, first_ip, json_option, show_json
+from client.cli.common import daemon, first_ip, json_option, say, show_json
 from client.errors import ClientError
 
 
@@ -36,7 +36,7 @@ def show(found: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         show_json(found)
     else:
-        click.echo(describe(found))
+        say(describe(found))
 
 
 def describe(found: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ class Session:
         except WireError as error:
             raise ControlError(f"the server's answer to the registration makes no sense: {error}") from error
         if response.error:
-            raise LoginError(response.error[:MAX_WORDS])
+            raise LoginError(one_line(response.error))
         return response
 
     async def poll(self, request: MapRequest) -> AsyncGenerator[MapResponse, None]:
@@ -126,6 +126,12 @@ async def login(
             return Registered(request.node_key, response)
 
 
+def one_line(text: str) -> str:
+    """A server's words as they may stand in a log or on a terminal."""
+    readable = "".join(character if character.isprintable() else " " for character in text[: 2 * MAX_WORDS])
+    return " ".join(readable.split())[:MAX_WORDS]
+
+
 def _patience(request: RegisterRequest) -> float | None:
     return None if request.followup else 30.0
 
@@ -138,7 +144,7 @@ def _path(url: str) -> str:
 def _check(answer: Answer, subject: str) -> None:
     if answer.status == 200:
         return
-    words = answer.body.decode("utf-8", "replace")[:MAX_WORDS].strip()
+    words = one_line(answer.body.decode("utf-8", "replace"))
     if answer.status == 404 and subject != "registration":
         raise UnknownNode(words or "the server does not know this node")
     raise ControlError(

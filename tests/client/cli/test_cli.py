@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from client.backend import Backend
 from client.c2n import Answerer
 from client.cli.__main__ import trenza
+from client.cli.common import say
 from client.cli.netcheck import describe as describe_netcheck
 from client.cli.ping import describe as describe_ping
 from client.cli.status import connection, last_seen
@@ -301,6 +302,11 @@ class TestWithAServer:
         assert "not up after 3 s" in result.stderr
         status = await machine.run("status")
         assert status.stdout.startswith(f"Logged out.\nLog in at: {server.url}/register/")
+
+
+def test_no_name_of_another_machine_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("web\x1b[2J\x9b1m\x07\u202e end\tof\nline █")
+    assert capsys.readouterr().out == "web\ufffd[2J\ufffd1m\ufffd\ufffd end\tof\nline █\n"
 
 
 class TestWords:

@@ -188,6 +188,13 @@ class TestRegister:
             with pytest.raises(LoginError, match="no more seats"):
                 await Session(link).register(REGISTER)
 
+    async def test_a_refusal_is_one_readable_line(self) -> None:
+        async with connected(answering(registered(error="no\nmore\x1b[2J seats" + "!" * 999))) as (link, _):
+            with pytest.raises(LoginError) as refused:
+                await Session(link).register(REGISTER)
+            assert str(refused.value).startswith("no more [2J seats!!")
+            assert len(str(refused.value)) <= 200
+
     @pytest.mark.parametrize("answer", [(500, b"oops"), (200, b"<html>"), (200, b"[]"), (404, b"")])
     async def test_nonsense_is_a_control_error(self, answer: tuple[int, bytes]) -> None:
         async with connected(answering(answer)) as (link, _):
