@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Playwright, sync_playwright
 
 FLAGS = [
     "--headless",
@@ -28,15 +28,16 @@ def executable() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
+def launch(playwright: Playwright, program: str | None = None, *flags: str) -> Browser:
+    """Start the distribution's browser, or another ``program`` that starts it."""
+    return playwright.chromium.launch(executable_path=program or executable(), args=[*FLAGS, *flags])
+
+
 @contextlib.contextmanager
-def browser(program: str | None = None, *flags: str) -> Iterator[Browser]:
-    """A running browser: the distribution's, or another ``program`` that starts it."""
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program or executable(), args=[*FLAGS, *flags])
-        try:
-            yield running
-        finally:
-            running.close()
+def browser(*flags: str) -> Iterator[Browser]:
+    """A running browser."""
+    with sync_playwright() as playwright, contextlib.closing(launch(playwright, None, *flags)) as running:
+        yield running
 
 
 def page_options(*, phone: bool = False, dark: bool = False, spanish: bool = False) -> dict[str, Any]:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 
 from tests.browser import chromium
 from tests.browser.server import Device, Server, running_server
 
-ACTION_MS = 10_000
+ACTION_MS = 20_000
+expect.set_options(timeout=ACTION_MS)
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +32,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def chrome() -> Iterator[Browser]:
-    with chromium.browser() as running:
+def driver() -> Iterator[Playwright]:
+    """Playwright itself: one for the whole run, because each brings an event loop along."""
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chrome(driver: Playwright) -> Iterator[Browser]:
+    with contextlib.closing(chromium.launch(driver)) as running:
         yield running
 
 

@@ -162,7 +162,7 @@ def take(out: Path, wanted: Sequence[str], variants: Sequence[str]) -> None:
         running_server(Path(folder) / "data", TRENZA_URL=SHOWN_URL) as server,
     ):
         demo = furnish(server)
-        with browser(None, f"--host-resolver-rules=MAP {known_as} 127.0.0.1:{server.port}") as running:
+        with browser(f"--host-resolver-rules=MAP {known_as} 127.0.0.1:{server.port}") as running:
             take_from(running, server, demo, out, wanted, variants)
         demo.close()
 

@@ -5,15 +5,17 @@ Server, browser and machines live in namespaces without a way out, so nothing ca
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Playwright, expect
 
 from tests.browser import chromium
 from tests.browser.conftest import live, mark, not_reloaded, row
@@ -78,20 +80,23 @@ def serving(lab: Lab) -> Iterator[Server]:
     server = Server(lab.host("server"))
     # Outside: only here is there a package index to fetch the client's dependencies from.
     run(sys.executable, MANAGE, "builddownloads", environment=server.environment, seconds=INSTALL_SECONDS)
-    server.start()
+    with ThreadPoolExecutor(
+        1
+    ) as thread:  # this one may have Playwright's loop running, and start() runs its own
+        thread.submit(server.start).result()
     yield server
     server.stop()
 
 
 @pytest.fixture(scope="module")
-def panel(serving: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def panel(driver: Playwright, serving: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """The owner's browser, on the server's own machine."""
     starter = tmp_path_factory.mktemp("chromium") / "chromium"
     starter.write_text(
         f'#!/bin/sh\nexec ip netns exec {serving.namespace.name} {chromium.executable()} "$@"\n'
     )
     starter.chmod(0o755)
-    with chromium.browser(str(starter)) as running:
+    with contextlib.closing(chromium.launch(driver, str(starter))) as running:
         page = running.new_context(**chromium.page_options()).new_page()
         page.goto(serving.sign_in_link())
         yield page
