@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from wire.codec import MapDecoder, encode_json
+from wire.codec import LENGTH_BYTES, MapDecoder, encode_json
 from wire.control import MapRequest, RegisterRequest
 from wire.keys import DiscoPublic, MachinePrivate, MachinePublic, NodePrivate
 from wire.noise import RESPONSE_BYTES
@@ -52,8 +52,8 @@ class Client(asyncio.Protocol):
         self.noting = False
         self.notes: list[tuple[float, bytes]] = []
         self.answered: dict[int, asyncio.Future[bytes]] = {}
-        self.decoder = MapDecoder(compress=True)
-        self.messages: list[dict[str, Any]] = []
+        self.frames: list[bytes] = []
+        self._stream = bytearray()
         self.on_message: Callable[[], None] | None = None
         self._poll = 0
         self._head = b""
@@ -132,10 +132,23 @@ class Client(asyncio.Protocol):
             future.set_result(value)
 
     def _take_data(self, event: DataReceived) -> None:
-        if event.stream_id == self._poll:
-            self.messages += self.decoder.receive(event.data)
-            if self.on_message is not None and self.messages:
+        if event.stream_id != self._poll:
+            return
+        stream = self._stream
+        stream += event.data
+        while len(stream) >= LENGTH_BYTES:
+            end = LENGTH_BYTES + int.from_bytes(stream[:LENGTH_BYTES], "little")
+            if len(stream) < end:
+                return
+            self.frames.append(bytes(stream[:end]))
+            del stream[:end]
+            if self.on_message is not None:
                 self.on_message()
+
+    def read(self) -> list[dict[str, Any]]:
+        """The messages that came since the last call; reading a whole map costs more than receiving it."""
+        frames, self.frames = self.frames, []
+        return MapDecoder(compress=True).receive(b"".join(frames))
 
     def flush(self) -> None:
         if data := self.session.data_to_send():
@@ -186,11 +199,10 @@ class Client(asyncio.Protocol):
 
     def read_notes(self) -> list[dict[str, Any]]:
         """Decrypt what was noted; the messages in it."""
-        before = len(self.messages)
         notes, self.notes, self.noting = self.notes, [], False
         for _, data in notes:
             self.take(data)
-        return self.messages[before:]
+        return self.read()
 
 
 class WebSocketClient(Client):

@@ -58,9 +58,8 @@ class Generator:
             async with gate:
                 return await self._stream(identity)
 
-        self.actor = await self._dial(self.changer)
+        self.actor = await self._stream(self.changer)
         self.clients = await asyncio.gather(*map(one, self.identities))
-        self.actor.listen()
         await asyncio.sleep(2 * SETTLE_SECONDS)
         return {"streams": len(self.clients), "peers": self._least_peers()}
 
@@ -78,11 +77,8 @@ class Generator:
         return client
 
     def _least_peers(self) -> int:
-        """How many peers the poorest first map had; maps are thrown away."""
-        least = min(len(client.messages[0].get("Peers", [])) for client in self.clients)
-        for client in self.clients:
-            client.messages.clear()
-        return least
+        """How many peers the poorest first map had."""
+        return min(len(client.read()[0].get("Peers", [])) for client in self.clients)
 
     async def changes(self, kind: str, count: int, **_: Any) -> dict[str, Any]:
         """Make ``count`` changes one after another; when each arrived everywhere, in seconds."""
@@ -98,7 +94,6 @@ class Generator:
         actor = self.actor
         for client in self.clients:
             client.read_notes()
-            client.messages.clear()
             client.noting = True
         await asyncio.sleep(SETTLE_SECONDS)
         for client in self.clients:
