@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -126,4 +127,7 @@ def run_worker(*, fd: int, lifeline: int, ready: int) -> None:
     """Serve on an inherited listening socket until told to stop (see :mod:`controlplane.supervisor`)."""
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)
+    # What was imported lives as long as the process: a full collection, which halts every push, skips it.
+    gc.collect()
+    gc.freeze()
     WorkerServer(uvicorn_config(), lifeline=lifeline, ready=ready).run(sockets=[sock])

@@ -35,6 +35,9 @@ EXIT_ROUTES = frozenset({"0.0.0.0/0", "::/0"})
 ADMIN_ROLES = {"owner": ("admin", "owner"), "admin": ("admin",)}
 
 
+# What :meth:`Node.key_is_good` looks at.
+DECIDE_ABOUT_KEYS = ("node_key", "state", "user_id", "key_expiry", "key_expiry_disabled")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -230,4 +233,5 @@ def load_served_keys(tailnet_id: int) -> tuple[int | None, list[str]]:
     with scope(tailnet=tailnet_id):
         active = Q(user__isnull=True) | Q(user__in=list(_roles(Membership.objects.all())))
         rows = Node.objects.filter(active, state__in=[state.value for state in KEY_IS_GOOD])
+        rows = rows.only(*DECIDE_ABOUT_KEYS)  # each change asks, and Hostinfos are dear to read
         return version, [node.node_key for node in rows if node.key_is_good(now)]
