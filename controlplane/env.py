@@ -72,6 +72,7 @@ class Environment:
     relay_listen: HostPort | None = None
     relay_stun: HostPort | None = None
     relay_host: str = "127.0.0.1"
+    relay_port: int | None = None  # what clients are told; None: the one on which the relay listens
     relay_tls: bool = True
     relay_token: str | None = field(default=None, repr=False)
     metrics_token: str | None = field(default=None, repr=False)
@@ -133,6 +134,21 @@ def _url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _relay_host(text: str) -> tuple[str, int | None]:
+    """``HOST`` or ``HOST:PORT``; an IPv6 address with a port stands in brackets."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(text.strip("[]"))), None
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        return text, None
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) <= 65535
+    if not host or not is_port or (":" in host and not host.startswith("[")):
+        raise EnvironmentProblem(
+            f"TRENZA_RELAY_HOST={text!r} is not HOST or HOST:PORT; write for example relay.example.com:443"
+        )
+    return host.strip("[]"), int(port)
+
+
 def _switch(text: str, name: str) -> bool:
     words = {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False}
     if text.lower() not in words:
@@ -170,6 +186,7 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
     if bool(cert) != bool(key):
         raise EnvironmentProblem("TRENZA_TLS_CERT and TRENZA_TLS_KEY go together; set both or neither")
     relay_listen, relay_stun = get("RELAY_LISTEN"), get("RELAY_STUN")
+    relay_host, relay_port = _relay_host(get("RELAY_HOST") or host)
     return Environment(
         url=url,
         listen=HostPort.parse(get("LISTEN") or DEFAULT_LISTEN, "TRENZA_LISTEN"),
@@ -190,7 +207,8 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
         redis_url=variables.get("REDIS_URL") or None,
         relay_listen=HostPort.parse(relay_listen, "TRENZA_RELAY_LISTEN") if relay_listen else None,
         relay_stun=HostPort.parse(relay_stun, "TRENZA_RELAY_STUN") if relay_stun else None,
-        relay_host=get("RELAY_HOST") or host,
+        relay_host=relay_host,
+        relay_port=relay_port,
         relay_tls=_switch(get("RELAY_TLS") or "on", "TRENZA_RELAY_TLS"),
         relay_token=get("RELAY_TOKEN"),
         metrics_token=get("METRICS_TOKEN"),

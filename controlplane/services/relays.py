@@ -112,7 +112,7 @@ def _place_embedded(relay: Relay, report: Mapping[str, Any]) -> None:
     env = environment()
     relay.host_name = env.relay_host
     relay.ipv4, relay.ipv6 = _addresses(env.relay_host)
-    relay.derp_port = _port(report.get("derp_port"), relay.derp_port)
+    relay.derp_port = env.relay_port or _port(report.get("derp_port"), relay.derp_port)
     relay.stun_port = _port(report.get("stun_port"), relay.stun_port)
     fingerprint = str(report.get("cert_fingerprint") or "")
     is_hex = len(fingerprint) == FINGERPRINT_LENGTH and all(c in "0123456789abcdef" for c in fingerprint)

@@ -27,6 +27,9 @@ def test_defaults_serve_on_loopback() -> None:
         ({"TRENZA_LISTEN": "8080"}, "TRENZA_LISTEN"),
         ({"TRENZA_LISTEN": "127.0.0.1:99999"}, "TRENZA_LISTEN"),
         ({"TRENZA_RELAY_TLS": "maybe"}, "TRENZA_RELAY_TLS"),
+        ({"TRENZA_RELAY_HOST": "relay.example.com:https"}, "TRENZA_RELAY_HOST"),
+        ({"TRENZA_RELAY_HOST": "relay.example.com:0"}, "TRENZA_RELAY_HOST"),
+        ({"TRENZA_RELAY_HOST": ":443"}, "TRENZA_RELAY_HOST"),
         ({"TRENZA_TLS_CERT": "/x"}, "TRENZA_TLS_KEY"),
         ({"TRENZA_TRUSTED_PROXIES": "proxy.local"}, "TRENZA_TRUSTED_PROXIES"),
         ({"TRENZA_URL": "https://a.tailnet.internal"}, "TRENZA_BASE_DOMAIN"),
@@ -35,6 +38,22 @@ def test_defaults_serve_on_loopback() -> None:
 def test_a_wrong_setting_is_named(variables: dict[str, str], word: str) -> None:
     with pytest.raises(EnvironmentProblem, match=word):
         parse_environment(variables)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("relay.example.com", "relay.example.com", None),
+        ("relay.example.com:443", "relay.example.com", 443),
+        ("192.0.2.1:8443", "192.0.2.1", 8443),
+        ("2001:db8::1", "2001:db8::1", None),
+        ("[2001:db8::1]", "2001:db8::1", None),
+        ("[2001:db8::1]:443", "2001:db8::1", 443),
+    ],
+)
+def test_the_relays_public_address(text: str, host: str, port: int | None) -> None:
+    env = parse_environment({"TRENZA_RELAY_HOST": text})
+    assert (env.relay_host, env.relay_port) == (host, port)
 
 
 def test_ipv6_listen_round_trips() -> None:
