@@ -15,7 +15,7 @@ from django.db.models import Prefetch, Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import Membership, Tailnet, User
-from accounts.tenancy import scope
+from accounts.tenancy import find_by_credential, scope
 from controlplane.env import environment
 from controlplane.models import DNSSettings, Relay
 from controlplane.netmap.snapshot import (
@@ -229,9 +229,23 @@ def load_served_keys(tailnet_id: int) -> tuple[int | None, list[str]]:
     version = Tailnet.objects.filter(pk=tailnet_id).values_list("netmap_version", flat=True).first()
     if version is None:
         return None, []
-    now = timezone.now()
     with scope(tailnet=tailnet_id):
-        active = Q(user__isnull=True) | Q(user__in=list(_roles(Membership.objects.all())))
-        rows = Node.objects.filter(active, state__in=[state.value for state in KEY_IS_GOOD])
-        rows = rows.only(*DECIDE_ABOUT_KEYS)  # each change asks, and Hostinfos are dear to read
-        return version, [node.node_key for node in rows if node.key_is_good(now)]
+        return version, _served_keys(Node.objects.all())
+
+
+def is_served_key(node_key: str) -> bool:
+    """Whether relays may serve this key now: whether it is in the list of any tailnet."""
+    node = find_by_credential("node_key", node_key)
+    if node is None:
+        return False
+    with scope(tailnet=node.tailnet_id):
+        return node_key in _served_keys(Node.objects.filter(pk=node.pk))
+
+
+def _served_keys(nodes: QuerySet[Node]) -> list[str]:
+    """The keys of these nodes (of the scope's tailnet) that relays may serve now."""
+    now = timezone.now()
+    active = Q(user__isnull=True) | Q(user__in=list(_roles(Membership.objects.all())))
+    rows = nodes.filter(active, state__in=[state.value for state in KEY_IS_GOOD])
+    rows = rows.only(*DECIDE_ABOUT_KEYS)  # each change asks, and Hostinfos are dear to read
+    return [node.node_key for node in rows if node.key_is_good(now)]

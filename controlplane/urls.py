@@ -11,6 +11,7 @@ urlpatterns = [
     path("key", endpoints.key),
     path("ts2021", endpoints.ts2021_without_upgrade),
     path("generate_204", endpoints.generate_204),
+    path("verify", endpoints.verify),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.metrics),

@@ -1,4 +1,4 @@
-"""What the control protocol asks outside Noise, as plain HTTP: the server's key, probes, refusals."""
+"""What is asked outside Noise, as plain HTTP: the server's key, probes, foreign relays' questions."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ import re
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
+from accounts.errors import LimitExceeded
+from accounts.limits import check_limit, count_attempt
 from controlplane.services.serverkeys import noise_public
-from wire.keys import MachinePublic
+from controlplane.snapshots import is_served_key
+from wire.codec import decode_object
+from wire.errors import WireError
+from wire.fields import lower_names, string
+from wire.keys import MachinePublic, NodePublic
 
 CHALLENGE = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+MAX_QUESTION_BYTES = 4096
+QUESTION_LIMIT = "verify"
+MAX_QUESTIONS_PER_MINUTE = 6000  # of one address: a relay to which everybody comes back at once
 
 
 @require_safe
@@ -41,3 +50,26 @@ def generate_204(request: HttpRequest) -> HttpResponse:
     if CHALLENGE.fullmatch(challenge):
         response["X-Tailscale-Response"] = f"response {challenge}"
     return response
+
+
+@csrf_exempt
+@require_POST
+def verify(request: HttpRequest) -> HttpResponse:
+    """``POST /verify``: a foreign relay (derper's ``--verify-client-url``) asks whether to serve a node key.
+
+    Source: tailscale tailcfg/derpmap.go (DERPAdmitClientRequest), derp/derpserver.
+    """
+    address = request.META.get("REMOTE_ADDR", "")
+    try:
+        check_limit(QUESTION_LIMIT, address, limit=MAX_QUESTIONS_PER_MINUTE)
+    except LimitExceeded as error:
+        return HttpResponse(str(error), status=429, headers={"Retry-After": str(error.retry_after)})
+    count_attempt(QUESTION_LIMIT, address)
+    body = request.read(MAX_QUESTION_BYTES + 1)
+    try:
+        if len(body) > MAX_QUESTION_BYTES:
+            raise WireError("the question is too long")
+        node_key = NodePublic.parse(string(lower_names(decode_object(body)), "nodepublic"))
+    except WireError as error:
+        return HttpResponse(str(error), status=400, content_type="text/plain; charset=utf-8")
+    return JsonResponse({"Allow": is_served_key(str(node_key))})

@@ -93,11 +93,11 @@ async def trenza_relay(
 
 
 @contextlib.asynccontextmanager
-async def derper(folder: Path, program: str) -> AsyncIterator[RelayProcess]:
+async def derper(folder: Path, program: str, *extra: str) -> AsyncIterator[RelayProcess]:
     port = free_port()
     options = [f"-a=127.0.0.1:{port}", "-http-port=-1", "-stun=false", f"-c={folder / 'derper.json'}"]
     options += ["-certmode=manual", "-hostname=127.0.0.1", f"-certdir={folder}"]
-    async with _running((program, *options), {"HOME": str(folder)}) as process:
+    async with _running((program, *options, *extra), {"HOME": str(folder)}) as process:
         yield RelayProcess(process, port, await _until_certificate(port, process))
 
 
