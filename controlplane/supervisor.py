@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -158,18 +159,32 @@ def control_url_for_relay(env: Environment) -> str:
 
 
 @dataclass(eq=False)
-class Worker:
-    """One web worker process. ``ready`` is set when it accepts; ``lifeline`` closes when the parent dies."""
+class Slot:
+    """One web worker's place, kept filled until it is retired. ``ready``: a process in it has accepted.
 
-    process: asyncio.subprocess.Process
-    lifeline: int
+    ``lifeline`` is the process's; it closes when the parent dies.
+    """
+
+    process: asyncio.subprocess.Process | None = None
+    lifeline: int = -1
     ready: asyncio.Event = field(default_factory=asyncio.Event)
-    retiring: bool = False
+    retired: asyncio.Event = field(default_factory=asyncio.Event)
 
     def close_lifeline(self) -> None:
         if self.lifeline >= 0:
             os.close(self.lifeline)
             self.lifeline = -1
+
+    def retire(self) -> None:
+        """Let the process finish, and start no other: also where the slot just waits for the next start."""
+        self.retired.set()
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.terminate()
+
+    async def ended(self) -> int:
+        """The process's exit status, once it has ended."""
+        return await self.process.wait() if self.process is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +212,29 @@ async def read_relay_status(data: Path) -> RelayStatus | None:
         return None
 
 
+def locked_relay(data: Path) -> int | None:
+    """The pid of the relay that holds DATA's lock, whether it answers or not; ``None`` when none does."""
+    try:
+        with (data / "relay.lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(json.load(file)["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
+async def running_relay(data: Path) -> int | None:
+    """The pid of the relay that runs on DATA."""
+    if (status := await read_relay_status(data)) is not None:
+        logger.info("found the running relay (pid %d, %d clients)", status.pid, status.clients)
+        return status.pid
+    if (pid := locked_relay(data)) is not None:
+        logger.warning("the running relay (pid %d) does not answer", pid)
+    return pid
+
+
 class Supervisor:
     """Owns the children; see the module's docstring for who outlives whom."""
 
@@ -205,7 +243,7 @@ class Supervisor:
         self.count = workers
         self.downloads = downloads
         self.sock = bind_web_socket(env.listen)
-        self.workers: list[Worker] = []
+        self.slots: list[Slot] = []
         self.relay: asyncio.subprocess.Process | None = None
         self.stopping = asyncio.Event()
         self._starting_relay = asyncio.Lock()
@@ -215,10 +253,10 @@ class Supervisor:
 
     # -- web workers
 
-    async def _start_worker(self) -> Worker:
+    async def _start_worker(self, slot: Slot) -> None:
         lifeline_read, lifeline_write = os.pipe()
         ready_read, ready_write = os.pipe()
-        process = await asyncio.create_subprocess_exec(
+        slot.process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(CHECKOUT / "manage.py"),
             "webworker",
@@ -230,75 +268,68 @@ class Supervisor:
         )
         os.close(lifeline_read)
         os.close(ready_write)
-        worker = Worker(process, lifeline_write)
-        self._spawn(self._watch_ready(worker, ready_read))
-        return worker
+        slot.lifeline = lifeline_write
+        self._spawn(self._watch_ready(slot, ready_read))
+        if slot.retired.is_set():  # while the process was made
+            slot.retire()
 
-    async def _watch_ready(self, worker: Worker, descriptor: int) -> None:
+    async def _watch_ready(self, slot: Slot, descriptor: int) -> None:
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(descriptor, readable.set)
         try:
             await readable.wait()
             if os.read(descriptor, 1):
-                worker.ready.set()
+                slot.ready.set()
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
 
-    async def _keep_worker(self, first: Worker) -> None:
-        """Run one worker slot for ever: restart with backoff, unless the worker was told to retire."""
-        worker, wait = first, BACKOFF_FIRST
+    async def _keep_worker(self, slot: Slot) -> None:
+        """Keep a slot filled, restarting with backoff, until it is retired."""
+        wait = BACKOFF_FIRST
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            code = await worker.process.wait()
-            worker.close_lifeline()
-            if worker in self.workers:
-                self.workers.remove(worker)
-            if worker.retiring or self.stopping.is_set():
-                return
-            if code == UNUSABLE:  # it has said why
+            code = await slot.ended()
+            slot.close_lifeline()
+            if code == UNUSABLE and not slot.retired.is_set():  # it has said why
                 self.status = 1
                 self.stopping.set()
-                return
+            if slot.retired.is_set() or self.stopping.is_set():
+                break
             wait = BACKOFF_FIRST if loop.time() - started > STEADY_SECONDS else min(wait * 2, BACKOFF_MAX)
-            logger.warning(
-                "web worker %d ended (%s); starting another in %.1f s", worker.process.pid, code, wait
-            )
-            await asyncio.sleep(wait)
-            if self.stopping.is_set():
-                return
-            worker = await self._start_worker()
-            self.workers.append(worker)
+            logger.warning("a web worker ended (%s); starting another in %.1f s", code, wait)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(slot.retired.wait(), wait)
+                break
+            await self._start_worker(slot)
+        self.slots.remove(slot)
 
-    async def _add_worker(self) -> Worker:
-        worker = await self._start_worker()
-        self.workers.append(worker)
-        self._spawn(self._keep_worker(worker))
-        return worker
+    async def _add_slot(self) -> Slot:
+        slot = Slot()
+        await self._start_worker(slot)
+        self.slots.append(slot)
+        self._spawn(self._keep_worker(slot))
+        return slot
 
     async def replace_workers(self) -> None:
         """SIGHUP: new workers on the same socket first, then the old ones finish and go."""
         async with self._replacing:
-            old = list(self.workers)
+            old = list(self.slots)
             logger.info("replacing %d web worker(s)", len(old))
-            fresh = [await self._add_worker() for _ in range(self.count)]
+            fresh = [await self._add_slot() for _ in range(self.count)]
             try:
                 async with asyncio.timeout(READY_SECONDS):
-                    for worker in fresh:
-                        await worker.ready.wait()
+                    for slot in fresh:
+                        await slot.ready.wait()
             except TimeoutError:
                 logger.error("a new web worker did not become ready; the old ones stay")
-                self._retire([worker for worker in self.workers if worker not in old])
+                retiring = fresh
             else:
-                self._retire([worker for worker in self.workers if worker not in fresh])
-
-    def _retire(self, workers: Sequence[Worker]) -> None:
-        for worker in workers:
-            worker.retiring = True
-            with contextlib.suppress(ProcessLookupError):
-                worker.process.terminate()
+                retiring = old
+            for slot in retiring:
+                slot.retire()
 
     # -- relay
 
@@ -341,9 +372,8 @@ class Supervisor:
         async with self._starting_relay:
             if self.stopping.is_set():
                 return None
-            if (status := await read_relay_status(self.env.data)) is not None:
-                logger.info("adopted the running relay (pid %d, %d clients)", status.pid, status.clients)
-                return status.pid
+            if (pid := await running_relay(self.env.data)) is not None:
+                return pid
             self.relay = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "relay", env=self._relay_environment(), start_new_session=True
             )
@@ -351,8 +381,7 @@ class Supervisor:
 
     async def _stop_relay(self) -> None:
         async with self._starting_relay:  # one that is about to start would be left behind
-            status = await read_relay_status(self.env.data)
-        pid = self.relay.pid if self.relay else status.pid if status else None
+            pid = self.relay.pid if self.relay else await running_relay(self.env.data)
         if pid is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -377,7 +406,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.replace_workers()))
         greeting = loop.create_task(self._first_start())
         self._spawn(self.keep_relay())
-        fresh = [await self._add_worker() for _ in range(self.count)]
+        fresh = [await self._add_slot() for _ in range(self.count)]
         self._spawn(self._announce(fresh, greeting))
         await self.stopping.wait()
         await self._stop()
@@ -396,9 +425,9 @@ class Supervisor:
             raise
         return output.decode()
 
-    async def _announce(self, fresh: Sequence[Worker], greeting: asyncio.Task[str]) -> None:
-        for worker in fresh:
-            await worker.ready.wait()
+    async def _announce(self, fresh: Sequence[Slot], greeting: asyncio.Task[str]) -> None:
+        for slot in fresh:
+            await slot.ready.wait()
         text = await greeting
         print(f"Trenza is ready on {self.env.url}\n{text}", end="", flush=True)
         if self.downloads:
@@ -419,15 +448,17 @@ class Supervisor:
 
     async def _stop(self) -> None:
         logger.info("stopping")
-        self._retire(self.workers)
-        waits = [worker.process.wait() for worker in self.workers]
+        slots = list(self.slots)
+        for slot in slots:
+            slot.retire()
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await asyncio.gather(self._stop_relay(), *waits)
+                await asyncio.gather(self._stop_relay(), *(slot.ended() for slot in slots))
         except TimeoutError:
-            for worker in self.workers:
-                with contextlib.suppress(ProcessLookupError):
-                    worker.process.kill()
+            for slot in slots:
+                if slot.process is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        slot.process.kill()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -167,6 +167,25 @@ async def test_a_stuck_relay_is_killed_at_the_end(tmp_path: Path) -> None:
     assert not is_ours(relay)
 
 
+async def test_an_adopted_relay_that_hangs_is_stopped_too(tmp_path: Path) -> None:
+    server = Serve(tmp_path / "data")
+    await asyncio.to_thread(server.prepare)
+    await asyncio.to_thread(server.start)
+    assert server.process is not None
+    (relay,) = [pid for pid in children_of(server.process.pid) if " -m relay" in command_line(pid)]
+    (worker,) = server.web_workers()
+    server.process.kill()
+    await asyncio.to_thread(server.process.wait)
+    await wait_for(lambda: not is_ours(worker), 30)
+    os.kill(relay, signal.SIGSTOP)
+    await asyncio.to_thread(server.start)
+    await wait_for(lambda: f"the running relay (pid {relay}) does not answer" in server.log(), 60)
+    server.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(server.process.wait, 30) == 0
+    server.process = None
+    await wait_for(lambda: not is_ours(relay), 20)
+
+
 def is_ours(pid: int) -> bool:
     """Whether a process of this server still lives (its number may be another's by now)."""
     return "manage.py" in command_line(pid) or " -m relay" in command_line(pid)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import os
 import socket
 import stat
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from controlplane import supervisor as supervisor_module
 from controlplane.env import EnvironmentProblem, HostPort, parse_environment
 from controlplane.supervisor import (
+    Slot,
     Supervisor,
     bind_web_socket,
     control_url_for_relay,
     relay_addresses,
     relay_token,
+    running_relay,
 )
+from relay.files import Lock
+
+PATIENCE_SECONDS = 20.0
 
 
 def test_the_parent_loads_no_django() -> None:
@@ -68,3 +78,92 @@ def test_the_relay_is_given_no_password_of_the_servers(
     )
     with supervisor.sock:
         assert "canary" not in supervisor._relay_environment().values()
+
+
+# --- the relay that runs ---------------------------------------------------------------------------------
+
+
+async def test_a_relay_that_does_not_answer_is_found_by_its_lock(tmp_path: Path) -> None:
+    assert await running_relay(tmp_path) is None
+    lock = Lock(tmp_path)
+    assert await running_relay(tmp_path) == os.getpid()
+    lock.release()
+    assert await running_relay(tmp_path) is None
+
+
+# --- slots -----------------------------------------------------------------------------------------------
+
+# A worker that accepts, or (once the file "broken" is there) one that dies at once.
+WORKER = """
+import os, pathlib, signal, sys
+given = dict(option.removeprefix("--").split("=") for option in sys.argv[2:])
+with open(pathlib.Path(__file__).with_name("started"), "a") as log:
+    log.write(f"{os.getpid()}\\n")
+if pathlib.Path(__file__).with_name("broken").exists():
+    sys.exit(1)
+os.write(int(given["ready"]), b"1")
+signal.pause()
+"""
+
+
+@pytest.fixture
+async def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
+    (tmp_path / "manage.py").write_text(WORKER)
+    monkeypatch.setattr(supervisor_module, "CHECKOUT", tmp_path)
+    env = parse_environment({"TRENZA_DATA": str(tmp_path), "TRENZA_LISTEN": "127.0.0.1:0"})
+    made = Supervisor(env, workers=1)
+    yield made
+    await made._stop()
+    made.sock.close()
+
+
+async def ready(slot: Slot) -> Slot:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await slot.ready.wait()
+    return slot
+
+
+async def only_slot(supervisor: Supervisor, wanted: Slot) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while supervisor.slots != [wanted]:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_after_a_failed_replacement_no_new_slot_is_left(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await ready(await supervisor._add_slot())
+    (tmp_path / "broken").touch()
+    monkeypatch.setattr(supervisor_module, "READY_SECONDS", 0.5)
+    monkeypatch.setattr(supervisor_module, "BACKOFF_FIRST", 30.0)
+    monkeypatch.setattr(supervisor_module, "BACKOFF_MAX", 60.0)
+    await supervisor.replace_workers()  # the new one sleeps before its next start by now
+    await only_slot(supervisor, old)
+    assert old.process is not None
+    assert old.process.returncode is None
+
+
+async def test_a_replacement_retires_an_old_slot_that_waits_for_its_next_start(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").touch()
+    monkeypatch.setattr(supervisor_module, "BACKOFF_FIRST", 30.0)
+    monkeypatch.setattr(supervisor_module, "BACKOFF_MAX", 60.0)
+    old = await supervisor._add_slot()
+    await old.ended()
+    (tmp_path / "broken").unlink()
+    await supervisor.replace_workers()
+    (fresh,) = [slot for slot in supervisor.slots if slot is not old]
+    await only_slot(supervisor, fresh)
+
+
+async def test_a_worker_that_died_in_its_start_is_started_again(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    (tmp_path / "broken").touch()
+    slot = await supervisor._add_slot()
+    await slot.ended()
+    (tmp_path / "broken").unlink()
+    await ready(slot)
+    assert len(set((tmp_path / "started").read_text().split())) >= 2
