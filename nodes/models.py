@@ -166,7 +166,8 @@ class PendingLogin(models.Model):
     ephemeral = models.BooleanField(default=False)
     capability_version = models.PositiveIntegerField(default=0)
     requested_expiry = models.DateTimeField(null=True, blank=True)
-    client_address = models.CharField(max_length=45, blank=True, db_index=True)
+    client_address = models.CharField(max_length=45, blank=True)
+    client_site = models.CharField(max_length=45, blank=True, db_index=True)  # what limits count: an IPv6 /64
     created = models.DateTimeField(default=timezone.now)
     expires = models.DateTimeField(db_index=True)
     confirmed_at = models.DateTimeField(null=True, blank=True)

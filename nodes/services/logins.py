@@ -17,7 +17,7 @@ from accounts.actors import Actor
 from accounts.changes import publish, write
 from accounts.credentials import digest, new_url_token
 from accounts.errors import Forbidden, Gone, Invalid, LimitExceeded
-from accounts.limits import check_limit, count_attempt
+from accounts.limits import bucket, check_limit, count_attempt
 from accounts.models import Membership, Tailnet, User
 from nodes.hostinfo import essential, request_tags
 from nodes.models import Node, PendingLogin
@@ -54,10 +54,8 @@ def begin_login(
     now = now or timezone.now()
     check_limit(LIMIT_KIND, client_address, limit=MAX_NEW_PER_MINUTE, now=now)
     count_attempt(LIMIT_KIND, client_address, now=now)
-    if (
-        PendingLogin.objects.filter(client_address=client_address, expires__gt=now).count()
-        >= MAX_OPEN_PER_ADDRESS
-    ):
+    site = bucket(client_address)
+    if PendingLogin.objects.filter(client_site=site, expires__gt=now).count() >= MAX_OPEN_PER_ADDRESS:
         raise LimitExceeded("too many logins are open from this address", OPEN_RETRY_SECONDS)
     secret = new_url_token()
     with transaction.atomic():
@@ -74,6 +72,7 @@ def begin_login(
             capability_version=machine.capability_version,
             requested_expiry=machine.expiry,
             client_address=client_address,
+            client_site=site,
             created=now,
             expires=now + LIFETIME,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -430,16 +431,20 @@ def test_open_logins_of_one_machine_are_bounded() -> None:
     assert PendingLogin.objects.filter(machine_key=machine.machine_key).count() == 8
 
 
-def test_open_logins_of_one_address_are_bounded_whatever_the_rate() -> None:
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::{:x}"])
+def test_open_logins_of_one_place_are_bounded_whatever_the_rate(address: str) -> None:
+    """An IPv6 /64 is one place, whichever of its addresses ask."""
     begun = timezone.now()
+    numbers = count(1)
+
+    def outcome(minutes: int) -> Outcome:
+        now = begun + timedelta(minutes=minutes)
+        return ask(factories.machine(), client_address=address.format(next(numbers)), now=now).outcome
+
     for minute in range(6):
-        now = begun + timedelta(minutes=minute)
-        outcomes = {ask(factories.machine(), client_address="192.0.2.1", now=now).outcome for _ in range(50)}
-        assert outcomes == {Outcome.AUTH_URL}
-    late = begun + timedelta(minutes=7)
-    assert ask(factories.machine(), client_address="192.0.2.1", now=late).outcome is Outcome.LIMITED
-    later = begun + timedelta(hours=1, minutes=1)
-    assert ask(factories.machine(), client_address="192.0.2.1", now=later).outcome is Outcome.AUTH_URL
+        assert {outcome(minute) for _ in range(50)} == {Outcome.AUTH_URL}
+    assert outcome(7) is Outcome.LIMITED
+    assert outcome(61) is Outcome.AUTH_URL
 
 
 def test_new_logins_are_limited_per_address() -> None:
