@@ -36,6 +36,15 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def is_open_for_signup(self, request: Any) -> bool:
         return False
 
+    def login(self, request: Any, user: Any) -> None:
+        from accounts.actors import Actor
+        from accounts.services import audit
+
+        super().login(request, user)
+        audit.record_of_person(
+            user=user, by=Actor.person(user), action="LOGIN", details="by an identity provider"
+        )
+
     def populate_username(self, request: Any, user: Any) -> None:
         """The random name that the model gave stays."""
 

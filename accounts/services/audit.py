@@ -9,7 +9,9 @@ from typing import Any
 from django.utils import timezone
 
 from accounts.actors import Actor
-from accounts.models import AuditEvent, Tailnet
+from accounts.changes import write
+from accounts.models import AuditEvent, Tailnet, User
+from accounts.tenancy import memberships_of
 
 CHAINED = (
     "event_time",
@@ -77,6 +79,21 @@ def record(
     event.save(force_insert=True)
     Tailnet.objects.filter(pk=tailnet.pk).update(audit_head=event.digest)
     return event
+
+
+def record_of_person(*, user: User, by: Actor, action: str, details: str = "") -> None:
+    """Append one event about a person to the log of each tailnet in which they have a place."""
+    for membership in memberships_of(user.pk):
+        with write(membership.tailnet) as change:
+            record(
+                tailnet=change.tailnet,
+                by=by,
+                action=action,
+                target_type="USER",
+                target_id=user.pk,
+                target_name=user.login_name,
+                details=details,
+            )
 
 
 def first_broken_event(*, tailnet: Tailnet) -> int | None:

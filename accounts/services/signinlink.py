@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.utils import timezone
 
+from accounts.actors import Actor
 from accounts.credentials import digest, new_url_token
 from accounts.errors import Gone
 from accounts.models import SignInLink, Tailnet, User
+from accounts.services import audit
 
 LIFETIME = timedelta(minutes=15)
 KEPT_AFTER_EXPIRY = timedelta(days=1)
@@ -32,13 +34,19 @@ class SignIn:
     tailnet: Tailnet | None
 
 
-def create_link(*, user: User, tailnet: Tailnet | None = None, now: datetime | None = None) -> NewLink:
-    """Make a link for one person; it lives 15 minutes and works once."""
+def create_link(
+    *, user: User, tailnet: Tailnet | None = None, by: Actor | None = None, now: datetime | None = None
+) -> NewLink:
+    """Make a link for one person; it lives 15 minutes and works once. ``by``: a command unless said."""
     now = now or timezone.now()
     secret = new_url_token()
-    link = SignInLink.objects.create(
-        token_hash=secret.digest, user=user, tailnet=tailnet, created=now, expires=now + LIFETIME
-    )
+    with transaction.atomic():
+        link = SignInLink.objects.create(
+            token_hash=secret.digest, user=user, tailnet=tailnet, created=now, expires=now + LIFETIME
+        )
+        audit.record_of_person(
+            user=user, by=by or Actor.command(), action="CREATE_SIGN_IN_LINK", details="valid for 15 minutes"
+        )
     return NewLink(token=secret.text, expires=link.expires)
 
 
@@ -56,6 +64,9 @@ def use_link(*, token: str, now: datetime | None = None) -> SignIn:
             raise Gone("this sign-in link was used or has run out")
         link.used_at = now
         link.save(update_fields=["used_at"])
+        audit.record_of_person(
+            user=link.user, by=Actor.person(link.user), action="LOGIN", details="by a sign-in link"
+        )
         return SignIn(link.user, link.tailnet)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -16,6 +17,8 @@ from accounts.models.tailnets import DNS_LABEL
 from accounts.roles import Capability, Role, can
 from accounts.services import audit
 from accounts.tenancy import scope
+
+logger = logging.getLogger("trenza.audit")
 
 FIRST_TAILNET = "default"
 SETTINGS = (
@@ -98,8 +101,19 @@ def delete_tailnet(*, tailnet: Tailnet, by: Actor) -> None:
             if not can(membership, Capability.OWN_TAILNET):
                 raise Forbidden("only the owner deletes a tailnet")
         change.delete("tailnet", tailnet.pk)
+        last = change.tailnet
     with transaction.atomic(), scope(tailnet=tailnet):
         tailnet.delete()
+    # Its audit log went with it: the server's own log keeps who did it, and how that log ended.
+    logger.warning(
+        "tailnet %s (%d) was deleted by %s %s (%s); its audit log ended at %s",
+        last.name,
+        last.pk,
+        by.type.value,
+        by.name,
+        by.origin.value,
+        last.audit_head or "nothing",
+    )
 
 
 def first_start(*, owner_email: str) -> tuple[Tailnet, User] | None:

@@ -15,8 +15,10 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.changes import write
+from accounts.actors import Actor
+from accounts.changes import ChangeSet, write
 from accounts.models import Tailnet
+from accounts.services import audit
 from accounts.tenancy import scope
 from nodes.hostinfo import hostname, merged, offered_routes, preferred_derp
 from nodes.models import Node, Route
@@ -114,10 +116,34 @@ def update_node_state(
         node = Node.objects.select_for_update(of=("self",)).filter(pk=report.node_id).first()
         if node is None:
             return None
+        before = _durable(node)
         take_hostinfo(node, report.hostinfo)
         _take(node, report)
         node.save(update_fields=[*_FIELDS, "hostname", "name"])
         offered = offered_routes(node.hostinfo)
         sync_routes(change, node, offered, (policy or NoPolicy()).approved_routes(node, offered), now)
         change.upsert("node", node.pk)
+        _audit(change, node, before)
         return node
+
+
+def _durable(node: Node) -> dict[str, Any]:
+    """What of a report the audit log tells, by the log's words."""
+    prefixes = Route.objects.filter(node_id=node.pk).order_by("prefix").values_list("prefix", flat=True)
+    return {"HOSTNAME": node.hostname, "MACHINE_NAME": node.name, "OFFERED_ROUTES": list(prefixes)}
+
+
+def _audit(change: ChangeSet, node: Node, before: dict[str, Any]) -> None:
+    for name, new in _durable(node).items():
+        if new != before[name]:
+            audit.record(
+                tailnet=change.tailnet,
+                by=Actor.node(node.pk, node.name),
+                action="UPDATE",
+                target_type="NODE",
+                target_id=node.stable_id,
+                target_name=node.name,
+                target_property=name,
+                old=before[name],
+                new=new,
+            )

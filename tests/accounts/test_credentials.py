@@ -10,8 +10,9 @@ from django.utils import timezone
 from accounts.actors import Actor
 from accounts.credentials import ALPHABET, digest, new_secret, new_stable_id
 from accounts.errors import Conflict, Gone, Invalid
-from accounts.models import ApiToken, SignInLink
+from accounts.models import ApiToken, AuditEvent, SignInLink
 from accounts.services import people, tokens
+from accounts.services.people import add_member
 from accounts.services.signinlink import clean_links, create_link, use_link
 from accounts.tenancy import scope
 from tests.accounts import factories
@@ -118,3 +119,17 @@ def test_an_oauth_client_gets_tokens_for_an_hour() -> None:
     assert tokens.authenticate_token(text=made.text) is None
     with pytest.raises(Conflict):
         tokens.issue_access_token(client_secret=client.text)
+
+
+def test_a_link_and_its_use_are_in_the_log_of_each_of_the_persons_tailnets() -> None:
+    tailnet, owner = factories.tailnet()
+    second, _ = factories.tailnet()
+    foreign, _ = factories.tailnet()
+    add_member(tailnet=second, user=owner, by=Actor.command())
+    use_link(token=create_link(user=owner, tailnet=tailnet).token)
+    for one, seen in ((tailnet, True), (second, True), (foreign, False)):
+        with scope(tailnet=one):
+            events = AuditEvent.objects.filter(action__in=["CREATE_SIGN_IN_LINK", "LOGIN"]).order_by("pk")
+            found = [(event.action, event.actor_name, event.target_name) for event in events]
+        made = ("CREATE_SIGN_IN_LINK", "manage.py", owner.login_name)
+        assert found == ([made, ("LOGIN", owner.login_name, owner.login_name)] if seen else [])

@@ -197,13 +197,17 @@ def test_settings_are_checked_and_logged() -> None:
         assert (event.old, event.new) == ({"key_duration_days": 180}, {"key_duration_days": 30})
 
 
-def test_only_its_owner_deletes_a_tailnet() -> None:
+def test_only_its_owner_deletes_a_tailnet_and_the_log_says_who(caplog: pytest.LogCaptureFixture) -> None:
     tailnet, owner = factories.tailnet()
+    pk = tailnet.pk
     admin = factories.member(tailnet, Role.ADMIN)
     with pytest.raises(Forbidden):
         tailnets.delete_tailnet(tailnet=tailnet, by=Actor.person(admin.user))
+    head = Tailnet.objects.get(pk=tailnet.pk).audit_head
     tailnets.delete_tailnet(tailnet=tailnet, by=Actor.person(owner))
-    assert not Tailnet.objects.filter(pk=tailnet.pk).exists()
+    assert f"{tailnet.name} ({pk}) was deleted by USER {owner.login_name}" in caplog.text
+    assert head in caplog.text
+    assert not Tailnet.objects.filter(pk=pk).exists()
     assert User.objects.filter(pk=owner.pk).exists()
 
 

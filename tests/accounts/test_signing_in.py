@@ -18,7 +18,7 @@ from accounts.actors import Actor
 from accounts.adapters import AccountAdapter, SocialAccountAdapter
 from accounts.errors import Forbidden, NotFound
 from accounts.middleware import CurrentTailnetMiddleware, switch_tailnet
-from accounts.models import Membership, User
+from accounts.models import AuditEvent, Membership, User
 from accounts.roles import Capability, Role
 from accounts.services.people import add_member, suspend_member
 from accounts.tenancy import ScopeError, scope
@@ -128,6 +128,21 @@ def test_a_person_is_issuer_and_subject() -> None:
         "Ana",
     )
     assert user.username.startswith("u")
+
+
+def test_a_sign_in_through_a_provider_is_in_the_audit_log() -> None:
+    tailnet, owner = factories.tailnet()
+    request: Any = RequestFactory().get("/")
+    request.session = SessionStore()
+    AccountAdapter().login(request, owner)
+    assert request.session["_auth_user_id"] == str(owner.pk)
+    with scope(tailnet=tailnet):
+        event = AuditEvent.objects.latest("pk")
+    assert (event.action, event.actor_name, event.target_name) == (
+        "LOGIN",
+        owner.login_name,
+        owner.login_name,
+    )
 
 
 def test_a_provider_that_does_not_name_itself_is_not_taken_for_google() -> None:

@@ -9,8 +9,9 @@ from django.utils import timezone
 
 from accounts.actors import Actor
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound
-from accounts.models import Lease, Membership, Tailnet, User
+from accounts.models import AuditEvent, Lease, Membership, Tailnet, User
 from accounts.roles import Role
+from accounts.services import audit
 from accounts.tenancy import scope
 from nodes import tasks
 from nodes.access import NodeAction, key_for, may, node_for, visible_keys, visible_nodes
@@ -145,6 +146,23 @@ def test_reports_are_written_together_and_only_where_they_belong(home: tuple[Tai
     assert (fresh(mine).home_derp, fresh(mine).endpoint_types, fresh(other).home_derp) == (900, [2], 0)
     write_volatile(tailnet=home[0], reports=[Volatile(node_id=mine.pk, hostinfo={"Hostname": "box"})])
     assert fresh(mine).home_derp == 900, "a report without NetInfo keeps the home relay"
+
+
+def test_a_new_host_name_and_other_routes_are_in_the_audit_log(home: tuple[Tailnet, User]) -> None:
+    node = factories.node(*home)
+    offers = {"Hostname": "attic", "RoutableIPs": ["10.0.0.0/8"]}
+    for _ in range(2):  # the second says nothing new
+        update_node_state(tailnet=home[0], report=Volatile(node_id=node.pk, hostinfo=offers))
+    with scope(tailnet=home[0]):
+        events = AuditEvent.objects.filter(action="UPDATE", actor_type="NODE", target_id=node.stable_id)
+        changes = {event.target_property: (event.old, event.new) for event in events}
+        assert len(events) == 3
+        assert audit.first_broken_event(tailnet=home[0]) is None
+    assert changes == {
+        "HOSTNAME": ("box", "attic"),
+        "MACHINE_NAME": ("box", "attic"),
+        "OFFERED_ROUTES": ([], ["10.0.0.0/8"]),
+    }
 
 
 def test_a_report_of_a_deleted_node_is_nothing(home: tuple[Tailnet, User]) -> None:
