@@ -62,6 +62,8 @@ def visible_nodes(membership: Membership | None) -> QuerySet[Node]:
 def node_for(*, membership: Membership | None, node_id: Any, action: NodeAction = NodeAction.SEE) -> Node:
     """A device by id or nodeId for an action: NotFound when unseen, Forbidden when it is only seen."""
     text = str(node_id)
+    if not text.isprintable():  # PostgreSQL takes no NUL, and no device is called so
+        raise NotFound(NOT_HERE)
     wanted = Q(stable_id=text) | (Q(pk=int(text)) if text.isascii() and text.isdigit() else Q())
     node = visible_nodes(membership).filter(wanted).first()
     if node is None:

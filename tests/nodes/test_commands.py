@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from controlplane.management.jsoncommand import parse_duration
+from tests.needs import need
 from tests.nodes import postgres
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -180,8 +181,7 @@ def backed_up(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server
     if request.param == "sqlite":
         yield Server(tmp_path / "data")
         return
-    if not postgres.available() or postgres.binary("pg_dump") is None:
-        pytest.skip("PostgreSQL is not installed (make system)")
+    need("postgres")
     with postgres.server(tmp_path) as url:
         yield Server(tmp_path / "data", postgres.new_database(url, "backup"))
 
