@@ -25,7 +25,7 @@ from accounts.changes import LAYER_ERRORS, publish
 from controlplane import snapshots
 from controlplane.env import environment
 from controlplane.netmap.engine import Engine, Update
-from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot
+from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
 from controlplane.relaykeys import RelayKeys
 from controlplane.snapshots import in_thread
 from nodes.hostinfo import merged, preferred_derp
@@ -60,6 +60,8 @@ MAX_FULL_MAPS_AT_ONCE = 4
 BIG_MAP_BYTES = 64 * 1024
 RESUME_SECONDS = 0.5
 
+# Only the end of such a node's key changes anything.
+KEY_COUNTS = frozenset({Standing.ACTIVE, Standing.PENDING})
 # Changes of these leave netmaps as they are.
 NOT_IN_NETMAPS = frozenset({"preauthkey", "invite"})
 
@@ -102,7 +104,7 @@ class Room:
 
     ``volatile`` holds what was reported lately (and since when), ``unwritten`` what the database has not got,
     ``waiting`` who is in the next push. ``updates`` wait to be sent, in order, by whoever holds ``pushing``;
-    ``rest_until`` is loop time.
+    ``rest_until`` is loop time. ``next_expiry`` is when the next node's key ends.
     """
 
     engine: Engine
@@ -125,10 +127,29 @@ class Room:
     published: int = 0
     used: int = 0
     reload_due: int = 0
+    next_expiry: datetime | None = None
+
+    def __post_init__(self) -> None:
+        self.plan_expiry()
 
     @property
     def snapshot(self) -> TailnetSnapshot:
         return self.engine.snapshot
+
+    def plan_expiry(self) -> None:
+        nodes = self.snapshot.nodes.values()
+        ends = (node.key_expiry for node in nodes if node.standing in KEY_COUNTS)
+        self.next_expiry = min((end for end in ends if end is not None), default=None)
+
+    def expired(self, now: datetime) -> dict[int, NodeSnapshot]:
+        """The nodes whose keys have just ended, as they are from now on. Their rows follow with the sweep."""
+        if self.next_expiry is None or self.next_expiry > now:
+            return {}
+        return {
+            node.id: replace(node, standing=Standing.EXPIRED)
+            for node in self.snapshot.nodes.values()
+            if node.standing in KEY_COUNTS and node.key_expiry is not None and node.key_expiry <= now
+        }
 
 
 class Hub:
@@ -316,6 +337,7 @@ class Hub:
                 room.volatile.pop(node_id, None)
                 room.epochs.pop(node_id, None)
         self._index((nodes[i] for i in update.changed if i in nodes), fresh.id)
+        room.plan_expiry()
         await self._fan_out(room, update)
 
     def _merged(self, room: Room, fresh: TailnetSnapshot, rows: set[int] | None) -> dict[int, NodeSnapshot]:
@@ -682,10 +704,15 @@ class Hub:
     # -- clockwork
 
     async def _tick(self) -> None:
-        """Each second: keepalives that are due (one loop for all streams)."""
+        """Each second: keys that have ended, and keepalives that are due (one loop for all streams)."""
         await asyncio.sleep(1.0)
         self._second += 1
+        now = datetime.now(UTC)
         for room in list(self.rooms.values()):
+            if expired := room.expired(now):
+                update = room.engine.with_nodes(expired)
+                room.plan_expiry()
+                self.spawn(self._fan_out(room, update))
             for subscriber in list(room.subscribers.values()):
                 if subscriber.keepalive_due <= self._second:
                     spread = secrets.randbelow(KEEPALIVE_SPREAD)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from channels.layers import get_channel_layer
@@ -71,6 +72,7 @@ class RelayKeys:
     def __init__(self) -> None:
         self._keys: dict[int, frozenset[str]] = {}
         self._versions: dict[int, int] = {}
+        self._until: dict[int, datetime] = {}
         self._links: set[KeySubscription] = set()
         self._counter = 0
         self._lock = asyncio.Lock()
@@ -89,31 +91,34 @@ class RelayKeys:
             await layer.group_discard(RELAY_GROUP, channel)
 
     async def check_versions(self) -> None:
-        """One round, once a second: catches lost messages and other processes' changes."""
+        """One round, once a second: catches keys that have ended, lost messages, other processes' changes."""
         await asyncio.sleep(CHECK_SECONDS)
         if not self._links:
             return
         await self._catch_up()
 
     async def _catch_up(self) -> None:
-        """Read again the keys of every tailnet whose version is another, and drop those that are gone."""
+        """Read again the keys of tailnets that changed, in which a key has ended, or that are gone."""
         versions = await snapshots.in_thread(snapshots.load_all_versions)()
+        now = datetime.now(UTC)
         changed = {i for i, version in versions.items() if self._versions.get(i) != version}
-        await self._reload(changed | (self._versions.keys() - versions.keys()))
+        ended = {i for i, until in self._until.items() if until <= now}
+        await self._reload(changed | ended | (self._versions.keys() - versions.keys()))
 
     async def _reload(self, tailnet_ids: set[int]) -> None:
         async with self._lock:
             for tailnet_id in sorted(tailnet_ids):
-                version, fresh = await snapshots.in_thread(snapshots.load_served_keys)(tailnet_id)
-                self._take(tailnet_id, version, frozenset(fresh))
+                self._take(tailnet_id, await snapshots.in_thread(snapshots.load_served_keys)(tailnet_id))
 
-    def _take(self, tailnet_id: int, version: int | None, fresh: frozenset[str]) -> None:
-        old = self._keys.get(tailnet_id, frozenset())
-        if version is None:
-            self._keys.pop(tailnet_id, None)
-            self._versions.pop(tailnet_id, None)
-        else:
-            self._keys[tailnet_id], self._versions[tailnet_id] = fresh, version
+    def _take(self, tailnet_id: int, served: snapshots.ServedKeys | None) -> None:
+        old = self._keys.pop(tailnet_id, frozenset())
+        self._versions.pop(tailnet_id, None)
+        self._until.pop(tailnet_id, None)
+        fresh: frozenset[str] = frozenset(served.keys if served is not None else ())
+        if served is not None:
+            self._keys[tailnet_id], self._versions[tailnet_id] = fresh, served.version
+            if served.until is not None:
+                self._until[tailnet_id] = served.until
         if old == fresh:
             return
         self._counter += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
 from django.db.models import Prefetch, Q, QuerySet
@@ -224,13 +224,23 @@ def load_all_versions() -> dict[int, int]:
     return dict(Tailnet.objects.values_list("pk", "netmap_version"))
 
 
-def load_served_keys(tailnet_id: int) -> tuple[int | None, list[str]]:
-    """A tailnet's version and the node keys that relays may serve now; ``(None, [])`` when it is gone."""
+class ServedKeys(NamedTuple):
+    """The node keys of a tailnet that relays may serve, and until when that is so without a change."""
+
+    version: int
+    keys: list[str]
+    until: datetime | None
+
+
+def load_served_keys(tailnet_id: int) -> ServedKeys | None:
+    """What relays may serve now of one tailnet; ``None`` when it is gone."""
     version = Tailnet.objects.filter(pk=tailnet_id).values_list("netmap_version", flat=True).first()
     if version is None:
-        return None, []
+        return None
     with scope(tailnet=tailnet_id):
-        return version, _served_keys(Node.objects.all())
+        served = _served(Node.objects.all())
+    ends = [node.expires for node in served if node.expires is not None]
+    return ServedKeys(version, [node.node_key for node in served], min(ends, default=None))
 
 
 def is_served_key(node_key: str) -> bool:
@@ -239,13 +249,13 @@ def is_served_key(node_key: str) -> bool:
     if node is None:
         return False
     with scope(tailnet=node.tailnet_id):
-        return node_key in _served_keys(Node.objects.filter(pk=node.pk))
+        return any(one.node_key == node_key for one in _served(Node.objects.filter(pk=node.pk)))
 
 
-def _served_keys(nodes: QuerySet[Node]) -> list[str]:
-    """The keys of these nodes (of the scope's tailnet) that relays may serve now."""
+def _served(nodes: QuerySet[Node]) -> list[Node]:
+    """Those of these nodes (of the scope's tailnet) whose keys relays may serve now."""
     now = timezone.now()
     active = Q(user__isnull=True) | Q(user__in=list(_roles(Membership.objects.all())))
     rows = nodes.filter(active, state__in=[state.value for state in KEY_IS_GOOD])
     rows = rows.only(*DECIDE_ABOUT_KEYS)  # each change asks, and Hostinfos are dear to read
-    return [node.node_key for node in rows if node.key_is_good(now)]
+    return [node for node in rows if node.key_is_good(now)]

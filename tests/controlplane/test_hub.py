@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -374,6 +375,22 @@ async def test_an_unchanged_row_stays_the_same_object(hub: Hub) -> None:
     before = room.snapshot.nodes[2]
     await hub._swap(room, replace(room.snapshot, nodes={1: node(1), 2: node(2)}, version=2), None)
     assert room.snapshot.nodes[2] is before
+
+
+async def test_a_key_that_ends_is_told_at_once(hub: Hub) -> None:
+    """No row changes here and nothing is read: the sweep comes later."""
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    room = open_room(hub, node(1), node(2, key_expiry=soon), node(3, key_expiry=soon + timedelta(days=1)))
+    one, two = await subscribe(hub, 1), await subscribe(hub, 2)
+    await settle(hub, room)
+    assert not one.netmap.peers[2].expired
+    assert room.next_expiry == soon
+    while not one.netmap.peers[2].expired:
+        await hub._tick()
+        await settle(hub, room)
+    assert two.netmap.peers == {}
+    assert not one.netmap.peers[3].expired
+    assert room.next_expiry == soon + timedelta(days=1)
 
 
 async def test_written_reports_are_forgotten(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

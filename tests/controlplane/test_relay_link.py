@@ -9,15 +9,17 @@ import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from controlplane import relaykeys, snapshots
 from controlplane.consumers.relay import BAD_MESSAGE, MAX_MESSAGE_BYTES, UNAUTHORIZED
-from controlplane.relaykeys import MAX_QUEUED_KEYS, KeyChange, KeySubscription
+from controlplane.relaykeys import MAX_QUEUED_KEYS, KeyChange, KeySubscription, RelayKeys
+from controlplane.snapshots import ServedKeys
 from tests.controlplane.devices import devices
 from tests.controlplane.serving import CHECKOUT, Person, Serve, serving
 
@@ -175,6 +177,49 @@ async def test_a_change_by_a_command_is_noticed(server: Serve, approved: str) ->
         command = [sys.executable, "-c", DELETE, "far"]
         await asyncio.to_thread(subprocess.run, command, env=environment, cwd=CHECKOUT, check=True)
         await link.until(lambda keys: str(far.node.public()) not in keys)
+
+
+async def test_a_key_that_ends_is_taken_away(server: Serve, approved: str) -> None:
+    async with (
+        devices(server, "brief", "peer") as (brief, peer),
+        link_of(server, embedded_token(server)) as link,
+    ):
+        await peer.join(approved)
+        ends = datetime.now(UTC) + timedelta(seconds=2)
+        await brief.join(approved, expiry=ends)
+        await link.until(lambda keys: str(brief.node.public()) in keys)
+        await link.until(lambda keys: str(brief.node.public()) not in keys)
+        await peer.sees(brief, expired=True)
+        assert str(peer.node.public()) in link.keys
+
+
+async def test_a_list_is_read_again_when_a_key_in_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = datetime.now(UTC) + timedelta(seconds=0.2)
+
+    def load(tailnet_id: int) -> ServedKeys:
+        return ServedKeys(1, ["brief"] if datetime.now(UTC) < ends else [], ends)
+
+    monkeypatch.setattr(snapshots, "in_thread", in_thread)
+    monkeypatch.setattr(snapshots, "load_all_versions", lambda: {1: 1})
+    monkeypatch.setattr(snapshots, "load_served_keys", load)
+    keys = RelayKeys()
+    link = await keys.subscribe(None)
+    assert link.keys == ["brief"]
+    monkeypatch.setattr(relaykeys, "CHECK_SECONDS", 0.05)
+    change = asyncio.create_task(link.next())
+    while not change.done():
+        await keys.check_versions()
+        await asyncio.sleep(0)
+    assert (await change) == KeyChange(2, [], ["brief"])
+
+
+def in_thread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function as a coroutine, in this very thread."""
+
+    async def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
 
 
 async def test_another_tailnets_relay_gets_only_its_own_keys(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+
 import pytest
+from django.utils import timezone
 
 from accounts.actors import Actor
 from accounts.models import Membership, Tailnet
 from accounts.services.people import restore_member, suspend_member
 from accounts.tenancy import scope
 from controlplane.netmap.snapshot import Standing, TailnetSnapshot
-from controlplane.snapshots import load_nodes, load_served_keys, load_tailnet
+from controlplane.snapshots import ServedKeys, load_nodes, load_served_keys, load_tailnet
 from nodes.models import Node
 from tests.accounts import factories as people
 from tests.nodes import factories
@@ -19,6 +23,12 @@ pytestmark = pytest.mark.django_db
 
 def snapshot(of: Tailnet) -> TailnetSnapshot:
     found = load_tailnet(of.pk)
+    assert found is not None
+    return found
+
+
+def served(of: Tailnet) -> ServedKeys:
+    found = load_served_keys(of.pk)
     assert found is not None
     return found
 
@@ -48,7 +58,7 @@ def test_a_suspended_persons_device_is_cut_off_until_they_are_restored() -> None
         assert whole.nodes[own.pk].standing is standing
         assert load_nodes(whole, {own.pk}, whole.version).nodes[own.pk].standing is standing
         assert whole.nodes[tagged.pk].standing is Standing.ACTIVE
-        assert set(load_served_keys(tailnet.pk)[1]) == keys
+        assert set(served(tailnet).keys) == keys
 
 
 def test_a_switched_off_persons_device_is_cut_off() -> None:
@@ -56,4 +66,21 @@ def test_a_switched_off_persons_device_is_cut_off() -> None:
     member.user.is_active = False
     member.user.save(update_fields=["is_active"])
     assert snapshot(tailnet).nodes[own.pk].standing is Standing.PENDING
-    assert own.node_key not in load_served_keys(tailnet.pk)[1]
+    assert own.node_key not in served(tailnet).keys
+
+
+def test_relays_are_told_until_when_their_list_stands() -> None:
+    tailnet, _member, own, tagged = devices()
+    assert served(tailnet).until == own.key_expiry, "a tagged device's key does not end"
+    soon, later = (timezone.now() + timedelta(seconds=seconds) for seconds in (0.2, 60))
+    other = factories.node(tailnet, people.member(tailnet).user, preapproved=True, expiry=later)
+    factories.node(tailnet, people.member(tailnet).user, preapproved=True, expiry=soon)
+    assert served(tailnet).until == soon
+    while timezone.now() <= soon:
+        time.sleep(0.05)
+    assert served(tailnet).until == later
+    assert set(served(tailnet).keys) == {own.node_key, tagged.node_key, other.node_key}
+    tailnet_id = tailnet.pk
+    with scope(tailnet=tailnet):
+        tailnet.delete()
+    assert load_served_keys(tailnet_id) is None
