@@ -21,7 +21,7 @@ from tests.lab.trenza import TrenzaNode
 pytestmark = pytest.mark.root
 
 NO_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
-# A web server that is no control server; told a skew in seconds, it gives a key, by a clock that is so far off.
+# A web server that is no control server; told a skew in seconds, it has a key, by a clock that is so far off.
 WEB = """
 import http.server, ssl, sys, time
 address, port, skew, *certificate = sys.argv[1:]
