@@ -71,8 +71,8 @@ class Answerer:
         self._open += 1
         try:
             await self._answer(session, question)
-        except ControlError as error:
-            logger.info("cannot answer %s: %s", question.types or "HEAD", error)
+        except (ControlError, TimeoutError, ValueError) as error:  # the last: a URL that is none
+            logger.info("cannot answer %s: %s", question.types[:40] or "HEAD", error)
         finally:
             self._open -= 1
 

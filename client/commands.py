@@ -19,6 +19,7 @@ from wire.netmap import NetMap, Node
 
 LOGOUT_SECONDS = 5.0
 SERVER_PING_SECONDS = 10.0
+ROTATION_SECONDS = 60.0
 NO_SERVER = (
     "no server is set: give trenza up --login-server=URL, or start trenzad with TRENZA_CONTROL_URL set"
 )
@@ -90,7 +91,11 @@ class Commands:
             backend = self._backend
             if backend.control is None or backend.login is not None or backend.store.identity.node is None:
                 raise ControlError("there is no node key to rotate: trenza up first")
-            await backend.control.rotate()
+            try:
+                async with asyncio.timeout(ROTATION_SECONDS):  # others wait for us: down and logout
+                    await backend.control.rotate()
+            except TimeoutError:
+                raise ControlError("the server does not take a new key in time: try again later") from None
             backend.report_changed.set()
             backend.save_soon()
             await backend.settle()

@@ -196,9 +196,9 @@ class Store:
         self.set_identity(pending=key, rotating=rotating)
         return key
 
-    def adopt_pending(self) -> None:
-        """The server took the pending key: it is this node's key now."""
-        self.set_identity(node=self.identity.pending, pending=None, rotating=False)
+    def adopt_pending(self, **changes: Any) -> None:
+        """The server took the pending key: it is this node's key now, in one write with other ``changes``."""
+        self.set_identity(node=self.identity.pending, pending=None, rotating=False, **changes)
 
     # --- the cached netmap -------------------------------------------------------------------------------
 

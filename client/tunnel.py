@@ -173,12 +173,10 @@ class Tunnel:
         sock, self.sock, self._netmap = self.sock, None, None
         if sock is not None:
             await sock.close()
-        try:
-            await self.engine.close(keep=keep)
-        finally:
-            if not keep:
-                with contextlib.suppress(SetupError):  # without nft there is nothing to remove
-                    await self._firewall.remove()
+        await self.engine.close(keep=keep)  # should it fail, the interface keeps its filter
+        if not keep:
+            with contextlib.suppress(SetupError):  # without nft there is nothing to remove
+                await self._firewall.remove()
 
     async def _set_key(self, key: NodePrivate, ports: Ports, *, taken_over: bool) -> None:
         running = (await self.engine.status()).listen_port if taken_over else 0

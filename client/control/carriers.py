@@ -22,8 +22,8 @@ from client.errors import ControlError
 
 PROTOCOL = "tailscale-control-protocol"
 HANDSHAKE = "X-Tailscale-Handshake"
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-MAX_MESSAGES = 16
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # a server may send all that our windows (wire.session) take at once
+MAX_MESSAGES = 4
 READ_BYTES = 256 * 1024
 CLOSE_SECONDS = 0.5
 
@@ -134,8 +134,10 @@ async def _open_websocket(dialer: Dialer, server: Server, handshake: str) -> Car
             max_queue=MAX_MESSAGES,
         )
     except InvalidStatus as error:
+        sock.close()
         raise _refused(server, error.response.status_code) from error
-    except InvalidHandshake as error:
+    except (InvalidHandshake, ValueError) as error:  # the latter: it would lead us elsewhere
+        sock.close()
         raise not_ours(server, "no WebSocket at /ts2021") from error
     except (OSError, TimeoutError) as error:
         sock.close()

@@ -288,7 +288,7 @@ def _read_key(server: Server, status: int, headers: dict[str, str], body: bytes)
         raise not_ours(server, "no key in its /key") from error
     try:
         date = parsedate_to_datetime(headers["date"]) if "date" in headers else None
-    except ValueError:
+    except (ValueError, OverflowError):
         date = None
     return KeyAnswer(key, date.replace(tzinfo=UTC) if date and date.tzinfo is None else date)
 

@@ -203,8 +203,7 @@ class ControlLoop:
             self.owner.show_auth_url(url)
 
         await login(session, request, new_key=lambda: self.store.new_node_key().public(), on_url=show)
-        self.store.set_identity(control_url=self.url, control_key=self._key)
-        self.store.adopt_pending()
+        self.store.adopt_pending(control_url=self.url, control_key=self._key)
         self.login = None
         self.owner.logged_in(wish, moved=moved)
 
@@ -256,7 +255,10 @@ class ControlLoop:
         """A new node key in place of the old one, on disk when this returns; raises :class:`ControlError`."""
         if self.session is None:
             raise ControlError("the node key can only be rotated while the control server is reached")
-        if not await rotate(self.session, self._request, self.store.new_node_key(rotating=True), self.store):
+        identity = self.store.identity
+        asked = identity.pending if identity.rotating else None  # the server may have taken it already
+        pending = asked or self.store.new_node_key(rotating=True)
+        if not await rotate(self.session, self._request, pending, self.store):
             raise LoginError(
                 "the server wants a person to sign in before it takes a new key: trenza up --force-reauth"
             )

@@ -160,6 +160,6 @@ def _retry_after(answer: Answer) -> float:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             seconds = 0.0
     return seconds if 0 < seconds <= MAX_RETRY_SECONDS else DEFAULT_RETRY_SECONDS

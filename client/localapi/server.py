@@ -147,7 +147,8 @@ class Server:
             except FileNotFoundError:
                 return
             except OSError as error:
-                if error.errno != errno.ECONNREFUSED:
+                # Any file that is no socket refuses connections too: only a daemon's own remains are removed.
+                if error.errno != errno.ECONNREFUSED or not self.path.is_socket():
                     raise
                 self.path.unlink(missing_ok=True)
                 return

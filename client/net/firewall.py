@@ -264,12 +264,12 @@ class Firewall:
         basis = (netmap.packet_filters, netmap.node.addresses, shields_up)
         if self._applied is not None and basis == self._basis and not by_capability(netmap):
             return
-        self._basis = basis
         rules = [] if shields_up else reduce_rules(netmap)
         wanted = ruleset(self._interface, own_addresses(netmap.node), rules)
         if wanted != self._applied:
             await _nft(wanted)
             self._applied = wanted
+        self._basis = basis  # only now: what nft refused is tried again
 
     async def remove(self) -> None:
         self._applied = None
@@ -299,9 +299,11 @@ async def _nft(content: Mapping[str, Any]) -> None:
         async with asyncio.timeout(NFT_SECONDS):
             _, errors = await process.communicate(json.dumps(content).encode())
     except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise SetupError(f"nft did not answer in {NFT_SECONDS:.0f} s; the tunnel stays closed") from None
+        raise SetupError(f"nft did not answer in {NFT_SECONDS:.0f} s; the tunnel stays as it was") from None
+    finally:
+        if process.returncode is None:  # nor may it act later, when nobody waits for it any more
+            process.kill()
+            await process.wait()
     if process.returncode != 0:
         words = errors.decode("utf-8", "replace").strip().splitlines()
         raise SetupError(f"nft refuses the tunnel's filter: {words[0][:200] if words else 'without a word'}")

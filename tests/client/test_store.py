@@ -93,8 +93,9 @@ def test_a_pending_key_is_on_disk_before_anybody_hears_of_it(store: Store, folde
 def test_an_adopted_key_replaces_the_old_one(store: Store) -> None:
     joined(store)
     pending = store.new_node_key(rotating=True)
-    store.adopt_pending()
+    store.adopt_pending(control_url="https://new.example.com")
     assert (store.identity.node, store.identity.pending, store.identity.rotating) == (pending, None, False)
+    assert store.identity.control_url == "https://new.example.com"
 
 
 def test_an_identity_that_is_missing_beside_other_files_is_not_made_anew(store: Store, folder: Path) -> None:

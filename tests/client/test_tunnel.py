@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from client.errors import SetupError
+from client.errors import EngineError, SetupError
 from client.tunnel import Keys, Ports, choose_port, free_port, rekeyed_peers
 from tests.client.fakes import FakeHost, key, netmap, node
 from wire.keys import DiscoPrivate
@@ -43,6 +43,20 @@ async def test_down_leaves_nothing(host: FakeHost) -> None:
     await tunnel.down(keep=False)
     assert host.journal.steps[-3:] == ["no paths", "no interface", "no filter"]
     assert not tunnel.is_up
+
+
+async def test_an_interface_that_cannot_be_removed_keeps_its_filter(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tunnel = await brought_up(host)
+
+    async def stuck(*, keep: bool) -> None:
+        raise EngineError("it does not end")
+
+    monkeypatch.setattr(host.engine, "close", stuck)
+    with pytest.raises(EngineError):
+        await tunnel.down(keep=False)
+    assert "no filter" not in host.journal.steps
 
 
 async def test_letting_go_keeps_filter_and_interface(host: FakeHost) -> None:

@@ -256,6 +256,21 @@ async def test_a_rotation_whose_answer_was_lost_is_finished_at_the_next_start(
         assert not client.store.identity.rotating
 
 
+async def test_a_rotation_that_the_server_took_unheard_is_asked_for_again_with_the_same_key(
+    tmp_path: Path, server: Server, reusable_key: str
+) -> None:
+    async with running(tmp_path) as client:
+        await client.join(server, reusable_key, "unheard")
+        own, old = client.commands.netmap().node, client.store.identity.node
+        await client.commands.rotate()
+        taken = client.store.identity.node
+        client.store.set_identity(node=old, pending=taken, rotating=True)
+        await client.commands.rotate()
+        assert client.store.identity.node == taken
+        await client.until_connected()
+        assert client.commands.netmap().node.id == own.id
+
+
 class TestInteractive:
     async def begin(self, client: Client, server: Server, name: str) -> str:
         await client.commands.up({"ControlURL": server.url, "Hostname": name})

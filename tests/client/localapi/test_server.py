@@ -260,3 +260,12 @@ class TestOtherUsers:
         assert await self.knock(server.path) == "200"
         assert behind.heard[0].uid == NOBODY
         await server.close()
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("precious"), lambda path: path.mkdir()])
+async def test_what_is_no_socket_is_not_removed(tmp_path: Path, behind: Daemon, make: Any) -> None:
+    path = tmp_path / "precious"
+    make(path)
+    with pytest.raises(SetupError, match="give another --socket"):
+        await Server(path, behind.handle, lambda: None).start()
+    assert path.exists()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.errors import SetupError
 from client.net.firewall import Firewall, Rule, find_nft, merge, own_addresses, reduce_rules, ruleset
 from tests.client.fakes import ALLOW_ALL, netmap, node
 from tests.client.net.namespace import in_namespace
@@ -131,6 +132,24 @@ class TestRendering:
         assert "flush" not in text
         assert "add table x" not in text
         assert "300" not in text
+
+
+async def test_rules_that_nft_refused_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_to_nft: list[bool] = []
+
+    async def refusing_at_first(content: Any) -> None:
+        given_to_nft.append(True)
+        if len(given_to_nft) == 2:
+            raise SetupError("nft did not answer")
+
+    monkeypatch.setattr("client.net.firewall._nft", refusing_at_first)
+    firewall, closed = Firewall("trenza0"), netmap(node(2), packet_filters={"base": ()})
+    await firewall.apply(netmap(node(2)), shields_up=False)
+    with pytest.raises(SetupError):
+        await firewall.apply(closed, shields_up=False)
+    await firewall.apply(closed, shields_up=False)
+    await firewall.apply(closed, shields_up=False)
+    assert len(given_to_nft) == 3
 
 
 @pytest.mark.root
