@@ -310,7 +310,7 @@ async def test_an_ephemeral_device_is_gone_after_its_logout(world: World, carrie
         await stays.sees(guest)
         await guest.register(expiry=datetime.fromtimestamp(123, UTC))
         await stays.misses(guest, SOON_SECONDS)
-        assert (await guest.ask("/machine/map", guest.map_request(stream=True))).status == 404
+        assert (await guest.ask("/machine/map", guest.map_request())).status == 404
 
 
 async def test_rotation_keeps_identity_and_is_pushed_as_a_patch(world: World, carrier: str) -> None:
@@ -330,7 +330,7 @@ async def test_rotation_keeps_identity_and_is_pushed_as_a_patch(world: World, ca
         await turns.until(lambda netmap: netmap.node.key == turns.node.public(), SOON_SECONDS)
         assert (identity(turns.netmap), turns.netmap.node.key_expiry) == (before, expiry)
         turns.node, kept = NodePrivate.generate(secrets.token_bytes(32)), turns.node
-        assert (await turns.ask("/machine/map", turns.map_request(stream=True))).status == 404
+        assert (await turns.ask("/machine/map", turns.map_request())).status == 404
         turns.node = kept
         await turns.report(endpoints=("198.51.100.9:9",))
         await peer.sees(turns, SOON_SECONDS, endpoints=("198.51.100.9:9",))
