@@ -1,4 +1,4 @@
-"""Every test's markers say what it needs of the machine (:mod:`tests.needs`); pages are tested in all languages."""
+"""Every test says by markers what it needs (:mod:`tests.needs`); pages are tested in Spanish, too."""
 
 from __future__ import annotations
 
