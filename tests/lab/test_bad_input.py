@@ -165,7 +165,7 @@ def test_a_used_up_key(world: World, fresh: TrenzaNode) -> None:
 
 def test_an_expired_key(world: World, fresh: TrenzaNode) -> None:
     made = world.server.manage("createauthkey", "default", "--expiry=1s", "--json")
-    ends = datetime.fromisoformat(made["expires"])
+    ends = datetime.fromisoformat(made["expires"]) + timedelta(seconds=1)  # whole seconds are told
     wait_for("the key has expired", lambda: datetime.now(UTC) > ends)
     refusal(up(fresh, world.server.url, f"--auth-key={made['key']}"), "key", "expired")
 
