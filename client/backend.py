@@ -118,8 +118,8 @@ class Backend:
                 self._expiry_timer.cancel()
 
     async def close(self) -> None:
-        """After :meth:`run`: take the tunnel down, keep the last netmap for the next start."""
-        if self.tunnel.is_up:
+        """After :meth:`run`: take down the tunnel, also a killed daemon's; keep the last netmap."""
+        if self.tunnel.is_up or self._may_be_left:
             await self.tunnel.down(keep=False)
         if self.netmap is not None and self.store.identity.node is not None:
             self.store.save_netmap(self.netmap)

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,6 +111,8 @@ class Store:
     identity: Identity = field(init=False)
     prefs: Prefs = field(init=False)
     _lock: int = field(init=False, default=-1)
+    # Netmaps are saved from a thread, which may still write when the last save of a run begins.
+    _writing: threading.Lock = field(init=False, default_factory=threading.Lock, repr=False)
 
     def open(self) -> None:
         """Lock the folder and read it, making an identity only in a folder that never had one.
@@ -248,18 +251,24 @@ class Store:
     def _write(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace a file so that a reader, or a crash at any point, finds the old or the new one whole."""
         data = encode_json(content) if name == NETMAP else json.dumps(content, indent=2).encode() + b"\n"
-        path, temporary = self.folder / name, self.folder / f".{name}.new"
+        path = self.folder / name
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(self.folder)
+            with self._writing:
+                _replace_file(path, data)
         except OSError as error:
             raise StoreError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
