@@ -93,6 +93,11 @@ async def test_what_is_not_served_is_refused(asked: Node, payload: bytes, status
     assert asked.rotations == 0
 
 
+async def test_a_length_that_is_none_is_no_answer_and_no_error(asked: Node) -> None:
+    await asked.ask(b"POST /echo HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+    assert not asked.session.posted
+
+
 async def test_one_url_is_answered_once(asked: Node) -> None:
     for _ in range(2):
         await asked.ask(b"GET /echo HTTP/1.1\r\n\r\n")
