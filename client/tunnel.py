@@ -23,6 +23,7 @@ from client.magicsock.sock import Magicsock, PathStatus, PingResult
 from client.net.firewall import Firewall
 from client.net.marks import MARK
 from client.net.router import Router, layout, same_layout
+from client.prefixes import tailnet_addresses
 from wire.control import NetInfo
 from wire.keys import DiscoPrivate, NodePrivate
 from wire.netmap import NetMap, Node
@@ -197,10 +198,10 @@ def poke(peers: Iterable[Node]) -> None:
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         for peer in peers:
-            address = next((text.partition("/")[0] for text in peer.addresses if "." in text), None)
+            address = next((ip for ip in tailnet_addresses(peer.addresses) if ip.version == 4), None)
             if address is not None:
                 with contextlib.suppress(OSError):
-                    sock.sendto(b"\0", (address, DISCARD_PORT))
+                    sock.sendto(b"\0", (str(address), DISCARD_PORT))
 
 
 def choose_port(ports: Ports, running: int) -> int:

@@ -23,8 +23,11 @@ def parse_address(text: str) -> Address | None:
     """``ip:port`` or ``[ip]:port`` as in a netmap; ``None`` for what is neither."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
+    if "%" in host:  # a scope is of another host's interfaces
+        return None
     try:
-        return str(ipaddress.ip_address(host)), int(port)
+        ip = ipaddress.ip_address(host)
+        return str(getattr(ip, "ipv4_mapped", None) or ip), int(port)
     except ValueError:
         return None
 
@@ -111,7 +114,10 @@ class Candidates:
 
     def keep(self, address: Address, now: float) -> Candidate:
         """The candidate of an address in use, whether anyone names it or not."""
-        candidate = self._known.get(address) or self._add(address)
+        candidate = self._known.get(address)
+        if candidate is None:
+            self.prune(now)  # a peer that moves all the time is only remembered where it was lately
+            candidate = self._add(address)
         candidate.heard_at = now
         return candidate
 

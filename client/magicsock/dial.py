@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ MAX_HEAD_BYTES = 16 * 1024
 RECEIVE_BYTES = 64 * 1024
 HEAD_END = b"\r\n\r\n"
 HTTP = b"HTTP/"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9._:-]{0,253}")
 CLOSED = "the relay closed the connection (it may not admit this node's key yet)"
 
 Address = tuple[str, int]
@@ -48,13 +50,19 @@ class Connection:
 
 
 def node_order(region: DERPRegion) -> list[DERPNode]:
-    """The relays of a region in the order to try; STUN-only hosts are none."""
-    return [node for node in region.nodes if not node.stun_only and 0 < node.effective_derp_port < 65_536]
+    """The relays of a region in the order to try; neither STUN-only hosts nor odd names are among them."""
+    return [node for node in region.nodes if not node.stun_only and is_plain(node)]
+
+
+def is_plain(node: DERPNode) -> bool:
+    """Whether a map's relay can be asked by HTTP: its names stand in headers, so they must not make any."""
+    names = PLAIN_NAME.fullmatch(node.host_name) and PLAIN_NAME.fullmatch(node.name)
+    return bool(names) and 0 < node.effective_derp_port < 65_536
 
 
 def literal_addresses(node: DERPNode) -> list[str]:
     """The addresses that the map itself names, IPv6 first."""
-    named = [host for host in (node.ipv6, node.ipv4) if host and host != NO_ADDRESS]
+    named = [host for host in (node.ipv6, node.ipv4) if _is_ip(host)]
     return named or ([node.host_name] if _is_ip(node.host_name) else [])
 
 
@@ -111,7 +119,7 @@ class Resolver:
                 found = await asyncio.get_running_loop().getaddrinfo(
                     node.host_name, None, family=family, type=socket.SOCK_STREAM
                 )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter: DNS can have no such name
             remembered = self._remembered.get((node.host_name, family))
             if remembered is None:
                 raise RelayError(f"no address for the relay {node.host_name}: {error}") from error
@@ -252,6 +260,9 @@ def _family(node: DERPNode) -> socket.AddressFamily:
 
 
 def _is_ip(host: str) -> bool:
+    """A name where an address belongs would be asked of DNS later, by calls that block."""
+    if "%" in host:
+        return False
     with suppress(ValueError):
         ipaddress.ip_address(host)
         return True

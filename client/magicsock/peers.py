@@ -11,6 +11,7 @@ from client.magicsock.candidates import parse_address
 from client.magicsock.handshakes import Handshake
 from client.magicsock.path import Path
 from client.magicsock.states import PeerInfo
+from client.prefixes import tailnet_addresses
 from client.wireguard import PeerStatus
 from wire.keys import DiscoPrivate, NodePublic, SharedKey
 from wire.netmap import NetMap, Node
@@ -63,8 +64,8 @@ def peer_info(node: Node, tailnet: frozenset[str]) -> PeerInfo:
 
 def tailnet_hosts(netmap: NetMap) -> frozenset[str]:
     """Every node's address inside the tunnel."""
-    nodes = (netmap.node, *netmap.peers.values())
-    return frozenset(prefix.partition("/")[0] for node in nodes for prefix in node.addresses)
+    texts = (text for node in (netmap.node, *netmap.peers.values()) for text in node.addresses)
+    return frozenset(map(str, tailnet_addresses(texts)))
 
 
 class Peers:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from client.magicsock.dial import Resolver
+from client.magicsock.dial import Resolver, is_plain
 from client.magicsock.latency import tls_latency
 from client.magicsock.netcheck import Address, Measurement, Report, nodes_to_measure
 from client.magicsock.tls import RelayError
@@ -83,7 +83,7 @@ class Prober:
 
     async def _ask_node(self, node: DERPNode, measurement: Measurement) -> None:
         port = node.effective_stun_port
-        if port is None:
+        if port is None or not 0 < port < 65_536:
             return
         async with asyncio.TaskGroup() as group:
             for host in await self._hosts(node, measurement.os_has_ipv6):
@@ -120,7 +120,9 @@ class Prober:
             for region, latency in last.region_latency.items():
                 measurement.measured(region, latency)
             return
-        first = {node.region_id: node for node in reversed(list(nodes)) if not node.stun_only}
+        first = {
+            node.region_id: node for node in reversed(list(nodes)) if not node.stun_only and is_plain(node)
+        }
         async with asyncio.TaskGroup() as group:
             for node in list(first.values())[:MAX_TLS_REGIONS]:
                 group.create_task(self._measure_node(node, measurement))

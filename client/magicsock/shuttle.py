@@ -119,6 +119,7 @@ class Shuttle:
         What the socket cannot take is dropped, as any network would.
         """
         lane = self._lanes.get(peer)
+        packets = [packet for packet in packets if len(packet) <= MAX_UDP_PAYLOAD]
         if lane is None:
             return
         with suppress(OSError):

@@ -27,7 +27,7 @@ from client.magicsock.rawport import RawPort
 from client.magicsock.results import PathStatus, PingResult
 from client.magicsock.shuttle import Shuttle
 from client.magicsock.states import PeerInfo
-from client.magicsock.steering import Steering
+from client.magicsock.steering import UNSET, Steering
 from client.magicsock.surroundings import Surroundings
 from client.wireguard import EngineStatus
 from wire import disco, stun
@@ -76,6 +76,7 @@ class Magicsock:
         self._loop = asyncio.get_running_loop()
         self._peers = Peers()
         self._netmap: NetMap | None = None
+        self._tailnet: frozenset[str] = frozenset()  # hosts inside the tunnel: no way to carry the tunnel
         self._callers: dict[int, int] = {}  # node ID → region of a call-me-maybe that waits for fresh STUN
         self._pings = 0
         self._look = asyncio.Event()
@@ -236,7 +237,10 @@ class Magicsock:
             if (seen := status.peers.get(peer.key)) is None:
                 continue
             peer.status = seen
-            as_path_sees = replace(seen, endpoint=self._steering.seen_by_path(peer.key, seen))
+            endpoint = self._steering.seen_by_path(peer.key, seen)
+            if endpoint is not None and endpoint[0] in self._tailnet:
+                endpoint = UNSET  # WireGuard inside itself: to be put right
+            as_path_sees = replace(seen, endpoint=endpoint)
             self._do(peer, peer.path.polled(as_path_sees, self._now(), since=since))
 
     def _any_active(self) -> bool:
@@ -254,7 +258,7 @@ class Magicsock:
         if stun.is_stun(packet):
             self._surroundings.receive_stun(packet)
             return
-        sender = disco.parse_header(packet)
+        sender = disco.parse_header(packet) if source[0] not in self._tailnet else None
         for peer in self._peers.by_disco(sender.raw) if sender else ():
             self._on_disco(peer, packet, source, 0)
 
@@ -287,7 +291,8 @@ class Magicsock:
             case disco.Pong():
                 self._do(peer, peer.path.got_pong(message, source, region, now))
             case disco.CallMeMaybe() if source is None:  # what came by UDP anyone may have sent again
-                self._do(peer, peer.path.got_call(message, region, now))
+                outside = tuple(address for address in message.endpoints if address[0] not in self._tailnet)
+                self._do(peer, peer.path.got_call(disco.CallMeMaybe(outside), region, now))
 
     def _is_from(self, peer: Peer, ping: disco.Ping) -> bool:
         """A ping's node key tells nodes with one disco key apart; else it may be newer than the netmap."""
@@ -376,7 +381,7 @@ class Magicsock:
 
     def _reconcile(self, netmap: NetMap) -> list[Peer]:
         """Bring the peers in line with the netmap; returns those that are new."""
-        nodes, tailnet = usable_nodes(netmap), tailnet_hosts(netmap)
+        nodes, self._tailnet = usable_nodes(netmap), tailnet_hosts(netmap)
         for peer in [peer for peer in self._peers if peer.node.id not in nodes]:
             self._peers.remove(peer.node.id)
             self._abandon(peer)
@@ -393,7 +398,7 @@ class Magicsock:
                 self._shuttle.rekey(peer.key, node.key)
             peer.set_node(node)
             self._shuttle.add(node.key)
-            self._tell_path(peer, peer_info(node, tailnet))
+            self._tell_path(peer, peer_info(node, self._tailnet))
         self._peers.index()
         return new
 
@@ -412,7 +417,8 @@ class Magicsock:
             if (seen := status.peers.get(peer.key)) is None:
                 continue
             peer.status = seen
-            if seen.endpoint and is_usable(seen.endpoint) and is_fresh(seen, wall, KEEP_HANDSHAKE):
+            outside = seen.endpoint and is_usable(seen.endpoint) and seen.endpoint[0] not in self._tailnet
+            if outside and seen.endpoint and is_fresh(seen, wall, KEEP_HANDSHAKE):
                 self._do(peer, peer.path.adopt(seen.endpoint, now))
             else:
                 self._steering.steer(peer)

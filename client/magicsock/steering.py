@@ -10,6 +10,7 @@ from client.engine.base import Engine
 from client.errors import EngineError
 from client.magicsock.peers import Peer
 from client.magicsock.shuttle import Shuttle
+from client.prefixes import tailnet_prefixes
 from client.wireguard import Address, EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePublic
 
@@ -53,9 +54,10 @@ class Steering:
     async def set_peers(self, peers: Sequence[Peer]) -> None:
         """WireGuard's peers are these; new ones begin where their path is. Raises ``EngineError``.
 
-        Most netmaps change nothing of it (an endpoint, who is online): then the engine is left alone.
+        A peer may send from its tailnet addresses only. Most netmaps change nothing of it (an endpoint, who
+        is online): then the engine is left alone.
         """
-        prefixes = {peer.key: peer.node.routed_prefixes for peer in peers}
+        prefixes = {peer.key: tuple(map(str, tailnet_prefixes(peer.node.routed_prefixes))) for peer in peers}
         async with self._lock:
             if prefixes == self._set:
                 return

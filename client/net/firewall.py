@@ -24,6 +24,7 @@ from functools import lru_cache
 from typing import Any
 
 from client.errors import SetupError
+from client.prefixes import MAX_CACHED, IPAddress, tailnet_addresses
 from wire.netmap import NetMap, Node, PortRange
 
 TABLE = {"family": "inet", "name": "trenza"}
@@ -34,12 +35,10 @@ WITH_PORTS = {TCP, UDP, SCTP}
 ALL_PORTS = (0, 65535)
 CAPABILITY_SOURCE = "cap:"
 NFT_SECONDS = 30.0
-MAX_CACHED = 65536  # most texts come again with the next netmap
 ICMP_ALWAYS = ["echo-reply", "destination-unreachable", "time-exceeded", "parameter-problem"]
 ICMP6_ALWAYS = [*ICMP_ALWAYS, "packet-too-big"]
 
 Span = tuple[int, int]  # first and last, as numbers
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ def by_capability(netmap: NetMap) -> bool:
 
 
 def own_addresses(node: Node) -> list[IPAddress]:
-    return [ipaddress.ip_interface(text).ip for text in node.addresses]
+    return list(tailnet_addresses(node.addresses))
 
 
 def _ports(destinations: Iterable[PortRange], own: Sequence[IPAddress]) -> tuple[Span, ...]:

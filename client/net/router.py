@@ -6,24 +6,19 @@ Routes stand in the main table, on the interface: when that goes, they go.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from client.errors import SetupError
+from client.prefixes import Network, tailnet_prefixes
 from wire.netmap import NetMap
 
 MTU = 1280
 RT_TABLE_MAIN = 254
 RTPROT_STATIC = 4
-MAX_CACHED = 65536  # most texts come again with the next netmap
-TAILNET_RANGES = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +31,9 @@ class Layout:
 
 def layout(netmap: NetMap) -> Layout:
     """This node's addresses, and a route to every peer's prefixes inside the tailnet's ranges. Pure."""
-    addresses = frozenset(_networks(netmap.node.addresses))
+    addresses = frozenset(tailnet_prefixes(netmap.node.addresses))
     prefixes = (prefix for peer in netmap.peers.values() for prefix in peer.routed_prefixes)
-    routes = frozenset(network for network in _networks(prefixes) if in_tailnet(network))
-    return Layout(addresses, routes - addresses)
+    return Layout(addresses, frozenset(tailnet_prefixes(prefixes)) - addresses)
 
 
 def same_layout(before: NetMap, after: NetMap) -> bool:
@@ -48,28 +42,6 @@ def same_layout(before: NetMap, after: NetMap) -> bool:
         return False
     pairs = ((before.peers[node_id], peer) for node_id, peer in after.peers.items())
     return all(old is new or old.routed_prefixes == new.routed_prefixes for old, new in pairs)
-
-
-def in_tailnet(network: Network) -> bool:
-    """Whether a prefix lies inside the ranges that tailnets' own addresses come from."""
-    return any(
-        network.version == whole.version and network.subnet_of(whole)  # type: ignore[arg-type]
-        for whole in TAILNET_RANGES
-    )
-
-
-def _networks(texts: Iterable[str]) -> Iterable[Network]:
-    found = (_network(text) for text in texts)
-    return (network for network in found if network is not None)
-
-
-@lru_cache(MAX_CACHED)
-def _network(text: str) -> Network | None:
-    """``None`` for what is no prefix: a server's slip must not cost the other peers."""
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError:
-        return None
 
 
 class Router:

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from client.magicsock.dial import (
     Resolver,
     after_upgrade,
     connect,
+    dial,
     literal_addresses,
     node_order,
     upgrade_request,
@@ -325,6 +327,27 @@ def test_addresses_in_the_map_come_before_dns() -> None:
     ]
     assert literal_addresses(replace(NODE, ipv4="none", ipv6="none")) == []
     assert literal_addresses(replace(NODE, host_name="192.0.2.7")) == ["192.0.2.7"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"host_name": "relay\r\nX-Forged: 1"}, {"name": "1a\r\n\r\nGET / HTTP/1.1"}, {"derp_port": 70_000}],
+)
+def test_what_would_forge_a_request_is_never_asked(odd: dict[str, Any]) -> None:
+    region = DERPRegion(region_id=1, region_code="t", region_name="T", nodes=(replace(NODE, **odd), NODE))
+    assert node_order(region) == [NODE]
+
+
+@pytest.mark.parametrize("text", ["slow.example.com", "2001:db8::1%eth0", "192.0.2.1 "])
+def test_only_addresses_count_as_addresses(text: str) -> None:
+    assert literal_addresses(replace(NODE, ipv4=text, ipv6=text)) == []
+
+
+async def test_a_name_that_dns_cannot_have_costs_the_next_relay_nothing() -> None:
+    odd = replace(NODE, host_name="a..b", ipv4="", ipv6="")
+    region = DERPRegion(region_id=1, region_code="t", region_name="T", nodes=(odd,))
+    with pytest.raises(RelayError):
+        await dial(region, NodePrivate.generate(bytes(32)), resolver=Resolver(), mark=0)
 
 
 async def test_an_address_is_remembered_while_dns_is_down(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from client.magicsock.actions import Actions, Answered, CallPeer, SendDirect, SendRelay, UseDirect, UseRelay
+from client.magicsock.candidates import HEARD_FOR, MAX_CANDIDATES, Candidates, parse_address
 from client.magicsock.evidence import PATIENCE, TRUST
 from client.magicsock.path import ACTIVE, HEARTBEAT, SILENCE, Path
 from client.magicsock.pings import PING_TIMEOUT
@@ -522,3 +524,25 @@ def test_a_restarted_peer_is_asked_anew_under_its_new_key() -> None:
     assert len(pings_to(actions, ONE)) == len(pings_to(actions, TWO)) == 1
     assert path.got_pong(Pong(old.txid, ONE), ONE, 0, 1.6) == []
     assert path.endpoint is None
+
+
+def test_a_peer_that_moves_all_the_time_fills_no_memory() -> None:
+    candidates = Candidates()
+    for second in range(10 * MAX_CANDIDATES):
+        candidates.keep((f"198.51.100.{second % 250 + 1}", second + 1), float(second))
+    assert len(candidates) <= HEARD_FOR + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.1:5", ("192.0.2.1", 5)),
+        ("[2001:db8::1]:5", ("2001:db8::1", 5)),
+        ("[::ffff:127.0.0.1]:5", ("127.0.0.1", 5)),
+        ("[2001:db8::1%eth0]:5", None),
+        ("[2001:db8::1%a\nb]:5", None),
+        ("name.example.com:5", None),
+    ],
+)
+def test_endpoints_are_addresses_and_ports(text: str, address: tuple[str, int] | None) -> None:
+    assert parse_address(text) == address

@@ -181,6 +181,16 @@ def interface_of(arrival: bytes) -> int:
     return int.from_bytes(arrival[:4] if len(arrival) == 12 else arrival[16:], sys.byteorder)
 
 
+async def test_a_relay_cannot_break_a_batch_with_packets_that_no_udp_carries(
+    shuttle: Shuttle, wireguard: socket.socket
+) -> None:
+    shuttle.add(ALICE)
+    shuttle.inject(ALICE, [bytes(MAX_UDP_PAYLOAD + 1), b"first", bytes(1024 * 1024), b"second"])
+    assert [wireguard.recv(65535) for _ in range(2)] == [b"first", b"second"]
+    shuttle.set_direct(ALICE, ("127.0.0.1", 9))
+    shuttle.inject(ALICE, [bytes(MAX_UDP_PAYLOAD + 1)])
+
+
 async def test_back_on_the_relay_the_lane_is_the_source_again(
     shuttle: Shuttle, wireguard: socket.socket
 ) -> None:

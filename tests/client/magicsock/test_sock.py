@@ -30,6 +30,7 @@ from tests.client.magicsock.relays import REGION, RelayProcess, trenza_relay
 from wire import stun
 from wire.control import NetInfo
 from wire.derpmap import DERPMap, DERPNode, DERPRegion
+from wire.disco import CallMeMaybe
 from wire.keys import DiscoPrivate, NodePrivate, NodePublic
 from wire.netmap import NetMap, Node
 
@@ -289,6 +290,23 @@ async def test_a_snap_back_to_the_relay_is_put_right(pair: tuple[Host, Host]) ->
     assert await a.endpoint_of(b) == b.address
 
 
+async def test_the_tunnel_is_never_carried_by_itself(pair: tuple[Host, Host]) -> None:
+    """A peer's packets, or its call, may come from an address inside the tunnel: there is no way to it."""
+    a, b = pair
+    inside = ("100.64.0.2", 41641)
+    relayed = await a.endpoint_of(b)
+    moves = len(a.engine.endpoint_changes)
+    a.engine.observe(b.public, endpoint=inside, received=1)
+    await until(lambda: len(a.engine.endpoint_changes) > moves)
+    assert await a.endpoint_of(b) in (relayed, b.address)
+    call = b.sock._seal(next(iter(b.sock._peers)), CallMeMaybe((inside, ("198.51.100.7", 7))))
+    assert call is not None
+    a.sock._on_derp(REGION, b.public, [call])
+    known = {candidate.address for candidate in next(iter(a.sock._peers)).path.candidates}
+    assert ("198.51.100.7", 7) in known
+    assert inside not in known
+
+
 async def test_a_peer_that_nobody_named_is_found_by_its_call(derp_map: DERPMap) -> None:
     """The netmap knows no endpoints: each side learns the other's from the call-me-maybe."""
     a = Host(1, derp_map, endpoints_are_known=False)
@@ -369,10 +387,12 @@ async def test_wireguard_gets_the_peers_of_the_netmap(pair: tuple[Host, Host]) -
     a, b = pair
     status = await a.engine.status()
     assert status.peers[b.public].allowed_ips == {"100.64.0.2/32"}
-    routed = replace(b.node, allowed_ips=("100.64.0.2/32", "10.5.0.0/16"))
+    routed = replace(
+        b.node, allowed_ips=("100.64.0.2/32", "100.64.9.0/24", "10.5.0.0/16", "0.0.0.0/0", "bad")
+    )
     await a.sock.set_netmap(a.netmap(routed))
     status = await a.engine.status()
-    assert status.peers[b.public].allowed_ips == {"100.64.0.2/32", "10.5.0.0/16"}
+    assert status.peers[b.public].allowed_ips == {"100.64.0.2/32", "100.64.9.0/24"}
     await a.learn()
     assert not (await a.engine.status()).peers
     with pytest.raises(PeerNotFound):
@@ -390,13 +410,13 @@ async def test_a_netmap_that_changes_nothing_of_wireguard_leaves_it_alone(pair: 
 
 async def test_a_netmap_that_the_engine_refused_is_set_with_the_next(pair: tuple[Host, Host]) -> None:
     a, b = pair
-    routed = replace(b.node, allowed_ips=("10.5.0.0/16",))
+    routed = replace(b.node, allowed_ips=("100.64.9.0/24",))
     a.engine.running = False
     with pytest.raises(EngineError):
         await a.sock.set_netmap(a.netmap(routed))
     a.engine.running = True
     await a.sock.set_netmap(a.netmap(routed))
-    assert (await a.engine.status()).peers[b.public].allowed_ips == {"10.5.0.0/16"}
+    assert (await a.engine.status()).peers[b.public].allowed_ips == {"100.64.9.0/24"}
 
 
 async def test_an_expired_peer_is_no_peer_of_wireguards(pair: tuple[Host, Host]) -> None:

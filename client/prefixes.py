@@ -1,0 +1,55 @@
+"""A tailnet's own addresses, read from a server's texts: what is none, or lies elsewhere, is left out. Pure.
+
+Everything that comes out of here has been parsed to numbers and written anew.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Source: tailscale net/tsaddr.
+TAILNET_RANGES = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
+MAX_CACHED = 65536  # most texts come again with the next netmap
+
+
+def tailnet_prefixes(texts: Iterable[str]) -> Iterator[Network]:
+    """The prefixes inside the tailnet's ranges, in order.
+
+    Others are a subnet router's or an exit node's: a peer that may send from them could pass for any host.
+    """
+    found = map(_tailnet_prefix, texts)
+    return (network for network in found if network is not None)
+
+
+def tailnet_addresses(texts: Iterable[str]) -> Iterator[IPAddress]:
+    """The single addresses among them (/32 and /128)."""
+    return (
+        network.network_address
+        for network in tailnet_prefixes(texts)
+        if network.prefixlen == network.max_prefixlen
+    )
+
+
+def in_tailnet(network: Network) -> bool:
+    """Whether a prefix lies inside the ranges that tailnets' own addresses come from."""
+    return any(
+        network.version == whole.version and network.subnet_of(whole)  # type: ignore[arg-type]
+        for whole in TAILNET_RANGES
+    )
+
+
+@lru_cache(MAX_CACHED)
+def _tailnet_prefix(text: str) -> Network | None:
+    """``None`` for what is no prefix either: a server's slip must not cost the other peers."""
+    if "%" in text:  # a scope, which Python would keep as it is
+        return None
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        return None
+    return network if in_tailnet(network) else None
