@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from client.control.carriers import CarrierKind
@@ -23,7 +23,8 @@ from client.hostinfo import own_hostinfo
 from client.magicsock.endpoints import Endpoint
 from client.notices import Notice, Watchers
 from client.prefs import Prefs
-from client.state import EXPIRY_GRACE, Facts, State, duties, is_expired, state_of
+from client.servertime import ServerTime
+from client.state import Facts, State, duties, is_expired, next_expiry, state_of, without_expired
 from client.store import Store
 from client.tunnel import Keys, Ports, Tunnel
 from wire.control import CAPABILITY_VERSION, Hostinfo, MapRequest, NetInfo, PingRequest
@@ -43,12 +44,8 @@ MakeTunnel = Callable[[Callable[[tuple[Endpoint, ...]], None], Callable[[NetInfo
 Answer = Callable[[Session, PingRequest], Coroutine[Any, Any, None]]
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Backend:
-    """``default_url`` and ``auth_key`` are trenzad's environment; ``clock`` is the host's time."""
+    """``default_url`` and ``auth_key`` are trenzad's environment."""
 
     def __init__(
         self,
@@ -60,7 +57,7 @@ class Backend:
         default_url: str = "",
         auth_key: str = "",
         port: int = 0,
-        clock: Callable[[], datetime] = utc_now,
+        time: ServerTime | None = None,
     ) -> None:
         self.store = store
         self.kind = kind
@@ -78,8 +75,8 @@ class Backend:
         self.answer: Answer | None = None
         self._auth_key = auth_key
         self._asked_port = port
-        self._clock = clock
-        self._clock_offset = timedelta()
+        self._time = time or ServerTime()
+        self._shown: NetMap | None = None  # what the tunnel was given last
         self._disco = DiscoPrivate.generate(os.urandom(ENTROPY_BYTES))
         self._started = False
         self._fresh_stream = True
@@ -102,6 +99,7 @@ class Backend:
         self.netmap = self.store.load_netmap()
         if self.netmap is not None:
             logger.info("starting with the network map of the last run")
+            self._plan_expiry(self.netmap)
         self._begin_login_from_environment()
         self._started = True
         self.reconcile()
@@ -168,13 +166,14 @@ class Backend:
 
     def now(self) -> datetime:
         """The time as the server has it, as far as we know."""
-        return self._clock() + self._clock_offset
+        return self._time.now()
 
     def health(self) -> list[str]:
         """What is wrong now, in sentences."""
         own = [text for _, text in sorted(self._troubles.items())]
-        if abs(self._clock_offset) > MAX_CLOCK_SKEW:
-            own.append(f"this machine's clock is not the server's ({-self._clock_offset} off): set it")
+        if abs(skew := self._time.skew()) > MAX_CLOCK_SKEW:
+            minutes = round(skew.total_seconds() / 60)
+            own.append(f"this machine's clock is not the server's ({minutes:+d} min): set it")
         return own + list(self.netmap.health if self.netmap else ())
 
     def reconcile(self) -> None:
@@ -335,7 +334,7 @@ class Backend:
     def map_message(self, message: MapResponse) -> None:
         """Take one message whole or not at all; the first of a stream stands for itself."""
         if message.control_time is not None:
-            self._clock_offset = message.control_time - self._clock()
+            self._time.tell(message.control_time)
         if message.keep_alive:
             return
         netmap = apply(None if self._fresh_stream else self.netmap, message, self.now())
@@ -356,16 +355,14 @@ class Backend:
         self.announce()
 
     def _plan_expiry(self, netmap: NetMap) -> None:
-        """Look at the state again when this node's key runs out."""
+        """Look at everything again when the next key runs out."""
         if self._expiry_timer is not None:
             self._expiry_timer.cancel()
             self._expiry_timer = None
-        if netmap.node.key_expiry is None:
-            return
-        left = (netmap.node.key_expiry + EXPIRY_GRACE - self.now()).total_seconds() + 1
-        if left > 0:
-            loop = asyncio.get_running_loop()
-            self._expiry_timer = loop.call_later(min(left, MAX_TIMER_SECONDS), self._expiry_due)
+        left = next_expiry(netmap, self.now())
+        if left is not None:
+            seconds = min(left.total_seconds() + 1, MAX_TIMER_SECONDS)
+            self._expiry_timer = asyncio.get_running_loop().call_later(seconds, self._expiry_due)
 
     def _expiry_due(self) -> None:
         self.reconcile()
@@ -442,7 +439,7 @@ class Backend:
         return True
 
     async def _follow_netmap(self) -> None:
-        wanted, netmap, node = duties(self.facts).tunnel, self.netmap, self.store.identity.node
+        wanted, netmap, node = duties(self.facts).tunnel, self._in_force(), self.store.identity.node
         if not wanted or netmap is None or node is None:
             return await self._take_down()
         await self._bury_if_dead()
@@ -458,6 +455,15 @@ class Backend:
             self.tunnel.sock.set_connected(self.is_connected)
         self.announce()
         return None
+
+    def _in_force(self) -> NetMap | None:
+        """The newest netmap as it is by now; the same object while nothing changes."""
+        if self.netmap is None:
+            return None
+        seen = without_expired(self.netmap, self.now())
+        if self._shown is None or seen != self._shown:
+            self._shown = seen
+        return self._shown
 
     async def _bury_if_dead(self) -> None:
         """A tunnel whose WireGuard was killed or removed is taken down, to be made anew."""

@@ -6,11 +6,11 @@ Source: tailscale ipn/ipnlocal/local.go (nextState), ipn/backend.go for the name
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from wire.netmap import NetMap
+from wire.netmap import NetMap, Node
 
 EXPIRY_GRACE = timedelta(seconds=10)  # clocks differ: the server ends a key first
 
@@ -77,5 +77,23 @@ def duties(facts: Facts) -> Duties:
 
 def is_expired(netmap: NetMap, now: datetime) -> bool:
     """Whether this node's own key has run out at ``now`` (the server's time)."""
-    expiry = netmap.node.key_expiry
-    return netmap.node.expired or (expiry is not None and expiry + EXPIRY_GRACE <= now)
+    return netmap.node.expired or _has_run_out(netmap.node, now)
+
+
+def without_expired(netmap: NetMap, now: datetime) -> NetMap:
+    """``netmap`` with the peers marked whose keys have run out: the server may be away, and not say so."""
+    over = {peer.id: replace(peer, expired=True) for peer in netmap.peers.values() if _has_run_out(peer, now)}
+    return replace(netmap, peers={**netmap.peers, **over}) if over else netmap
+
+
+def next_expiry(netmap: NetMap, now: datetime) -> timedelta | None:
+    """How long until the next key runs out, this node's or a peer's; ``None`` = none will."""
+    moments = [
+        node.key_expiry for node in (netmap.node, *netmap.peers.values()) if node.key_expiry is not None
+    ]
+    left = [moment - (now - EXPIRY_GRACE) for moment in moments]
+    return min((time for time in left if time > timedelta()), default=None)
+
+
+def _has_run_out(node: Node, now: datetime) -> bool:
+    return node.key_expiry is not None and node.key_expiry <= now - EXPIRY_GRACE

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.state import EXPIRY_GRACE, Duties, Facts, State, duties, is_expired, state_of
+from client.state import (
+    EXPIRY_GRACE,
+    Duties,
+    Facts,
+    State,
+    duties,
+    is_expired,
+    next_expiry,
+    state_of,
+    without_expired,
+)
 from tests.client.fakes import netmap, node
 
 JOINED = Facts(has_key=True, want_running=True, has_netmap=True, authorized=True, tunnel_up=True)
@@ -82,3 +92,28 @@ def test_a_key_expires_a_little_after_the_server_says(expiry: datetime | None, e
 
 def test_the_servers_word_that_a_key_is_expired_counts_at_once() -> None:
     assert is_expired(netmap(own=node(1, expired=True)), NOW)
+
+
+LATEST = datetime.max.replace(tzinfo=UTC)
+
+
+def test_peers_whose_keys_have_run_out_are_marked_and_no_others() -> None:
+    over, near = node(2, key_expiry=NOW - EXPIRY_GRACE), node(3, key_expiry=NOW)
+    shown = netmap(over, near, node(4), node(5, key_expiry=LATEST))
+    assert [peer.id for peer in without_expired(shown, NOW).peers.values() if peer.expired] == [2]
+    assert without_expired(netmap(near, node(4)), NOW) == netmap(near, node(4))
+
+
+def test_the_next_expiry_is_the_first_that_is_still_to_come() -> None:
+    hour = timedelta(hours=1)
+    shown = netmap(
+        node(2, key_expiry=NOW + hour), node(3, key_expiry=NOW - hour), own=node(1, key_expiry=LATEST)
+    )
+    assert next_expiry(shown, NOW) == hour + EXPIRY_GRACE
+    assert next_expiry(netmap(node(2)), NOW) is None
+
+
+def test_the_last_moment_that_there_is_overflows_nothing() -> None:
+    shown = netmap(own=node(1, key_expiry=LATEST))
+    assert not is_expired(shown, NOW)
+    assert next_expiry(shown, NOW) is not None
