@@ -102,7 +102,8 @@ class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
         raise StopConsumer
 
     async def _send(self, content: dict[str, Any]) -> None:
-        await self.send({"type": "websocket.send", "text": json.dumps(content)})
+        with contextlib.suppress(OSError, RuntimeError):  # it may have gone while we were looking
+            await self.send({"type": "websocket.send", "text": json.dumps(content)})
 
     async def _close(self, code: int) -> None:
         await self.send({"type": "websocket.close", "code": code})

@@ -67,7 +67,7 @@ class WebSocketCarrier:
                 self._wake.clear()
                 await self._write_queue()
             await self._send({"type": "websocket.close", "code": GOING_AWAY})
-        except OSError:  # uvicorn's word for a socket that is gone; the consumer hears of it by itself
+        except (OSError, RuntimeError):  # uvicorn's words for a socket that is gone; the consumer hears of it
             self.abort()
 
     async def _write_queue(self) -> None:
