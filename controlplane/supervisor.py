@@ -301,7 +301,8 @@ class Supervisor:
             wait = BACKOFF_FIRST if loop.time() - started > STEADY_SECONDS else min(wait * 2, BACKOFF_MAX)
             logger.warning("a web worker ended (%s); starting another in %.1f s", code, wait)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(slot.retired.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await slot.retired.wait()
                 break
             await self._start_worker(slot)
         self.slots.remove(slot)
@@ -387,7 +388,8 @@ class Supervisor:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         try:
-            await asyncio.wait_for(_wait_for_end(pid), RELAY_STOP_SECONDS)
+            async with asyncio.timeout(RELAY_STOP_SECONDS):
+                await _wait_for_end(pid)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

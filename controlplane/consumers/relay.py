@@ -61,7 +61,8 @@ class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
             await self._send({"type": "keys", "version": link.version, "keys": link.keys})
             while True:
                 try:
-                    change = await asyncio.wait_for(link.next(), PING_SECONDS)
+                    async with asyncio.timeout(PING_SECONDS):
+                        change = await link.next()
                 except TimeoutError:
                     await self._send({"type": "ping"})
                     continue

@@ -138,13 +138,15 @@ async def test_bytes_behind_the_head_belong_to_the_session(server: Serve, key: M
 async def test_a_request_that_is_no_upgrade_is_refused_with_400(server: Serve, head: bytes) -> None:
     async with dial(server) as (reader, writer):
         writer.write(head)
-        assert (await asyncio.wait_for(reader.read(12), 10))[:12] == b"HTTP/1.1 400"
+        async with asyncio.timeout(10):
+            assert (await reader.read(12))[:12] == b"HTTP/1.1 400"
 
 
 async def test_an_upgrade_behind_an_unanswered_request_is_refused(server: Serve, key: MachinePublic) -> None:
     async with dial(server) as (reader, writer):
         writer.write(PROBE + upgrade_head(new_session(key).initiation()))
-        answer = await asyncio.wait_for(reader.read(65536), 10)
+        async with asyncio.timeout(10):
+            answer = await reader.read(65536)
         assert b" 101 " not in answer
 
 
@@ -168,7 +170,8 @@ async def test_a_head_without_end_is_cut_off(server: Serve) -> None:
                 await writer.drain()
         answer = b""
         with contextlib.suppress(OSError):
-            answer = await asyncio.wait_for(reader.read(), 10)
+            async with asyncio.timeout(10):
+                answer = await reader.read()
         assert not answer or answer.startswith(b"HTTP/1.1 400 ")
 
 
@@ -186,7 +189,8 @@ async def test_a_body_over_the_bound_is_refused(server: Serve, chunked: bool) ->
                 await writer.drain()
                 sent += len(piece)
         with contextlib.suppress(OSError):
-            answer = await asyncio.wait_for(reader.read(), 10)
+            async with asyncio.timeout(10):
+                answer = await reader.read()
             assert not answer or answer.split(b" ")[1] in (b"413", b"403", b"405")
     assert await alive(server)
 

@@ -193,7 +193,8 @@ async def test_a_device_joins_through_the_confirmation_page(world: World, carrie
         assert not waiting.done()
         status, _ = await asyncio.to_thread(world.owner.post, told.auth_url, told.auth_url, answer="confirm")
         assert status == 200
-        response = await asyncio.wait_for(waiting, 10)
+        async with asyncio.timeout(10):
+            response = await waiting
         assert (response.error, response.auth_url, response.login_name) == ("", "", "owner@localhost")
         assert (await asyncio.to_thread(world.owner.get, told.auth_url))[0] == 410
 
@@ -203,7 +204,8 @@ async def test_a_rejected_login_is_told_to_the_device(world: World, carrier: str
         told = await phone.register()
         waiting = asyncio.create_task(phone.register(followup=told.auth_url))
         await asyncio.to_thread(world.owner.post, told.auth_url, told.auth_url, answer="reject")
-        assert "rejected" in (await asyncio.wait_for(waiting, 10)).error
+        async with asyncio.timeout(10):
+            assert "rejected" in (await waiting).error
 
 
 async def test_an_unknown_follow_up_gets_a_fresh_url(world: World, carrier: str) -> None:

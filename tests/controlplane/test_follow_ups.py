@@ -51,7 +51,8 @@ async def test_a_login_is_answered_without_a_channel_layer(
     monkeypatch.setattr(register, "get_channel_layer", lambda: Away(hangs))
     done = RegisterResponse(login_name="ana")
     answers += [1, 1, done]
-    assert await asyncio.wait_for(register._wait(REQUEST, 1), 20) is done
+    async with asyncio.timeout(20):
+        assert await register._wait(REQUEST, 1) is done
     assert not register._waiting
 
 

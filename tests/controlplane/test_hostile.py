@@ -183,7 +183,8 @@ async def test_rapid_resets_cost_the_connection_and_nobody_else(server: Serve, a
             connection.session.reset(stream_id)
         with contextlib.suppress(OSError):
             await connection.flush()
-        await asyncio.wait_for(connection.closed.wait(), 20)
+        async with asyncio.timeout(20):
+            await connection.closed.wait()
         assert (await calm.report()).status == 200
 
 

@@ -241,14 +241,16 @@ async def test_another_tailnets_relay_gets_only_its_own_keys(
 @pytest.mark.parametrize("token", ["", "wrong", "x" * 5000])
 async def test_a_bad_token_is_shown_the_door(server: Serve, token: str) -> None:
     async with link_of(server, token) as link:
-        await asyncio.wait_for(link.socket.wait_closed(), PATIENCE_SECONDS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await link.socket.wait_closed()
         assert link.socket.close_code == UNAUTHORIZED
         assert link.keys == set()
 
 
 async def test_no_token_at_all_is_shown_the_door(server: Serve) -> None:
     async with connect(f"ws://127.0.0.1:{server.port}/relay/v1", compression=None) as socket:
-        await asyncio.wait_for(socket.wait_closed(), PATIENCE_SECONDS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await socket.wait_closed()
         assert socket.close_code == UNAUTHORIZED
 
 
@@ -258,7 +260,8 @@ async def test_a_hostile_message_ends_the_link(
 ) -> None:
     async with link_of(server, other_tailnets_token) as link:
         await link.socket.send(message)
-        await asyncio.wait_for(link.socket.wait_closed(), PATIENCE_SECONDS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await link.socket.wait_closed()
         assert link.socket.close_code == BAD_MESSAGE
 
 
@@ -280,7 +283,8 @@ async def test_odd_reports_are_taken_for_what_they_are_worth(
         await link.socket.send(json.dumps(report))
         await link.socket.send(json.dumps({"type": "stats", "clients": 3}))
         pong = await link.socket.ping()
-        await asyncio.wait_for(pong, PATIENCE_SECONDS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await pong
         assert link.socket.close_code is None
 
 

@@ -48,7 +48,8 @@ async def knocking(server: Serve) -> AsyncIterator[list[BaseException]]:
     async def knock() -> None:
         while True:
             try:
-                await asyncio.wait_for(ask(server), 20)
+                async with asyncio.timeout(20):
+                    await ask(server)
             except ConnectionRefusedError as error:
                 refused.append(error)
             except ConnectionResetError:
@@ -78,7 +79,8 @@ async def test_a_killed_web_worker_is_back_and_nobody_was_refused(server: Serve)
         os.kill(worker, signal.SIGKILL)
         started = time.monotonic()
         await asyncio.sleep(0.05)
-        assert (await asyncio.wait_for(ask(server), 20)).startswith(b"HTTP/1.1 200 ")
+        async with asyncio.timeout(20):
+            assert (await ask(server)).startswith(b"HTTP/1.1 200 ")
         took = time.monotonic() - started
     assert refused == []
     (fresh,) = server.web_workers()
@@ -95,7 +97,8 @@ async def test_sighup_replaces_the_workers_and_no_client_is_refused(server: Serv
         server.process.send_signal(signal.SIGHUP)
         await wait_for(lambda: before not in server.web_workers() and len(server.web_workers()) == 1, 60)
         assert device.connection is not None
-        await asyncio.wait_for(device.connection.closed.wait(), 10)
+        async with asyncio.timeout(10):
+            await device.connection.closed.wait()
         assert device.connection.goodbye, "the stream was ended with a word"
         await device.listen()
         assert (await device.report()).status == 200
@@ -218,7 +221,8 @@ async def test_streams_find_the_next_worker_after_a_crash(server: Serve) -> None
         (worker,) = server.web_workers()
         os.kill(worker, signal.SIGKILL)
         assert watch.connection is not None
-        await asyncio.wait_for(watch.connection.closed.wait(), 10)
+        async with asyncio.timeout(10):
+            await watch.connection.closed.wait()
         await asyncio.gather(*(come_back(device) for device in (watch, other)))
         await watch.sees(other, online=True)
         await other.report(endpoints=("203.0.113.77:7",))

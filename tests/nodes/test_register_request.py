@@ -128,7 +128,8 @@ async def test_a_follow_up_is_answered_when_the_person_confirms(peer: MachinePub
     pending = await database_sync_to_async(find_login)(token=token_of(url))
     await database_sync_to_async(confirm_login)(pending=pending, user=owner, tailnet=tailnet)
     began = time.monotonic()
-    response = await asyncio.wait_for(waiting, PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        response = await waiting
     assert time.monotonic() - began < 1.0, "told by a message, not by the next look"
     assert (response.user_id, response.auth_url, response.error) == (owner.pk, "", "")
 
@@ -152,7 +153,8 @@ async def test_a_lost_message_is_made_good_by_the_next_look(
     waiting = asyncio.ensure_future(register(follow_up(first, url), peer, ""))
     pending = await database_sync_to_async(find_login)(token=token_of(url))
     await database_sync_to_async(reject_login)(pending=pending)
-    assert "rejected" in (await asyncio.wait_for(waiting, PATIENCE)).error
+    async with asyncio.timeout(PATIENCE):
+        assert "rejected" in (await waiting).error
 
 
 @pytest.mark.parametrize(
