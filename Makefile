@@ -46,7 +46,7 @@ check: install ## lint, format, types, import contracts, migrations, deployment 
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 
 test-fast: install
-	$(BIN)/python -m pytest -q -m "not root and not browser and not long" tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not root and not browser and not long" tests
 
 test: install system ## all tests, in at most 20 minutes on 2 cores
 	@bash tests/run.sh

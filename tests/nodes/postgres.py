@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,9 @@ def server(folder: Path) -> Iterator[str]:
     data.mkdir()
     if os.geteuid() == 0:
         shutil.chown(data, "postgres")
-        for parent in data.parents[:3]:
+        for parent in data.parents:
+            if parent == Path(tempfile.gettempdir()):
+                break
             parent.chmod(parent.stat().st_mode | 0o055)
     initdb = [*_as_postgres(), str(program("initdb")), "-D", str(data), "-A", "trust", "-U", "trenza"]
     subprocess.run(initdb, check=True, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

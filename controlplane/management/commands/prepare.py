@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ def compile_messages(root: Path) -> int:
             continue
         with source.open("rb") as file:
             catalogue = read_po(file, locale=source.parent.parent.name)
-        with target.open("wb") as file:
+        whole = target.with_suffix(f".{os.getpid()}.part")  # who reads while we write gets a whole one
+        with whole.open("wb") as file:
             write_mo(file, catalogue)
+        whole.replace(target)
         compiled += 1
     return compiled
 
