@@ -15,8 +15,8 @@ import logging
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from controlplane.bounded_http import BoundedHttpProtocol
 from controlplane.control.driver import ControlDriver, new_session
 from controlplane.env import environment
 from controlplane.middleware import client_address
@@ -24,14 +24,6 @@ from wire.errors import WireError
 
 UPGRADE = b"tailscale-control-protocol"
 HANDSHAKE_HEADER = b"x-tailscale-handshake"
-HEAD_SECONDS = 10.0  # from the connection, or a request's first byte, to its whole head
-BODY_SECONDS = 60.0  # from there to the whole body
-MAX_HEAD_BYTES = 64 * 1024
-MAX_BODY_BYTES = 4 * 1024 * 1024
-TOO_LARGE = (
-    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 30\r\n\r\nThe request body is too large."
-)
 WRITE_HIGH_WATER = 1024 * 1024
 
 access_logger = logging.getLogger("uvicorn.access")
@@ -83,58 +75,8 @@ class TransportCarrier:
         self.transport.abort()
 
 
-class ControlHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol plus the control upgrade, and bounds on what a request may take.
-
-    A request must be whole in time, head and body, and both are bounded in size.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head_bytes = self._body_bytes = 0
-        self._deadline = self.loop.call_later(HEAD_SECONDS, transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()
-        super().connection_lost(exc)
-
-    def _expect_within(self, seconds: float) -> None:
-        self._deadline.cancel()
-        self._deadline = self.loop.call_later(seconds, self.transport.abort)
-
-    def on_message_begin(self) -> None:
-        self._expect_within(HEAD_SECONDS)
-        self._head_bytes = self._body_bytes = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._expect_within(BODY_SECONDS)
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        if self._body_bytes <= MAX_BODY_BYTES:
-            super().on_body(body)
-        elif not self.transport.is_closing():
-            self.transport.write(TOO_LARGE)
-            self.transport.close()
-
-    def on_message_complete(self) -> None:
-        self._deadline.cancel()
-        super().on_message_complete()
-
-    def on_url(self, url: bytes) -> None:
-        self._count_head(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value))
-        super().on_header(name, value)
-
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise httptools.HttpParserError("request head too large")
+class ControlHttpProtocol(BoundedHttpProtocol):
+    """The server's HTTP/1.1 protocol plus the control upgrade."""
 
     def _is_control(self) -> bool:
         return self._get_upgrade() == UPGRADE

@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from controlplane.control.upgrade import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from controlplane.bounded_http import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from tests.controlplane.devices import CAPABILITY, read_head, server_key, upgrade_head
 from tests.controlplane.serving import Serve, serving
 from wire.keys import MachinePrivate, MachinePublic

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.bounded_http import HEAD_SECONDS, MAX_BODIES_BYTES
 from controlplane.control.driver import MAX_REQUESTS
 from controlplane.control.register import MAX_WAITING_PER_LOGIN
-from controlplane.control.upgrade import HEAD_SECONDS
 from tests.controlplane.devices import CAPABILITY, Device, devices, read_head, server_key, upgrade_head
 from tests.controlplane.serving import Serve, patience, serving
 from wire.codec import encode_json
@@ -24,6 +24,7 @@ from wire.keys import MachinePrivate, MachinePublic
 from wire.session import ClientSession
 
 FEW, MANY = 60, 2000
+HALF_A_BODY = 200_000
 ROUNDS = 40
 LATENCY_FACTOR = 3.0
 MEMORY_GROWTH_BYTES = 300 * 1024 * 1024
@@ -82,7 +83,7 @@ async def websocket_and_silence(writer: asyncio.StreamWriter, key: MachinePublic
 
 
 async def body_without_end(writer: asyncio.StreamWriter, key: MachinePublic) -> None:
-    writer.write(b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + bytes(200_000))
+    writer.write(b"POST /sign-in HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + bytes(HALF_A_BODY))
 
 
 STRANGERS = [
@@ -152,6 +153,17 @@ async def test_strangers_are_shown_the_door_in_time(server: Serve, key: MachineP
         patience(2 * HEAD_SECONDS + 5)
     ):  # a WebSocket may also take long to say goodbye
         await asyncio.gather(*(shown_the_door(server, key, kind) for kind in kinds))
+
+
+async def test_of_bodies_that_are_too_much_together_the_oldest_is_refused(
+    server: Serve, key: MachinePublic
+) -> None:
+    count = MAX_BODIES_BYTES // HALF_A_BODY + 10
+    async with asyncio.timeout(patience(30)), crowd(server, key, body_without_end, count) as readers:
+        assert (await readers[0].read()).startswith(b"HTTP/1.1 503 ")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await readers[-1].read(1)
 
 
 async def test_more_requests_at_once_than_allowed_are_told_to_wait(server: Serve, auth_key: str) -> None:
