@@ -171,20 +171,26 @@ class PanelConsumer(AsyncConsumer):  # type: ignore[misc]
 
     @database_sync_to_async  # type: ignore[untyped-decorator]
     def _current(self) -> Membership | None:
-        """The active membership of the session's current tailnet, read anew."""
-        user = self.scope.get("user")
-        if user is None or not user.is_authenticated or not user.is_active:
+        """The active membership of the session's current tailnet, read anew; ``None`` once signed out."""
+        user, session = self.scope.get("user"), self.scope.get("session")
+        if user is None or not user.is_authenticated or not user.is_active or session is None:
             return None
-        session = self.scope.get("session")
-        found = choose_membership(
-            memberships_of(user.pk), session.get(SESSION_KEY) if session is not None else None
-        )
+        if not session.exists(session.session_key):
+            return None
+        found = choose_membership(memberships_of(user.pk), session.get(SESSION_KEY))
         return found if found is not None and found.is_active else None
 
     async def _ping(self, group: str) -> None:
-        """So that the page notices a dead connection, and renew the group (channel layers forget)."""
+        """So that the page notices a dead connection, and renew the group (channel layers forget).
+
+        Whoever has signed out meanwhile, here or on another page, is told no more.
+        """
         while True:
             await asyncio.sleep(PING_SECONDS)
+            if await self._current() is None:
+                self.pinger = None  # this very task: the end must not cancel it
+                await self._shut(SIGNED_OUT)
+                return
             await get_channel_layer().group_add(group, self.channel_name)
             await self._send({"type": "ping"})
 
@@ -234,9 +240,13 @@ class PanelConsumer(AsyncConsumer):  # type: ignore[misc]
         with contextlib.suppress(OSError, RuntimeError):  # it may have gone while we were looking
             await self.send({"type": "websocket.send", "text": json.dumps(content)})
 
-    async def _close(self, code: int) -> NoReturn:
+    async def _shut(self, code: int) -> None:
         await self._end()
-        await self.send({"type": "websocket.close", "code": code})
+        with contextlib.suppress(OSError, RuntimeError):
+            await self.send({"type": "websocket.close", "code": code})
+
+    async def _close(self, code: int) -> NoReturn:
+        await self._shut(code)
         raise StopConsumer
 
 

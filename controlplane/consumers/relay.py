@@ -43,15 +43,19 @@ class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
     writer: asyncio.Task[None] | None = None
 
     async def websocket_connect(self, message: dict[str, Any]) -> None:
-        headers = dict(self.scope.get("headers", []))
-        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        relay = await database_sync_to_async(relays.relay_of_token)(token) if scheme == "Bearer" else None
+        relay = await self._identity()
         await self.send({"type": "websocket.accept"})
         if relay is None:
             await self._close(UNAUTHORIZED)
             return
         self.relay = relay
         self.writer = asyncio.get_running_loop().create_task(self._feed(relay))
+
+    @database_sync_to_async  # type: ignore[untyped-decorator]
+    def _identity(self) -> relays.RelayIdentity | None:
+        headers = dict(self.scope.get("headers", []))
+        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        return relays.relay_of_token(token) if scheme == "Bearer" else None
 
     async def _feed(self, relay: relays.RelayIdentity) -> None:
         """Send the full list, then every change in order, until the socket ends."""
@@ -88,6 +92,9 @@ class RelayConsumer(AsyncConsumer):  # type: ignore[misc]
                 raise ValueError
         except ValueError:
             await self._close(BAD_MESSAGE)
+            return
+        if await self._identity() != self.relay:  # deleted meanwhile, or its token was changed
+            await self._close(UNAUTHORIZED)
             return
         if report.get("type") in ("hello", "stats"):
             since = await database_sync_to_async(relays.record_report)(relay=self.relay, report=report)

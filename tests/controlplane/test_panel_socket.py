@@ -15,6 +15,7 @@ from channels.db import database_sync_to_async
 from channels.routing import URLRouter
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.sessions.models import Session
 from django.utils import timezone
 
 from accounts import changes
@@ -252,6 +253,22 @@ async def test_nothing_of_another_tailnet_is_heard(place: tuple[Tailnet, User]) 
     assert await opened.hears_nothing(0.3)
     await opened.disconnect()
     await listening.disconnect()
+
+
+async def test_somebody_who_signed_out_elsewhere_is_told_no_more(
+    place: tuple[Tailnet, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tailnet, owner = place
+    monkeypatch.setattr(panel, "PING_SECONDS", 0.1)
+    opened = await listen(owner, tailnet)
+    assert (await opened.receive_json())["type"] == "ping"
+    await in_thread(Session.objects.all().delete)()
+    async with asyncio.timeout(PATIENCE):
+        while (message := await opened.receive())["type"] != "websocket.close":
+            pass
+    assert message["code"] == panel.SIGNED_OUT
+    assert panel.watcher().rooms == {}
+    await opened.disconnect()
 
 
 async def test_somebody_suspended_is_cut_off(place: tuple[Tailnet, User]) -> None:

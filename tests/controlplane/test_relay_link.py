@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -245,6 +246,23 @@ async def test_a_bad_token_is_shown_the_door(server: Serve, token: str) -> None:
             await link.socket.wait_closed()
         assert link.socket.close_code == UNAUTHORIZED
         assert link.keys == set()
+
+
+async def test_a_deleted_relays_link_ends_with_its_next_report(
+    server: Serve, other_tailnets_token: str
+) -> None:
+    token = own_relay(server, "elsewhere", 902)
+    async with link_of(server, token) as link:
+        await link.until(lambda keys: bool(link.versions))
+        with (
+            contextlib.closing(sqlite3.connect(server.data / "db.sqlite3", timeout=20)) as database,
+            database,
+        ):
+            database.execute("DELETE FROM controlplane_relay WHERE region_id = 902")
+        await link.socket.send(json.dumps({"type": "stats", "clients": 3}))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await link.socket.wait_closed()
+        assert link.socket.close_code == UNAUTHORIZED
 
 
 async def test_no_token_at_all_is_shown_the_door(server: Serve) -> None:
