@@ -7,23 +7,21 @@ from typing import Any
 import click
 
 from client.cli.common import daemon, json_option, say, show_json
-from client.cli.up import SETTINGS, setting_options, tag_list
+from client.cli.options import GoFlags, changes_of, exit_node_id, given, setting_options, values_of
 from client.errors import ClientError
 
-READABLE = {option.replace("_", "-"): member for option, member in SETTINGS.items()}
-READABLE["login-server"] = "ControlURL"
 
-
-@click.command(name="set")
+@click.command(name="set", cls=GoFlags)
 @setting_options
 @click.pass_context
 def set_(context: click.Context, /, **options: Any) -> None:
     """Change the named settings and no others."""
-    options["advertise_tags"] = tag_list(options["advertise_tags"])
-    changes = {SETTINGS[name]: value for name, value in options.items() if value is not None}
-    if not changes:
+    local, named = daemon(context), given(options)
+    if not named:
         raise ClientError("nothing to set: name a setting, for example --hostname=NAME (trenza set --help)")
-    daemon(context).patch("prefs", changes)
+    if named.get("exit_node"):
+        named["exit_node"] = exit_node_id(named["exit_node"], local.get("status"))
+    local.patch("prefs", changes_of(named, values_of(local.get("prefs"))))
 
 
 @click.command()
@@ -33,7 +31,8 @@ def set_(context: click.Context, /, **options: Any) -> None:
 def get(context: click.Context, name: str | None, as_json: bool) -> None:
     """Show the settings, or the one called NAME."""
     prefs = daemon(context).get("prefs")
-    values = {option: prefs[member] for option, member in sorted(READABLE.items())}
+    shown = values_of(prefs) | {"login_server": prefs["ControlURL"]}
+    values = {option.replace("_", "-"): value for option, value in sorted(shown.items())}
     if name is not None and name != "all":
         if name not in values:
             raise ClientError(f"there is no setting {name!r}: {', '.join(values)}")

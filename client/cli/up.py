@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,43 +14,27 @@ import segno
 
 from client.authkey import read_auth_key
 from client.cli.common import Duration, daemon, say, show_json
+from client.cli.options import (
+    GoFlags,
+    as_option,
+    changes_of,
+    defaults,
+    exit_node_id,
+    given,
+    setting_options,
+    values_of,
+)
 from client.errors import ClientError
 from client.localapi.client import DaemonError, LocalClient, Notices
-from client.prefs import Prefs
 
 F = TypeVar("F", bound=Callable[..., Any])
 QR_SCALE = 4
-
-# The settings of ``up``: option, member of the preferences.
-SETTINGS = {
-    "hostname": "Hostname",
-    "advertise_tags": "AdvertiseTags",
-    "shields_up": "ShieldsUp",
-    "operator": "OperatorUser",
-}
 
 
 class UpFailed(ClientError):
     """The node did not come up."""
 
     code = "up-failed"
-
-
-def tag_list(text: str | None) -> list[str] | None:
-    """``tag:a,tag:b`` as a list; ``None`` when the option was not given."""
-    return None if text is None else [tag.strip() for tag in text.split(",") if tag.strip()]
-
-
-def setting_options(command: F) -> F:
-    """The options that are also ``trenza set``'s."""
-    for option in (
-        click.option("--operator", help="user who may use this command without being root"),
-        click.option("--shields-up/--no-shields-up", default=None, help="let no connection in"),
-        click.option("--advertise-tags", help="tags to ask for, separated by commas (tag:server,…)"),
-        click.option("--hostname", help="name to use instead of the host's own"),
-    ):
-        command = option(command)
-    return command
 
 
 def up_options(command: F) -> F:
@@ -66,7 +50,7 @@ def up_options(command: F) -> F:
     return command
 
 
-@click.command()
+@click.command(cls=GoFlags)
 @up_options
 @setting_options
 @click.option("--reset", is_flag=True, help="set what is not named here back to its default")
@@ -76,7 +60,7 @@ def up(context: click.Context, /, reset: bool, as_json: bool, **options: Any) ->
     run(context, options, reset=reset, as_json=as_json)
 
 
-@click.command()
+@click.command(cls=GoFlags)
 @up_options
 @setting_options
 @click.pass_context
@@ -87,12 +71,14 @@ def login(context: click.Context, /, as_json: bool, **options: Any) -> None:
 
 def run(context: click.Context, options: dict[str, Any], *, reset: bool, as_json: bool) -> None:
     local = daemon(context)
-    options["advertise_tags"] = tag_list(options["advertise_tags"])
-    named = {SETTINGS[name]: options[name] for name in SETTINGS if options[name] is not None}
-    before = local.get("prefs")
+    named = given(options)
+    if named.get("exit_node"):
+        named["exit_node"] = exit_node_id(named["exit_node"], local.get("status"))
+    before = values_of(local.get("prefs"))
     if not reset:
         refuse_forgetting(named, before)
-    changes = (defaults() | named) if reset else named
+    wanted = defaults() | named if reset else named
+    changes = changes_of(wanted, before)
     if options["login_server"] is not None:
         changes["ControlURL"] = options["login_server"]
     request = {
@@ -101,11 +87,6 @@ def run(context: click.Context, options: dict[str, Any], *, reset: bool, as_json
         "ForceReauth": options["force_reauth"],
     }
     Progress(local, show_qr=options["qr"], as_json=as_json).follow(request, options["timeout"])
-
-
-def defaults() -> dict[str, Any]:
-    empty = Prefs().to_json()
-    return {member: empty[member] for member in SETTINGS.values()}
 
 
 def refuse_forgetting(named: Mapping[str, Any], before: Mapping[str, Any]) -> None:
@@ -118,19 +99,10 @@ def refuse_forgetting(named: Mapping[str, Any], before: Mapping[str, Any]) -> No
     if not named or not forgotten:
         return
     kept = {name: before[name] for name in forgotten} | dict(named)
-    words = " ".join(as_option(option, kept[member]) for option, member in SETTINGS.items() if member in kept)
+    words = " ".join(as_option(option, kept[option]) for option in empty if option in kept)
     raise UpFailed(
         "naming some settings sets the others back to their default; to keep them say: "
         f"trenza up {words} (or add --reset to set them back)"
-    )
-
-
-def as_option(option: str, value: Any) -> str:
-    name = option.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    return (
-        f"--{name}={','.join(value) if isinstance(value, Sequence) and not isinstance(value, str) else value}"
     )
 
 

@@ -19,6 +19,13 @@ SAMPLE = Prefs(
     advertise_tags=("tag:server", "tag:ci"),
     shields_up=True,
     operator="alice",
+    exit_node_id="nABC1",
+    exit_node_allow_lan=True,
+    exit_node_by_admin=True,
+    advertise_routes=("0.0.0.0/0", "10.1.0.0/16", "::/0", "2001:db8::/64"),
+    accept_routes=True,
+    no_snat=True,
+    accept_dns=False,
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),
@@ -34,6 +41,40 @@ def test_an_edit_changes_only_what_it_names() -> None:
     edited = SAMPLE.edited({"Hostname": "web-2"})
     assert edited.hostname == "web-2"
     assert edited.edited({"Hostname": "web-1"}) == SAMPLE
+
+
+def test_routes_are_kept_in_one_order() -> None:
+    routes = ["2001:db8::/64", "::/0", "10.1.0.0/16", "0.0.0.0/0", "10.1.0.0/16"]
+    assert Prefs().edited({"AdvertiseRoutes": routes}).advertise_routes == SAMPLE.advertise_routes
+    assert SAMPLE.offers_exit_node
+
+
+def test_an_exit_node_chosen_by_the_user_is_no_longer_the_administrators() -> None:
+    assert not SAMPLE.edited({"ExitNodeID": "nABC2"}).exit_node_by_admin
+    assert not SAMPLE.edited({"ExitNodeID": ""}).uses_exit_node
+    assert SAMPLE.edited({"Hostname": "web-2"}).exit_node_by_admin
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("10.1.2.3/16", "has host bits: say 10.1.0.0/16"),
+        ("0.0.0.0/0", "use --advertise-exit-node"),
+        ("10.1.0.0", None),
+        ("nonsense", "is no prefix"),
+        ("fe80::%eth0/64", "is no prefix"),
+        ("127.0.0.0/8", "cannot be routed"),
+        ("224.0.0.0/4", "cannot be routed"),
+        ("100.64.0.0/16", "of the tailnet itself"),
+        ("fd7a:115c:a1e0::/64", "of the tailnet itself"),
+    ],
+)
+def test_what_may_be_advertised(text: str, words: str | None) -> None:
+    if words is None:
+        assert Prefs().edited({"AdvertiseRoutes": [text]}).advertise_routes == (f"{text}/32",)
+        return
+    with pytest.raises(PrefsError, match=words):
+        Prefs().edited({"AdvertiseRoutes": [text]})
 
 
 @pytest.mark.parametrize(
@@ -84,6 +125,11 @@ def test_what_is_no_server_address_is_refused_in_one_line(text: str) -> None:
         {"AdvertiseTags": ["tag:a"] * 200},
         {"WantRunning": 1},
         {"OperatorUser": "a;b"},
+        {"ExitNodeID": "a b"},
+        {"ExitNodeIP": "exit"},
+        {"AdvertiseRoutes": "10.0.0.0/8"},
+        {"AdvertiseRoutes": ["10.0.0.0/8"] * 300},
+        {"RouteAll": "yes"},
         {"Nonsense": True},
         [],
     ],
