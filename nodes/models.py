@@ -68,6 +68,10 @@ class Node(TenantModel):
     ephemeral = models.BooleanField(default=False)
     auth_key = models.ForeignKey(PreAuthKey, null=True, on_delete=models.SET_NULL, related_name="nodes")
 
+    # When its keys were last seen in use by two machines at once; none = they are not, or no longer.
+    cloned_at = models.DateTimeField(null=True, blank=True)
+    clone_details = models.CharField(max_length=200, blank=True)  # the two machines, as far as is known
+
     hostname = models.CharField(max_length=255, blank=True)
     name = models.CharField(max_length=63)
     name_is_chosen = models.BooleanField(default=False)
@@ -78,6 +82,7 @@ class Node(TenantModel):
     last_login = models.DateTimeField(default=timezone.now)
     last_seen = models.DateTimeField(null=True, blank=True)
     key_rotated_at = models.DateTimeField(default=timezone.now)
+    rotation_asked_at = models.DateTimeField(null=True, blank=True)  # when the schedule asked for a new key
     key_expiry = models.DateTimeField(null=True, blank=True, db_index=True)
     key_expiry_disabled = models.BooleanField(default=False)
 

@@ -29,8 +29,9 @@ class Tailnet(models.Model):
         default=180, validators=[MinValueValidator(1), MaxValueValidator(MAX_KEY_DURATION_DAYS)]
     )
     auto_renew = models.BooleanField(default=False)
+    # How old a node key of a Trenza client may get: 0 = as old as it likes, none = half a sign-in period.
     rotation_days = models.PositiveSmallIntegerField(
-        null=True, blank=True, validators=[MinValueValidator(1), MaxValueValidator(MAX_ROTATION_DAYS)]
+        null=True, blank=True, validators=[MaxValueValidator(MAX_ROTATION_DAYS)]
     )
     google_domain = models.CharField(max_length=255, null=True, blank=True, unique=True)
 
@@ -40,6 +41,13 @@ class Tailnet(models.Model):
     @property
     def title(self) -> str:
         return self.display_name or self.name
+
+    @property
+    def rotates_after_days(self) -> int:
+        """At what age node keys are replaced, in days; 0 = never by schedule."""
+        if self.rotation_days is None:
+            return max(1, self.key_duration_days // 2)
+        return self.rotation_days
 
 
 class Membership(TenantModel):
