@@ -20,7 +20,7 @@ from client.errors import EngineError, SetupError
 from client.magicsock.endpoints import Endpoint
 from client.magicsock.netcheck import Report
 from client.magicsock.sock import Magicsock, PathStatus, PingResult
-from client.net.firewall import Firewall
+from client.net.firewall import Door, Firewall
 from client.net.marks import MARK
 from client.net.router import Router, layout, same_layout
 from client.prefixes import tailnet_addresses
@@ -102,6 +102,7 @@ class Tunnel:
         self._on_endpoints = on_endpoints
         self._on_net_info = on_net_info
         self._netmap: NetMap | None = None
+        self._shields_up = False
         self._node_key: NodePrivate | None = None
 
     @property
@@ -135,7 +136,7 @@ class Tunnel:
             await sock.start()
             self.sock = sock
             await sock.set_netmap(netmap)
-            self._netmap, self._node_key = netmap, keys.node
+            self._netmap, self._node_key, self._shields_up = netmap, keys.node, shields_up
         except BaseException:
             await self.down(keep=False)
             raise
@@ -149,6 +150,7 @@ class Tunnel:
         if node_key != self._node_key:
             await self._change_key(sock, node_key)
         await self._firewall.apply(netmap, shields_up=shields_up)
+        self._shields_up = shields_up
         if netmap is before:
             return
         await sock.set_netmap(netmap)
@@ -156,6 +158,13 @@ class Tunnel:
             await self._router.apply(layout(netmap))
         self._netmap = netmap
         poke(rekeyed_peers(before, netmap))
+
+    async def open_doors(self, doors: frozenset[Door]) -> None:
+        """Let every peer reach these ports of ours; raises ``SetupError``."""
+        if doors != self._firewall.doors:
+            self._firewall.doors = doors
+            if self._netmap is not None:
+                await self._firewall.apply(self._netmap, shields_up=self._shields_up)
 
     async def _change_key(self, sock: Sock, key: NodePrivate) -> None:
         """The server, and by now the peers, know our new key: use it, and shake hands with everybody anew."""

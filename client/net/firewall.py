@@ -25,7 +25,7 @@ from typing import Any
 
 from client.errors import SetupError
 from client.prefixes import MAX_CACHED, IPAddress, tailnet_addresses
-from wire.netmap import NetMap, Node, PortRange
+from wire.netmap import FilterRule, NetMap, Node, PortRange
 
 TABLE = {"family": "inet", "name": "trenza"}
 INTERFACE_MESSAGES = 99  # IP protocol of TSMP
@@ -39,6 +39,7 @@ ICMP_ALWAYS = ["echo-reply", "destination-unreachable", "time-exceeded", "parame
 ICMP6_ALWAYS = [*ICMP_ALWAYS, "packet-too-big"]
 
 Span = tuple[int, int]  # first and last, as numbers
+Door = tuple[IPAddress, int]  # one of this node's own addresses, and a TCP port of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,17 @@ def _covers(text: str, address: IPAddress) -> bool:
     return span is not None and span[0] == address.version and span[1][0] <= int(address) <= span[1][1]
 
 
+def comes_from(rule: FilterRule, address: IPAddress, peers: Mapping[int, Node]) -> bool:
+    """Whether a rule is about what ``address`` sends."""
+    spans = _sources(rule.sources, address.version, peers)
+    return spans is None or any(first <= int(address) <= last for first, last in spans)
+
+
+def leads_to(rule: FilterRule, address: IPAddress, port: int) -> bool:
+    """Whether a rule opens a port of ``address``, for whoever it is about."""
+    return any(item.first <= port <= item.last and _covers(item.ip, address) for item in rule.destinations)
+
+
 def _sources(texts: Sequence[str], version: int, peers: Mapping[int, Node]) -> tuple[Span, ...] | None:
     if "*" in texts:
         return None
@@ -143,8 +155,10 @@ DROP: Expression = {"drop": None}
 ACCEPT: Expression = {"accept": None}
 
 
-def ruleset(interface: str, own: Sequence[IPAddress], rules: Sequence[Rule]) -> dict[str, Any]:
-    """libnftables JSON that replaces the table in one transaction."""
+def ruleset(
+    interface: str, own: Sequence[IPAddress], rules: Sequence[Rule], doors: Iterable[Door] = ()
+) -> dict[str, Any]:
+    """libnftables JSON that replaces the table in one transaction; ``doors`` are open to every peer."""
     tunnel = _match(_meta("iifname"), interface)
     elsewhere = [_match(_meta("iifname"), {"set": ["lo", interface]}, "!=")]
     body: list[Expression] = [
@@ -163,6 +177,10 @@ def ruleset(interface: str, own: Sequence[IPAddress], rules: Sequence[Rule]) -> 
         _rule("from_tunnel", _match(_key("ct", "state"), {"set": ["established", "related"]}, "in"), ACCEPT),
         _rule("from_tunnel", _match(_payload("icmp", "type"), {"set": ICMP_ALWAYS}), ACCEPT),
         _rule("from_tunnel", _match(_payload("icmpv6", "type"), {"set": ICMP6_ALWAYS}), ACCEPT),
+        *[
+            _rule("from_tunnel", _to(address), _match(_payload("tcp", "dport"), port), ACCEPT)
+            for address, port in sorted(doors, key=str)
+        ],
         *[rendered for rule in rules for rendered in _render(rule)],
         _rule("from_tunnel", DROP),
     ]
@@ -251,20 +269,26 @@ def _ports_set(spans: Sequence[Span]) -> Expression:
 
 
 class Firewall:
-    """The table on this host (in this network namespace)."""
+    """The table on this host (in this network namespace).
+
+    ``doors`` are the ports that every peer may reach whatever the rules say: what listens there asks who
+    comes. They are in force from the next :meth:`apply` on; with shields up there are none.
+    """
 
     def __init__(self, interface: str) -> None:
+        self.doors: frozenset[Door] = frozenset()
         self._interface = interface
         self._applied: dict[str, Any] | None = None
         self._basis: object = None  # what the rules were made of: most netmaps change none of it
 
     async def apply(self, netmap: NetMap, *, shields_up: bool) -> None:
         """Put the netmap's rules in force; ``shields_up`` lets nobody in. Raises :class:`SetupError`."""
-        basis = (netmap.packet_filters, netmap.node.addresses, shields_up)
+        basis = (netmap.packet_filters, netmap.node.addresses, shields_up, self.doors)
         if self._applied is not None and basis == self._basis and not by_capability(netmap):
             return
         rules = [] if shields_up else reduce_rules(netmap)
-        wanted = ruleset(self._interface, own_addresses(netmap.node), rules)
+        doors = frozenset() if shields_up else self.doors
+        wanted = ruleset(self._interface, own_addresses(netmap.node), rules, doors)
         if wanted != self._applied:
             await _nft(wanted)
             self._applied = wanted

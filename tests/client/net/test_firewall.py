@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.errors import SetupError
-from client.net.firewall import Firewall, Rule, find_nft, merge, own_addresses, reduce_rules, ruleset
+from client.net.firewall import (
+    Firewall,
+    Rule,
+    comes_from,
+    find_nft,
+    leads_to,
+    merge,
+    own_addresses,
+    reduce_rules,
+    ruleset,
+)
 from tests.client.fakes import ALLOW_ALL, netmap, node
 from tests.client.net.namespace import in_namespace
 from wire.netmap import FilterRule, NetMap, PortRange
@@ -114,6 +125,14 @@ class TestRendering:
         verbs = [next(iter(item)) for item in ruleset("trenza0", [], [])["nftables"][:3]]
         assert verbs == ["add", "delete", "add"]
 
+    def test_a_door_is_open_on_its_own_address_and_port_alone(self) -> None:
+        own = own_addresses(node(1))
+        items = ruleset("trenza0", own, [], [(own[1], 40123)])["nftables"]
+        rules = [item["add"]["rule"]["expr"] for item in items if "rule" in item.get("add", {})]
+        (opened,) = [expression for expression in rules if "40123" in json.dumps(expression)]
+        assert [match["match"]["right"] for match in opened[:-1]] == [str(own[1]), 40123]
+        assert opened[-1] == {"accept": None}
+
     def test_other_protocols_need_all_ports(self) -> None:
         gre = Rule(version=4, sources=None, protocols=(47,), ports=((1, 2),))
         open_gre = Rule(version=4, sources=None, protocols=(47,), ports=ALL)
@@ -132,6 +151,33 @@ class TestRendering:
         assert "flush" not in text
         assert "add table x" not in text
         assert "300" not in text
+
+
+async def test_shields_close_the_doors(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    async def remember(content: Any) -> None:
+        told.append(json.dumps(content))
+
+    monkeypatch.setattr("client.net.firewall._nft", remember)
+    firewall, shown = Firewall("trenza0"), netmap(node(2), packet_filters={"base": ()})
+    firewall.doors = frozenset({(own_addresses(shown.node)[0], 40123)})
+    await firewall.apply(shown, shields_up=False)
+    await firewall.apply(shown, shields_up=True)
+    assert ["40123" in text for text in told] == [True, False]
+
+
+def test_a_rule_says_whom_and_where_it_is_about() -> None:
+    rule = FilterRule(
+        sources=("100.64.0.2", "cap:printer"), destinations=(PortRange(ip="0.0.0.0/0", first=53, last=53),)
+    )
+    peers = {3: node(3, cap_map={"printer": None}), 4: node(4)}
+    about = [comes_from(rule, own_addresses(node(number))[0], peers) for number in (2, 3, 4)]
+    assert about == [True, True, False]
+    internet = ip_address("0.0.0.0")
+    assert leads_to(rule, internet, 53)
+    assert not leads_to(rule, internet, 80)
+    assert not leads_to(rule, ip_address("2000::"), 53)
 
 
 async def test_rules_that_nft_refused_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
