@@ -30,6 +30,8 @@ JOBS = (
     Job("nodes.tasks.expire_due", 10),
     Job("nodes.tasks.delete_inactive_ephemeral", 20),
     Job("nodes.tasks.clean_logins", 600),
+    Job("nodes.tasks.rotate_due", 60),
+    Job("nodes.tasks.clear_clones", 20),
     Job("accounts.tasks.deliver_outbox", 10),
     Job("accounts.tasks.clean_sign_in_links", 3600),
 )

@@ -13,11 +13,13 @@ from django.utils import timezone
 from accounts.services.leases import take_lease
 from accounts.tasks import holder
 from accounts.tenancy import each_tailnet
-from nodes.services import lifecycle, logins
+from nodes.services import clones, lifecycle, logins, rotation
 
 # Longer than the pause between two runs, so that a lease held without a gap means "it ran all the time".
 EXPIRY_LEASE = timedelta(seconds=60)
 EPHEMERAL_LEASE = timedelta(seconds=90)
+ROTATION_LEASE = timedelta(seconds=120)
+CLONES_LEASE = timedelta(seconds=90)
 
 
 @shared_task(name="nodes.tasks.expire_due")  # type: ignore[untyped-decorator]
@@ -48,3 +50,27 @@ def delete_inactive_ephemeral() -> int:
 def clean_logins() -> int:
     """Delete interactive logins that ran out; returns how many."""
     return logins.clean_logins()
+
+
+@shared_task(name="nodes.tasks.rotate_due")  # type: ignore[untyped-decorator]
+def rotate_due() -> int:
+    """Ask connected clients whose keys are older than their tailnet wants for new ones; returns how many."""
+    now = timezone.now()
+    if take_lease(name="nodes.rotation", holder=holder(), length=ROTATION_LEASE, now=now) is None:
+        return 0
+    due = each_tailnet(due="nodes.Node", where=rotation.connected(now))
+    return sum(rotation.ask_for_due_rotations(tailnet=tailnet, now=now) for tailnet in due)
+
+
+@shared_task(name="nodes.tasks.clear_clones")  # type: ignore[untyped-decorator]
+def clear_clones() -> int:
+    """Clear devices of which no clone has been seen for a while; returns how many.
+
+    After a time in which this did not run nobody may have looked, so clones get a whole period to show again.
+    """
+    now = timezone.now()
+    since = take_lease(name="nodes.clones", holder=holder(), length=CLONES_LEASE, now=now)
+    if since is None or now - since < clones.CLEARED_AFTER:
+        return 0
+    due = each_tailnet(due="nodes.Node", where=clones.no_longer_cloned(now))
+    return sum(clones.clear_clones(tailnet=tailnet, now=now) for tailnet in due)

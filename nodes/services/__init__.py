@@ -5,7 +5,10 @@
 - :mod:`nodes.services.logins`: interactive logins (AuthURL, confirmation)
 - :mod:`nodes.services.lifecycle`: approve, reject, rename, expire, tag, delete, log out, rotate, sweep
 - :mod:`nodes.services.volatile`: endpoints, Hostinfo, home relay
+- :mod:`nodes.services.clones`: devices whose keys two machines use
 - :mod:`nodes.services.presence`: which worker holds a node's stream
+- :mod:`nodes.services.rotation`: new node keys by schedule, and when a person asks
+- :mod:`nodes.services.asking`: asking a connected client something (c2n)
 - :mod:`nodes.services.authkeys`: pre-auth keys
 - :mod:`nodes.services.routes`: offered prefixes and their approval
 """
