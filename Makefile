@@ -7,7 +7,7 @@ SOURCES := wire relay client accounts nodes controlplane tests bench manage.py
 STRICT := wire relay client accounts nodes controlplane
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help install run prepare check test test-fast test-browser test-long demo screenshots bench \
+.PHONY: help install run prepare check test test-fast test-browser test-long test-kernel demo screenshots bench \
 	bench-relay bench-push messages locks system clean
 
 help: ## list the targets
@@ -51,8 +51,12 @@ test-fast: install
 test: install system ## all tests, in at most 20 minutes on 2 cores
 	@bash tests/run.sh
 
-test-long: install system ## soaks, faults, repeats, full fuzzing
-	$(BIN)/python -m pytest -q -m long tests
+test-long: install system ## soaks, faults, repeats, full fuzzing, the kernel's WireGuard
+	@status=0; $(BIN)/python -m pytest -q -m long tests || status=1; \
+		$(BIN)/python -m tests.kernel || status=1; exit $$status
+
+test-kernel: install system ## the lab on the kernel's own WireGuard, in QEMU (about ten times slower)
+	$(BIN)/python -m tests.kernel
 
 demo: install system ## root: a server and three nodes behind NATs join, talk, survive a killed server
 	$(BIN)/python -m tests.lab.demo

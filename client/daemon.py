@@ -60,7 +60,7 @@ class Config:
     @classmethod
     def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
         """Raises :class:`ClientError`; ends the process for ``--help`` and unknown options."""
-        options = _parser().parse_args(arguments)
+        options = make_parser().parse_args(arguments)
         if not INTERFACE_NAME.fullmatch(options.tun):
             raise SetupError(f"--tun {options.tun!r} is no interface name: up to 15 letters, digits, _ . -")
         if not 0 <= options.port <= 65535:
@@ -76,7 +76,8 @@ class Config:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of trenzad."""
     parser = argparse.ArgumentParser(
         prog="trenzad",
         description="Trenza's client daemon. Use it through the command trenza.",

@@ -44,13 +44,27 @@ def _namespaces() -> str:
     return "" if done.returncode == 0 else f"no network namespaces: {done.stderr.strip()}"
 
 
+def _kernel_wireguard() -> str:
+    """Only trying tells: the module may be there without being loaded."""
+    add = ["unshare", "--net", "ip", "link", "add", "probe", "type", "wireguard"]
+    done = subprocess.run(add, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else "this kernel has no WireGuard (make test-kernel has one)"
+
+
 CHECKS: dict[str, Callable[[], str]] = {
     "root": lambda: "" if os.geteuid() == 0 else "not root",
     "netns": _namespaces,
+    "kernel-wireguard": _kernel_wireguard,
     "tun": lambda: "" if Path("/dev/net/tun").exists() else "/dev/net/tun is not there",
     "chromium": lambda: _installed("chromium", "Chromium"),
     "postgres": lambda: "" if os.environ.get("TRENZA_TEST_POSTGRES") else _installed("initdb", "PostgreSQL"),
     "redis": lambda: _installed("redis-server", "Redis"),
+    "systemd-analyze": lambda: _installed("systemd-analyze", "systemd"),
+    "dpkg-deb": lambda: _installed("dpkg-deb", "dpkg"),
+    "bash": lambda: _installed("bash", "bash"),
+    "zsh": lambda: _installed("zsh", "zsh"),
+    "fish": lambda: _installed("fish", "fish"),
+    "man": lambda: _installed("man", "man-db"),
     "iperf3": lambda: _installed("iperf3", "iperf3"),
     "wireguard-go": lambda: _installed("wireguard-go", "wireguard-go"),
     "conntrack": lambda: _installed("conntrack", "conntrack"),

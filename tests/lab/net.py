@@ -28,6 +28,8 @@ ETC_NETNS = Path("/etc/netns")
 INTERNET4 = "10.77.0"  # private on purpose: official clients keep to plain HTTP only there
 INTERNET6 = "2001:db8:77"
 CLONE_NEWNET = 0x40000000
+# How much longer than usual everything may take: more in the emulated machine of tests/kernel.
+PATIENCE = float(os.environ.get("TRENZA_TEST_PATIENCE", "1"))
 COMMAND_SECONDS = 60.0
 KILL_SECONDS = 5.0
 
@@ -88,7 +90,7 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=seconds,
+        timeout=seconds * PATIENCE,
         env=dict(environment) if environment is not None else None,
     )
     if check and done.returncode:
@@ -158,14 +160,14 @@ class Namespace:
 
     def kill_all(self) -> None:
         """End every process in here, detached ones too, and wait until they are gone."""
-        deadline = time.monotonic() + KILL_SECONDS
+        deadline = time.monotonic() + KILL_SECONDS * PATIENCE
         while (pids := self.pids()) and time.monotonic() < deadline:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
         for process in self._spawned:
-            process.wait(KILL_SECONDS)
+            process.wait(KILL_SECONDS * PATIENCE)
             if process.stdout is not None:
                 process.stdout.close()
         self._spawned.clear()

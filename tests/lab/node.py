@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.lab.net import Done, LabError, Namespace
+from tests.lab.net import PATIENCE, Done, LabError, Namespace
 from tests.lab.processes import Daemon, wait_for
 
 UP_SECONDS = 60.0
@@ -59,7 +59,7 @@ class Waiting:
 
     def ends_well(self, seconds: float = UP_SECONDS) -> str:
         """Wait for its end with status 0; returns the output."""
-        if status := self.process.wait(seconds):
+        if status := self.process.wait(seconds * PATIENCE):
             raise LabError(f"up ended with status {status}:\n{self.text}")
         return self.text
 
@@ -97,7 +97,7 @@ class Node:
     def up(self, url: str, *options: str, auth_key: str = "") -> Done:
         """Join and wait until it runs."""
         key = (f"--auth-key={auth_key}",) if auth_key else ()
-        limit = f"--timeout={UP_SECONDS - 5:.0f}s"
+        limit = f"--timeout={UP_SECONDS * PATIENCE - 5:.0f}s"
         return self.cli("up", *self.up_options(url), *key, limit, *options)
 
     def up_in_background(self, url: str, *options: str) -> Waiting:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.lab.net import LabError, Namespace
+from tests.lab.net import PATIENCE, LabError, Namespace
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 STOP_SECONDS = 15.0
@@ -26,7 +26,7 @@ def wait_for(what: str, condition: Callable[[], T], *, seconds: float = 30.0) ->
 
     A :class:`LabError` inside counts as "not yet"; the last one is told at the end.
     """
-    deadline, last = time.monotonic() + seconds, ""
+    deadline, last = time.monotonic() + seconds * PATIENCE, ""
     while True:
         try:
             if value := condition():
@@ -101,7 +101,7 @@ class Daemon:
         """Wait for its end; :class:`LabError` when it takes longer."""
         assert self.process is not None
         try:
-            return self.process.wait(seconds)
+            return self.process.wait(seconds * PATIENCE)
         except subprocess.TimeoutExpired:
             raise LabError(f"{self.command} did not end within {seconds:.0f} s\n{self.tail()}") from None
 

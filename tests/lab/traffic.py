@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tests.lab.net import LabError, Namespace
+from tests.lab.net import PATIENCE, LabError, Namespace
 from tests.lab.processes import wait_for
 
 COUNTS = re.compile(r"(\d+) packets transmitted, (\d+) received")
-END_SECONDS = 30.0
+END_SECONDS = 30.0 * PATIENCE
 IPERF_PORT = 5201
 
 
