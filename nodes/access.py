@@ -30,6 +30,7 @@ class NodeAction(Enum):
     SEE = Needs(Capability.SEE_ALL, Capability.SEE_OWN_DEVICES)
     APPROVE = Needs(Capability.MANAGE_DEVICES, None)
     RENAME = Needs(Capability.MANAGE_DEVICES, Capability.MANAGE_OWN_DEVICES)
+    ROTATE = Needs(Capability.MANAGE_DEVICES, Capability.MANAGE_OWN_DEVICES)
     EXPIRE = Needs(Capability.MANAGE_DEVICES, Capability.MANAGE_OWN_DEVICES)
     DELETE = Needs(Capability.MANAGE_DEVICES, Capability.MANAGE_OWN_DEVICES)
     SET_EXPIRY = Needs(Capability.MANAGE_DEVICES, None)

@@ -44,7 +44,7 @@ def describe_device(
         "nodeKey": node.node_key,
         "tags": node.tags,
         "blocksIncomingConnections": field(node.hostinfo, "ShieldsUp") is True,
-        "multipleConnections": False,
+        "multipleConnections": node.cloned_at is not None,
         "tailnetLockKey": "",
         "tailnetLockError": "",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from nodes.views import devices, joining, keys
+from nodes.views import devices, joining, keys, rotation
 
 urlpatterns = [
     path("devices", devices.devices, name="devices"),
@@ -19,6 +19,7 @@ urlpatterns = [
     path("devices/<str:node_id>/expire", devices.expire, name="expire-device"),
     path("devices/<str:node_id>/delete", devices.delete, name="delete-device"),
     path("devices/<str:node_id>/key-expiry", devices.key_expiry, name="device-key-expiry"),
+    path("devices/<str:node_id>/rotate-key", rotation.rotate_key, name="device-rotate-key"),
     path("register/<str:token>", joining.register, name="register"),
     path("keys", keys.keys, name="keys"),
     path("keys/new", keys.new_key, name="new-key"),

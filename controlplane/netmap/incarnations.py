@@ -64,6 +64,9 @@ class Seen:
         return f"{self.address} ({self.hostname})" if self.hostname else self.address
 
 
+NOBODY = Seen("", "")
+
+
 def describe(machines: Iterable[Seen]) -> str:
     """The machines that share a node's keys, for the audit log and the device's page."""
     return ", ".join(dict.fromkeys(str(one) for one in machines))

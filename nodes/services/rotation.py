@@ -23,12 +23,23 @@ ROTATE_PATH = "/trenza/rotate-node-key"
 ASK_AGAIN = timedelta(hours=6)  # a client that was asked and has not changed its key since
 ASKED_AT_ONCE = 5  # of one tailnet in one run: peers shake hands anew with each
 LOOKED_AT = 500
+RENEW_PART = 4  # the last quarter of a sign-in period is when a client renews its key by itself
 
 
 def rotation_due_since(tailnet: Tailnet, now: datetime) -> datetime | None:
     """Node keys made at or before this moment are to be replaced; ``None`` = the schedule is off."""
     days = tailnet.rotates_after_days
     return now - timedelta(days=days) if days else None
+
+
+def renews_within(tailnet: Tailnet, node: Node) -> int:
+    """Seconds before its end from which the node's key starts a fresh period when it is rotated; 0 = never.
+
+    So a client may rotate by itself, and nobody has to sign in again, where the tailnet renews by itself.
+    """
+    if not tailnet.auto_renew or node.expires is None:
+        return 0
+    return tailnet.key_duration_days * 86400 // RENEW_PART
 
 
 def connected(now: datetime) -> Q:

@@ -35,6 +35,7 @@ from nodes.access import NodeAction, node_for, visible_nodes
 from nodes.forms import RenameForm
 from nodes.listing import ORDERS, PAGE_SIZE, STATES, SYSTEMS, TAGGED, DeviceQuery, count_states
 from nodes.models import Node
+from nodes.rotation_row import rotation_row
 from nodes.rows import DeviceRow, connectivity, device_row
 from nodes.services import lifecycle
 
@@ -145,6 +146,7 @@ def _detail_context(request: HttpRequest, node: Node) -> dict[str, Any]:
         "net": connectivity(node),
         "routes": list(node.routes.all()),
         "history": history,
+        "rotation": rotation_row(node, membership=_membership(request)),
         "section": "devices",
     }
 
