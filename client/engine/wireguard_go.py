@@ -9,31 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import errno
 import logging
 import os
 import re
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from client.engine import links, uapi
 from client.engine.base import plan_peers
-from client.engine.host import port_taken, require_free_port, require_tun
+from client.engine.host import require_free_port, require_tun
+from client.engine.uapi_socket import UapiSocket
 from client.errors import EngineError, SetupError
 from client.wireguard import Address, EngineStatus, PeerConfig
 from wire.keys import NodePrivate, NodePublic
 
 PROGRAM = "wireguard-go"
 SOCKET_FOLDER = Path("/var/run/wireguard")
-ANSWER_SECONDS = 5.0
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 STOP_POLL_SECONDS = 0.05
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_COMPLAINT_CHARACTERS = 200
 BUFFER_BYTES = 8 * 1024 * 1024
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
@@ -52,12 +50,13 @@ class WireguardGoEngine:
     def __init__(self, interface: str, *, socket_folder: Path = SOCKET_FOLDER) -> None:
         self.interface = interface
         self._socket = socket_folder / f"{interface}.sock"
+        self._uapi = UapiSocket(interface, self._socket)
         self._made = False
         self._pid = 0
         self._enlarged: set[str] = set()
 
     async def start(self) -> bool:
-        link, running = await links.find_link(self.interface), await self._answers()
+        link, running = await links.find_link(self.interface), await self._uapi.answers()
         if link is not None:
             return self._check_takeover(link, running=running)
         if running:
@@ -72,7 +71,7 @@ class WireguardGoEngine:
         return False
 
     async def set_key(self, key: NodePrivate, *, listen_port: int, fwmark: int) -> None:
-        device = await self._device()
+        device = await self._uapi.device()
         changes: dict[str, Any] = {}
         if device.private_key != key:
             changes["private_key"] = key
@@ -82,19 +81,19 @@ class WireguardGoEngine:
             require_free_port(listen_port)
             changes["listen_port"] = listen_port
         if changes:
-            await self._set(uapi.serialize_device(**changes), listen_port)
+            await self._uapi.set(uapi.serialize_device(**changes), listen_port)
 
     async def set_peers(self, peers: Sequence[PeerConfig]) -> None:
         plan = plan_peers((await self.status()).peers, peers)
         if not plan.empty:
-            await self._set(uapi.serialize_plan(plan))
+            await self._uapi.set(uapi.serialize_plan(plan))
 
     async def set_endpoint(self, peer: NodePublic, endpoint: Address) -> None:
-        await self._set(uapi.serialize_endpoint(peer, endpoint))
+        await self._uapi.set(uapi.serialize_endpoint(peer, endpoint))
 
     async def status(self) -> EngineStatus:
         """Also sees to the buffers: wireguard-go opens new sockets whenever its interface comes up."""
-        status = (await self._device()).status
+        status = (await self._uapi.device()).status
         self._enlarge_buffers(status.listen_port)
         return status
 
@@ -104,7 +103,7 @@ class WireguardGoEngine:
             return
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                while await self._answers():  # noqa: ASYNC110 - another process's end has no event here
+                while await self._uapi.answers():  # noqa: ASYNC110 - another process's end has no event here
                     await asyncio.sleep(STOP_POLL_SECONDS)
         except TimeoutError as error:
             raise EngineError(
@@ -151,47 +150,6 @@ class WireguardGoEngine:
         if process.returncode:
             last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
             raise EngineError(f"wireguard-go does not start: {last[-MAX_COMPLAINT_CHARACTERS:]}")
-
-    # --- the socket --------------------------------------------------------------------------------------
-
-    async def _answers(self) -> bool:
-        try:
-            await self._exchange(uapi.GET)
-        except (OSError, asyncio.IncompleteReadError):
-            return False
-        return True
-
-    async def _device(self) -> uapi.Device:
-        try:
-            return uapi.parse_device(await self._ask(uapi.GET))
-        except uapi.UapiError as error:
-            raise EngineError(f"{self.interface}: {error}") from error
-
-    async def _set(self, request: bytes, port: int = 0) -> None:
-        try:
-            uapi.parse_errno(await self._ask(request))
-        except uapi.UapiError as error:
-            if error.number == errno.EADDRINUSE:
-                raise port_taken(port) from error
-            raise EngineError(f"{self.interface}: {error}") from error
-
-    async def _ask(self, request: bytes) -> bytes:
-        try:
-            return await self._exchange(request)
-        except TimeoutError as error:
-            raise EngineError(
-                f"the wireguard-go of {self.interface} does not answer; restart trenzad"
-            ) from error
-        except (OSError, asyncio.IncompleteReadError) as error:
-            raise EngineError(f"the wireguard-go of {self.interface} is gone; restart trenzad") from error
-
-    async def _exchange(self, request: bytes) -> bytes:
-        """One request on a connection of its own."""
-        async with asyncio.timeout(ANSWER_SECONDS):
-            reader, writer = await asyncio.open_unix_connection(self._socket, limit=MAX_ANSWER_BYTES)
-            with closing(writer):
-                writer.write(request)
-                return await reader.readuntil(uapi.END)
 
     # --- its UDP sockets ---------------------------------------------------------------------------------
 
