@@ -30,7 +30,7 @@ from client.hostinfo import program_version
 from client.localapi.client import DEFAULT_SOCKET
 from client.localapi.routes import Routes, operator_uid
 from client.localapi.server import Server
-from client.net.firewall import find_nft
+from client.net.nft import find_nft
 from client.net.monitor import Monitor
 from client.prefs import normal_url
 from client.store import Store

@@ -1,0 +1,90 @@
+"""nftables: expressions in libnftables' JSON, and the program that puts them in force in one transaction.
+
+Everything that is rendered with these has been parsed to numbers first: no text of a server reaches nft.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from client.errors import SetupError
+from client.net.spans import Span
+from client.prefixes import IPAddress
+
+NFT_SECONDS = 30.0
+Expression = dict[str, Any]
+DROP: Expression = {"drop": None}
+ACCEPT: Expression = {"accept": None}
+
+
+def match(left: Expression, right: Any, op: str = "==") -> Expression:
+    return {"match": {"op": op, "left": left, "right": right}}
+
+
+def meta(key: str) -> Expression:
+    return {"meta": {"key": key}}
+
+
+def key_of(kind: str, key: str) -> Expression:
+    return {kind: {"key": key}}
+
+
+def payload(protocol: str, field: str) -> Expression:
+    return {"payload": {"protocol": protocol, "field": field}}
+
+
+def protocols(numbers: Sequence[int]) -> Expression:
+    return match(meta("l4proto"), {"set": list(numbers)})
+
+
+def sent_to(address: IPAddress) -> Expression:
+    return match(payload("ip" if address.version == 4 else "ip6", "daddr"), str(address))
+
+
+def address_set(spans: Sequence[Span], version: int) -> Expression:
+    kind = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
+    texts = [(str(kind(first)), str(kind(last))) for first, last in spans]
+    return {"set": [first if first == last else {"range": [first, last]} for first, last in texts]}
+
+
+def port_set(spans: Sequence[Span]) -> Expression:
+    return {"set": [first if first == last else {"range": [first, last]} for first, last in spans]}
+
+
+def find_nft() -> str:
+    """The path of nft; raises :class:`SetupError`."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+    found = shutil.which("nft", path=places)
+    if found is None:
+        raise SetupError("nft is missing, and without it nothing guards the tunnel: install nftables")
+    return found
+
+
+async def run_nft(content: Mapping[str, Any]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        find_nft(),
+        "-j",
+        "-f",
+        "-",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(NFT_SECONDS):
+            _, errors = await process.communicate(json.dumps(content).encode())
+    except TimeoutError:
+        raise SetupError(f"nft did not answer in {NFT_SECONDS:.0f} s; the tunnel stays as it was") from None
+    finally:
+        if process.returncode is None:  # nor may it act later, when nobody waits for it any more
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        words = errors.decode("utf-8", "replace").strip().splitlines()
+        raise SetupError(f"nft refuses the tunnel's filter: {words[0][:200] if words else 'without a word'}")
