@@ -1,0 +1,60 @@
+"""The PeerAPI as one thing: what the daemon starts, follows the tunnel with, and tells the server of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from client.peerapi.handler import Handler, Resolve
+from client.peerapi.hostdns import resolve as resolve_by_host
+from client.peerapi.rights import offers_exit
+from client.peerapi.server import Listen, PeerServer, listen_here
+from client.peerapi.taildrop import Taildrop
+from client.prefixes import IPAddress
+from wire.control import Service
+from wire.netmap import NetMap
+
+DNS_PROXY = Service(proto="peerapi-dns-proxy", port=1)  # its port is a version
+
+
+class PeerAPI:
+    """``netmap`` gives the newest one, ``folder`` the inbox's place, ``now`` seconds as file times are."""
+
+    def __init__(
+        self,
+        netmap: Callable[[], NetMap | None],
+        folder: Callable[[], Path],
+        now: Callable[[], float],
+        *,
+        resolve: Resolve = resolve_by_host,
+        listen: Listen = listen_here,
+    ) -> None:
+        self.taildrop = Taildrop(folder, now)
+        self._netmap = netmap
+        self._server = PeerServer(netmap, Handler(self.taildrop, resolve).answer, listen)
+        self._house: asyncio.Task[None] | None = None
+
+    @property
+    def doors(self) -> frozenset[tuple[IPAddress, int]]:
+        """What the tunnel's filter has to let every peer reach."""
+        return self._server.doors
+
+    def services(self) -> tuple[Service, ...]:
+        """What the server, and through it peers, are told of."""
+        netmap = self._netmap()
+        found = [Service(proto=f"peerapi{address.version}", port=port) for address, port in self.doors]
+        found.sort(key=lambda service: service.proto)
+        is_exit = bool(found) and netmap is not None and offers_exit(netmap.node)
+        return (*found, DNS_PROXY) if is_exit else tuple(found)
+
+    async def serve_on(self, addresses: Iterable[IPAddress]) -> None:
+        """Listen on these addresses and no others; none = end."""
+        wanted = tuple(addresses)
+        await self._server.serve_on(wanted)
+        if wanted and self._house is None:
+            self._house = asyncio.create_task(self.taildrop.keep_house())
+        elif not wanted and self._house is not None:
+            house, self._house = self._house, None
+            house.cancel()
+            await asyncio.gather(house, return_exceptions=True)
