@@ -22,7 +22,8 @@ from django.utils import timezone
 from accounts.changes import LAYER_ERRORS, publish
 from accounts.errors import Conflict
 from nodes.hostinfo import text
-from nodes.models import Node, Presence
+from nodes.models import Node
+from nodes.selectors import is_online
 
 ANSWER_SECONDS = 35.0  # the worker gives a client 30 s
 MAX_WORDS = 300
@@ -64,21 +65,16 @@ def understands_us(node: Node) -> bool:
 
 
 def ask_node(*, node: Node, path: str, body: Any = None, now: datetime | None = None) -> Reply:
-    """POST ``body`` (JSON) to the client's ``path``; raises :class:`NodeSilent`. Not for a server's loop."""
-    reply = async_to_sync(ask_node_async)(node=node, path=path, body=body, now=now)
+    """POST ``body`` (JSON) to the client's ``path``; raises :class:`NodeSilent`. Not on a server's loop."""
+    if not is_online(node, now or timezone.now()):
+        raise NodeSilent(Why.AWAY, "the device is not connected")
+    reply = async_to_sync(_ask)(node, path, body)
     if reply.status != 200:
         raise NodeSilent(Why.REFUSED, reply.words or f"the device answered with status {reply.status}")
     return reply
 
 
-async def ask_node_async(*, node: Node, path: str, body: Any = None, now: datetime | None = None) -> Reply:
-    """As :func:`ask_node`, for a loop; any status is a reply. ``node`` comes with its presence loaded."""
-    try:
-        online = node.presence.is_online(now or timezone.now())
-    except Presence.DoesNotExist:
-        online = False
-    if not online:
-        raise NodeSilent(Why.AWAY, "the device is not connected")
+async def _ask(node: Node, path: str, body: Any) -> Reply:
     layer: Any = get_channel_layer()
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
