@@ -261,6 +261,12 @@ class _Session:
         except h2.exceptions.ProtocolError:
             return
 
+    def ping(self, payload: bytes) -> None:
+        """Send an HTTP/2 PING of 8 bytes; the answer is a :class:`PingAcked`."""
+        if len(payload) != PING_BYTES:
+            raise SessionError(f"a PING carries {PING_BYTES} bytes")
+        self._h2.ping(payload)
+
     def close(self) -> None:
         """Say goodbye (GOAWAY); send what ``data_to_send`` gives, then close the carrier."""
         if not self.closed and self._transport is not None:
@@ -489,12 +495,6 @@ class ClientSession(_Session):
         if body:
             self._write(stream_id, body, end=True)
         return stream_id
-
-    def ping(self, payload: bytes) -> None:
-        """Send an HTTP/2 PING of 8 bytes; the answer is a :class:`PingAcked`."""
-        if len(payload) != PING_BYTES:
-            raise SessionError(f"a PING carries {PING_BYTES} bytes")
-        self._h2.ping(payload)
 
     def _handle(self, event: h2.events.Event, out: list[Event]) -> None:
         if isinstance(event, h2.events.ResponseReceived):

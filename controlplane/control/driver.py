@@ -26,6 +26,11 @@ logger = logging.getLogger("trenza.control")
 
 MAX_REQUESTS = 32  # handlers running at once for one connection
 FIRST_REQUEST_SECONDS = 10.0
+# A peer that is silent is asked whether it is there (every HTTP/2 answers a PING), then given up. A network
+# that swallows packets would else hold its stream, and call the node online, for a quarter of an hour.
+CHECK_SECONDS = 20.0
+SILENT_SECONDS = 55.0
+PING = b"are you?"
 MAX_BODY_BYTES = 1024 * 1024
 MAX_UNSENT_BYTES = 8 * 1024 * 1024  # a carrier holding more than this is stuck: close it
 Handler = Callable[[RequestReceived, MachinePublic, int, "ResponseStream", str], Awaitable[None]]
@@ -134,6 +139,8 @@ class ControlDriver:
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._first_request = self._loop.call_later(FIRST_REQUEST_SECONDS, self._nothing_asked)
+        self._heard = self._loop.time()
+        self._check = self._loop.call_later(CHECK_SECONDS, self._check_peer)
 
     def start(self) -> None:
         """Send the handshake's answer (and the early payload) at once."""
@@ -143,6 +150,7 @@ class ControlDriver:
         """Take bytes from the carrier; a peer that breaks the protocol loses its connection."""
         if self._closed:
             return
+        self._heard = self._loop.time()
         try:
             events = self.session.receive_data(data)
         except WireError as error:
@@ -189,6 +197,7 @@ class ControlDriver:
             return
         self._closed = True
         self._first_request.cancel()
+        self._check.cancel()
         for stream in list(self._streams.values()):
             stream.mark_closed()
         for task in list(self._tasks.values()):
@@ -207,6 +216,18 @@ class ControlDriver:
     def _end(self) -> None:
         self.carrier.close()
         self.lost()
+
+    def _check_peer(self) -> None:
+        """Ask a silent peer whether it is there; one that stays silent has gone without a word."""
+        silent = self._loop.time() - self._heard
+        if silent >= SILENT_SECONDS:
+            logger.info("control connection from %s is dead; closing it", self.client_address)
+            self.carrier.abort()
+            self.lost()
+            return
+        self._check = self._loop.call_later(CHECK_SECONDS, self._check_peer)
+        if silent >= CHECK_SECONDS:
+            self.send(lambda session: session.ping(PING))
 
     def _nothing_asked(self) -> None:
         logger.info("control connection from %s asked nothing; closing it", self.client_address)
