@@ -22,12 +22,14 @@ from client.errors import ClientError, ControlError, LoginError
 from client.hostinfo import own_hostinfo
 from client.magicsock.endpoints import Endpoint
 from client.notices import Notice, Watchers
+from client.peerapi.api import PeerAPI
+from client.prefixes import tailnet_addresses
 from client.prefs import Prefs
 from client.servertime import ServerTime
 from client.state import Facts, State, duties, is_expired, next_expiry, state_of, without_expired
 from client.store import Store
 from client.tunnel import Keys, Ports, Tunnel
-from wire.control import CAPABILITY_VERSION, Hostinfo, MapRequest, NetInfo, PingRequest
+from wire.control import CAPABILITY_VERSION, Hostinfo, MapRequest, NetInfo, PingRequest, Service
 from wire.delta import apply
 from wire.keys import DiscoPrivate, NodePublic
 from wire.netmap import MapResponse, NetMap
@@ -73,10 +75,12 @@ class Backend:
         self.net_info: NetInfo | None = None
         self.report_changed = asyncio.Event()
         self.answer: Answer | None = None
+        self.peerapi: PeerAPI | None = None
         self._auth_key = auth_key
         self._asked_port = port
         self._time = time or ServerTime()
         self._shown: NetMap | None = None  # what the tunnel was given last
+        self._services: tuple[Service, ...] = ()
         self._disco = DiscoPrivate.generate(os.urandom(ENTROPY_BYTES))
         self._started = False
         self._fresh_stream = True
@@ -117,6 +121,8 @@ class Backend:
 
     async def close(self) -> None:
         """After :meth:`run`: take down the tunnel, also a killed daemon's; keep the last netmap."""
+        if self.peerapi is not None:
+            await self.peerapi.serve_on(())
         if self.tunnel.is_up or self._may_be_left:
             await self.tunnel.down(keep=False)
         if self.netmap is not None and self.store.identity.node is not None:
@@ -284,7 +290,8 @@ class Backend:
         self.announce(error)
 
     def hostinfo(self) -> Hostinfo:
-        return own_hostinfo(self.login.prefs if self.login else self.store.prefs, self.net_info)
+        prefs = self.login.prefs if self.login else self.store.prefs
+        return own_hostinfo(prefs, self.net_info, self._services)
 
     def report(self) -> MapRequest:
         node = self.store.identity.node
@@ -427,6 +434,7 @@ class Backend:
     async def _try_to_follow(self) -> bool:
         try:
             await self._follow_netmap()
+            await self._open_to_peers()
         except ClientError as error:
             self._in_trouble("tunnel", f"no tunnel: {error}")
             self.announce(error)
@@ -439,7 +447,7 @@ class Backend:
         return True
 
     async def _follow_netmap(self) -> None:
-        wanted, netmap, node = duties(self.facts).tunnel, self._in_force(), self.store.identity.node
+        wanted, netmap, node = duties(self.facts).tunnel, self.in_force(), self.store.identity.node
         if not wanted or netmap is None or node is None:
             return await self._take_down()
         await self._bury_if_dead()
@@ -453,10 +461,23 @@ class Backend:
         self.store.set_identity(listen_port=self.tunnel.listen_port)
         if self.tunnel.sock is not None:
             self.tunnel.sock.set_connected(self.is_connected)
+            self.tunnel.sock.set_control_url(self.control_url)
         self.announce()
         return None
 
-    def _in_force(self) -> NetMap | None:
+    async def _open_to_peers(self) -> None:
+        """The PeerAPI listens where the tunnel is; the filter lets peers in there, the server tells them."""
+        if self.peerapi is None:
+            return
+        netmap = self.in_force() if self.tunnel.is_up and not self.store.prefs.shields_up else None
+        await self.peerapi.serve_on(tailnet_addresses(netmap.node.addresses) if netmap else ())
+        await self.tunnel.open_doors(self.peerapi.doors)
+        services = self.peerapi.services()
+        if services != self._services:
+            self._services = services
+            self.report_changed.set()
+
+    def in_force(self) -> NetMap | None:
         """The newest netmap as it is by now; the same object while nothing changes."""
         if self.netmap is None:
             return None

@@ -30,8 +30,9 @@ from client.hostinfo import program_version
 from client.localapi.client import DEFAULT_SOCKET
 from client.localapi.routes import Routes, operator_uid
 from client.localapi.server import Server
-from client.net.nft import find_nft
 from client.net.monitor import Monitor
+from client.net.nft import find_nft
+from client.peerapi.api import PeerAPI
 from client.prefs import normal_url
 from client.store import Store
 from client.tunnel import Tunnel
@@ -42,6 +43,7 @@ DEFAULT_STATE = "/var/lib/trenza"
 DEFAULT_TUN = "trenza0"
 INTERFACE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 NETWORK_DEVICES = Path("/sys/class/net")
+INBOX = "files"
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -132,6 +134,7 @@ async def _serve(config: Config, store: Store, engine: Engine) -> None:
         auth_key=config.auth_key,
         port=config.port,
     )
+    backend.peerapi = PeerAPI(backend.in_force, lambda: store.folder / INBOX)
     commands = Commands(backend)
     backend.answer = Answerer(rotate=commands.rotate, ping=commands.ping_for_server).answer
     routes = Routes(backend, commands)

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from client.prefs import Prefs
-from wire.control import Hostinfo, NetInfo
+from wire.control import Hostinfo, NetInfo, Service
 
 OS_RELEASE = Path("/etc/os-release")
 MAX_OS_RELEASE = 16 * 1024
@@ -28,7 +28,7 @@ def own_hostname(prefs: Prefs) -> str:
     return prefs.hostname or socket.gethostname() or "localhost"
 
 
-def own_hostinfo(prefs: Prefs, net_info: NetInfo | None) -> Hostinfo:
+def own_hostinfo(prefs: Prefs, net_info: NetInfo | None, services: tuple[Service, ...] = ()) -> Hostinfo:
     return Hostinfo(
         hostname=own_hostname(prefs),
         os="linux",
@@ -36,6 +36,7 @@ def own_hostinfo(prefs: Prefs, net_info: NetInfo | None) -> Hostinfo:
         ipn_version=program_version(),
         distro=_distro(),
         request_tags=prefs.advertise_tags,
+        services=services,
         shields_up=prefs.shields_up,
         net_info=net_info,
         raw={"App": "trenza", "GoArch": platform.machine(), "Userspace": False},

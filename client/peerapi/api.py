@@ -12,20 +12,26 @@ from client.peerapi.rights import offers_exit
 from client.peerapi.server import Listen, PeerServer, listen_here
 from client.peerapi.taildrop import Taildrop
 from client.prefixes import IPAddress
+from client.servertime import utc_now
 from wire.control import Service
 from wire.netmap import NetMap
 
 DNS_PROXY = Service(proto="peerapi-dns-proxy", port=1)  # its port is a version
 
 
+def host_time() -> float:
+    """Seconds as file times are."""
+    return utc_now().timestamp()
+
+
 class PeerAPI:
-    """``netmap`` gives the newest one, ``folder`` the inbox's place, ``now`` seconds as file times are."""
+    """``netmap`` gives the newest one, ``folder`` the inbox's place, ``now`` the time of files."""
 
     def __init__(
         self,
         netmap: Callable[[], NetMap | None],
         folder: Callable[[], Path],
-        now: Callable[[], float],
+        now: Callable[[], float] = host_time,
         *,
         resolve: Resolve = resolve_by_host,
         listen: Listen = listen_here,
