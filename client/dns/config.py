@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Self
 from urllib.parse import urlsplit
 
-from client.dns.names import PORT, REVERSE_ZONES, SERVICE_ADDRESSES, ancestors, normal
+from client.dns.names import PORT, REVERSE_ZONES, ancestors, normal
+from client.net.serviceaddresses import SERVICE_ADDRESSES
 from client.prefixes import IPAddress, tailnet_addresses
 from wire.errors import MessageError
 from wire.fields import lower_names, objects

@@ -9,9 +9,6 @@ import ipaddress
 
 from client.prefixes import IPAddress
 
-SERVICE4 = "100.100.100.100"
-SERVICE6 = "fd7a:115c:a1e0::53"
-SERVICE_ADDRESSES = (SERVICE4, SERVICE6)
 PORT = 53
 MAX_NAME = 253
 MAX_LABEL = 63

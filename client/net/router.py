@@ -13,6 +13,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from client.errors import SetupError
+from client.net.serviceaddresses import SERVICE_PREFIXES
 from client.prefixes import Network, tailnet_prefixes
 from wire.netmap import NetMap
 
@@ -74,7 +75,7 @@ class Router:
         present = set()
         async for item in await netlink.get_addr(index=index):
             network = ipaddress.ip_network((item.get_attr("IFA_ADDRESS"), item["prefixlen"]), strict=False)
-            if not network.is_link_local:
+            if not network.is_link_local and network not in SERVICE_PREFIXES:
                 present.add(network)
         for network in present - wanted:
             await netlink.addr("del", index=index, **_address(network))

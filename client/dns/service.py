@@ -1,0 +1,236 @@
+"""The node's DNS as a whole: the resolver on the service addresses, and this host's programs led to it.
+
+It follows the netmap and the preferences, looks every few seconds whether all still stands, and tells in
+:attr:`Dns.trouble` what does not; the tunnel never waits for it. ``stop`` puts the host back as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from client.dns.answers import Unreadable, describe, make_query
+from client.dns.config import Config, Upstream, Upstreams, make_config, same_names
+from client.dns.resolver import Resolver
+from client.dns.server import DnsServer
+from client.errors import ClientError, SetupError
+from client.net.hostdns import HostConfig, HostDns
+from client.net.serviceaddresses import SERVICE4, SERVICE_ADDRESSES, put_service_addresses
+from wire.derpmap import DERPMap
+from wire.netmap import NetMap, Node
+
+logger = logging.getLogger("trenzad.dns")
+
+CHECK_SECONDS = 5.0
+# Another program that writes resolv.conf again and again is not fought: so often in so long, then no more.
+MAX_REPAIRS = 3
+REPAIR_SECONDS = 600.0
+MAX_BASE = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """``accept``: this host's programs are led to our resolver; ``hidden``: an exit node is wanted."""
+
+    netmap: NetMap
+    accept: bool = True
+    hidden: bool = False
+    exit_node: Node | None = None
+    control_host: str = ""
+
+    def same_config(self, other: Wanted | None) -> bool:
+        return (
+            other is not None
+            and (self.hidden, self.control_host) == (other.hidden, other.control_host)
+            and (self.exit_node is other.exit_node or self.exit_node == other.exit_node)
+            and self.netmap.derp_map == other.netmap.derp_map
+            and (self.netmap is other.netmap or same_names(other.netmap, self.netmap))
+        )
+
+
+class Dns:
+    """``host`` ``None``: nothing of the host is touched, the resolver answers inside alone."""
+
+    def __init__(
+        self,
+        *,
+        interface: str,
+        host: HostDns | None,
+        on_trouble: Callable[[], None] = lambda: None,
+        server: DnsServer | None = None,
+        resolver: Resolver | None = None,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
+        self.resolver = resolver or Resolver()
+        self.trouble = ""
+        self._interface = interface
+        self._host = host
+        self._on_trouble = on_trouble
+        self._server = server or DnsServer(self.resolver)
+        self._check_seconds = check_seconds
+        self._wanted: Wanted | None = None
+        self._installed: HostConfig | None = None
+        self._may_be_installed = True  # by a daemon that was killed
+        self._addresses: tuple[str, ...] = ()
+        self._repairs: list[float] = []  # loop times
+        self._changing = asyncio.Lock()
+        self._watch: asyncio.Task[None] | None = None
+
+    # --- following ---------------------------------------------------------------------------------------
+
+    async def follow(self, wanted: Wanted) -> None:
+        """Make it so; what fails is in :attr:`trouble`, and tried again."""
+        async with self._changing:
+            before, self._wanted = self._wanted, wanted
+            if not wanted.same_config(before):
+                self.resolver.config = _config(wanted)
+            await self._try(self._apply(wanted))
+            if self._watch is None:
+                self._watch = asyncio.create_task(self._keep_watch())
+
+    async def stop(self) -> None:
+        """Put everything back, also what a killed daemon left; raises :class:`SetupError` for what stays."""
+        if (watch := self._watch) is not None:
+            self._watch = None
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+        async with self._changing:
+            self._wanted = self._installed = None
+            self._repairs.clear()
+            self._say("")
+            await self._server.close()
+            await self.resolver.close()
+            if self._host is not None:
+                await self._host.remove()
+            self._may_be_installed = False
+
+    async def _apply(self, wanted: Wanted) -> None:
+        if self._host is None:
+            return
+        self.resolver.config = self.resolver.config.with_base(_upstreams(self._host.base()))
+        self._addresses = await put_service_addresses(self._interface)
+        if not self._server.is_serving:
+            await self._server.start(self._addresses)
+        config = self.resolver.config
+        if wanted.accept and not config.is_empty:
+            await self._lead_here(self._host, config)
+        elif self._may_be_installed:
+            await self._host.remove()
+            self._installed, self._may_be_installed = None, False
+
+    async def _lead_here(self, host: HostDns, config: Config) -> None:
+        asked = HostConfig(SERVICE4, config.search, config.match_domains, config.takes_all)
+        if asked == self._installed and await host.is_installed():
+            return
+        if asked == self._installed:
+            self._count_repair(host)
+        self._may_be_installed = True
+        await host.install(asked)
+        self._installed = asked
+        # Only now it is clear who rules here, and what was before.
+        self.resolver.config = config.with_base(_upstreams(host.base()))
+
+    def _count_repair(self, host: HostDns) -> None:
+        """Raises :class:`SetupError` when somebody else insists: the host is theirs until they rest."""
+        now = asyncio.get_running_loop().time()
+        self._repairs = [moment for moment in self._repairs if now - moment < REPAIR_SECONDS]
+        if len(self._repairs) >= MAX_REPAIRS:
+            raise SetupError(
+                f"another program keeps changing this host's DNS ({host.manager}), so names of the tailnet "
+                "may not be found: have it leave DNS alone, or use trenza set --accept-dns=false"
+            )
+        self._repairs.append(now)
+        logger.info("another program has changed this host's DNS (%s); setting it again", host.manager)
+
+    # --- watching ----------------------------------------------------------------------------------------
+
+    async def _keep_watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._check_seconds)
+            async with self._changing:
+                if self._wanted is not None:
+                    await self._try(self._apply(self._wanted))
+
+    async def _try(self, work: Any) -> None:
+        try:
+            await work
+        except ClientError as error:
+            self._say(f"DNS: {error}")
+        except Exception:  # a bug must not end the watch: said, and tried again
+            logger.exception("DNS failed")
+            self._say("DNS: trenzad failed, see its log")
+        else:
+            self._say("")
+
+    def _say(self, text: str) -> None:
+        if text != self.trouble:
+            self.trouble = text
+            if text:
+                logger.warning("%s", text)
+            self._on_trouble()
+
+    # --- questions ---------------------------------------------------------------------------------------
+
+    async def answer_peer(self, query: bytes) -> bytes | None:
+        """The answer to a peer that uses this exit node; ``None`` for what is no query."""
+        return await self.resolver.answer_peer(query)
+
+    async def query(self, name: str, kind: str) -> dict[str, Any]:
+        """What this node answers to a question; raises :class:`ClientError`."""
+        try:
+            answer = await self.resolver.answer(make_query(name, kind))
+            code, records = describe(answer.wire) if answer is not None else ("", [])
+        except ValueError as error:
+            raise ClientError(f"no such question: {name[:100]!r} {kind[:20]!r} ({error})") from error
+        except Unreadable as error:
+            raise ClientError(f"the answer cannot be read: {error}") from error
+        return {
+            "Name": name,
+            "QueryType": kind,
+            "ResponseCode": code,
+            "AnsweredBy": answer.source if answer is not None else "",
+            "Answers": [_record(line) for line in records],
+        }
+
+    def status(self) -> dict[str, Any]:
+        """What holds now, in JSON's types."""
+        config, host = self.resolver.config, self._host
+        return {
+            "Serving": list(self._addresses) if self._server.is_serving else [],
+            "Manager": host.manager if host is not None else "",
+            "Search": list(config.search),
+            "Routes": {name: list(map(str, upstreams)) for name, upstreams in sorted(config.routes.items())},
+            "Default": None if config.default is None else list(map(str, config.default)),
+            "Host": list(map(str, config.base)),
+            "Names": len(config.hosts),
+            "Trouble": self.trouble,
+        }
+
+
+def _config(wanted: Wanted) -> Config:
+    return make_config(
+        wanted.netmap,
+        hidden=wanted.hidden,
+        exit_node=wanted.exit_node,
+        infrastructure=[wanted.control_host, *relay_names(wanted.netmap.derp_map)],
+    )
+
+
+def relay_names(derp_map: DERPMap) -> list[str]:
+    """The relays whose addresses only DNS knows."""
+    nodes = (node for region in derp_map.regions.values() for node in region.nodes)
+    return [node.host_name for node in nodes if not node.ipv4 and not node.ipv6]
+
+
+def _upstreams(texts: tuple[str, ...]) -> Upstreams:
+    parsed = (Upstream.parse(text.partition("%")[0]) for text in texts[:MAX_BASE])
+    return tuple(one for one in parsed if one is not None and one.host not in SERVICE_ADDRESSES)
+
+
+def _record(line: str) -> dict[str, Any]:
+    """``name ttl class type body`` as members."""
+    name, ttl, _, kind, body = [*line.split(" ", 4), "", "", "", ""][:5]
+    return {"Name": name, "TTL": int(ttl) if ttl.isdecimal() else 0, "Type": kind, "Body": body}
