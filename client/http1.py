@@ -76,9 +76,11 @@ async def read_head(reader: asyncio.StreamReader) -> bytes:
     except asyncio.LimitOverrunError:
         raise BadRequest(413, "the request's head is too large") from None
     except asyncio.IncompleteReadError as error:
-        if error.partial:
+        if not error.partial:
+            return b""
+        if len(error.partial) <= MAX_HEAD_BYTES:
             raise BadRequest(400, "the request's head has no end") from None
-        return b""
+        head = error.partial
     if len(head) > MAX_HEAD_BYTES:
         raise BadRequest(413, "the request's head is too large")
     return head

@@ -10,7 +10,8 @@ from client.backend import Backend
 from client.commands import Commands
 from client.errors import PrefsError
 from client.hostinfo import program_version
-from client.localapi.server import BadRequest, Request
+from client.http1 import BadRequest
+from client.localapi.server import Request
 from client.notices import Notice
 from client.store import netmap_json
 

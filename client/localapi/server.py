@@ -14,48 +14,48 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from client.errors import ClientError, NotPermitted, PeerNotFound, SetupError
+from client.http1 import (
+    BUFFER_BYTES,
+    HEAD_SECONDS,
+    BadRequest,
+    Body,
+    BrokenOff,
+    answer_head,
+    body_length,
+    parse_head,
+    read_head,
+)
 from wire.codec import decode_object, encode_json
 from wire.errors import WireError
 
 logger = logging.getLogger("trenzad.localapi")
 
 HOST = "local-trenzad.sock"
-MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024
 MAX_CONNECTIONS = 64
-MAX_HEADERS = 64
-READ_SECONDS = 10.0
 WRITE_SECONDS = 10.0
 SOCKET_MODE = 0o660
 NOT_YOU = "only root may do this: use sudo, or have root run trenza set --operator=YOUR-USER"
-REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    409: "Conflict",
-    413: "Content Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
 STATUS_OF_CODE = {NotPermitted.code: 403, PeerNotFound.code: 404}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
+    """What is asked. A PUT's body may be of any size: it is read from ``content`` piece by piece."""
+
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes = b""
     uid: int = -1
+    content: Body | None = None
 
     def json(self) -> dict[str, Any]:
         """The body's JSON object, ``{}`` when there is none; raises :class:`BadRequest`."""
@@ -65,14 +65,13 @@ class Request:
             raise BadRequest(400, f"the body is no JSON object: {error}") from error
 
 
-class BadRequest(ClientError):
-    """What is asked cannot be answered; ``status`` is the HTTP status."""
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """An answer that is no JSON: ``size`` bytes, in ``pieces``."""
 
-    code = "bad-request"
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
+    kind: str
+    size: int
+    pieces: AsyncGenerator[bytes, None]
 
 
 Stream = AsyncIterator[Mapping[str, Any]]
@@ -81,7 +80,7 @@ Handler = Callable[[Request], Awaitable[Any]]
 
 @dataclass
 class Server:
-    """``handle`` answers a request with JSON, or with a stream of JSON lines; ``may_use`` decides by user ID.
+    """``handle`` answers a request with JSON, a stream of JSON lines, or :class:`Raw`.
 
     ``operator`` names the user ID, besides root, that the socket file is opened to.
     """
@@ -95,7 +94,7 @@ class Server:
     async def start(self) -> None:
         """Listen; raises :class:`SetupError`, also when another daemon listens there."""
         sock = self._bind()
-        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=MAX_HEAD_BYTES)
+        self._server = await asyncio.start_unix_server(self._serve, sock=sock, limit=BUFFER_BYTES)
         self.set_owner()
 
     async def close(self) -> None:
@@ -165,7 +164,7 @@ class Server:
                 await _write(writer, 503, {"code": "busy", "message": "too many connections"})
             else:
                 await self._answer(reader, writer)
-        except (OSError, TimeoutError):  # the other side went away
+        except (OSError, TimeoutError, ClientError):  # the other side went away, or a file did
             pass
         finally:
             if task is not None:
@@ -186,6 +185,8 @@ class Server:
             return await _write(writer, 500, {"code": "internal", "message": "trenzad failed; see its log"})
         if request.method != "GET":
             self.set_owner()
+        if isinstance(answer, Raw):
+            return await _write_raw(writer, answer)
         if isinstance(answer, AsyncIterator):
             return await _stream(reader, writer, answer)
         return await _write(writer, 200, answer)
@@ -193,29 +194,23 @@ class Server:
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
         """Read a request, check who sends it and how; raises :class:`BadRequest`, :class:`NotPermitted`."""
         uid = _peer_uid(writer)
-        async with asyncio.timeout(READ_SECONDS):
-            head = await _read_head(reader)
-            request = parse_head(head)
-            check_headers(request.headers)
+        async with asyncio.timeout(HEAD_SECONDS):
+            head = parse_head(await read_head(reader))
+            check_headers(head.headers)
             if not self.may_use(uid):
                 raise NotPermitted(NOT_YOU)
-            body = await _read_body(reader, _body_length(request.headers))
-        return Request(request.method, request.path, request.query, request.headers, body, uid)
+            body, content = b"", Body(reader, body_length(head.headers))
+            if head.method != "PUT":
+                body = await _whole(content)
+        return Request(head.method, head.path, head.query, head.headers, body, uid, content)
 
 
-async def _read_head(reader: asyncio.StreamReader) -> bytes:
+async def _whole(content: Body) -> bytes:
+    if content.size is None:
+        raise BadRequest(400, "bodies need a Content-Length here")
     try:
-        return await reader.readuntil(b"\r\n\r\n")
-    except asyncio.LimitOverrunError:
-        raise BadRequest(413, "the request's head is too large") from None
-    except asyncio.IncompleteReadError:
-        raise BadRequest(400, "the request's head has no end") from None
-
-
-async def _read_body(reader: asyncio.StreamReader, size: int) -> bytes:
-    try:
-        return await reader.readexactly(size)
-    except asyncio.IncompleteReadError:
+        return await content.whole(MAX_BODY_BYTES)
+    except BrokenOff:
         raise BadRequest(400, "the request's body has no end") from None
 
 
@@ -226,56 +221,30 @@ def _peer_uid(writer: asyncio.StreamWriter) -> int:
     return int(uid)
 
 
-def parse_head(head: bytes) -> Request:
-    """An HTTP/1.1 request's head; raises :class:`BadRequest`."""
-    lines = head.decode("latin-1").split("\r\n")
-    words = lines[0].split(" ")
-    fields = [line for line in lines[1:] if line]
-    if len(words) != 3 or words[2] not in ("HTTP/1.1", "HTTP/1.0") or not words[1].startswith("/"):
-        raise BadRequest(400, "this is no HTTP request")
-    if len(fields) > MAX_HEADERS:
-        raise BadRequest(413, "too many headers")
-    headers: dict[str, str] = {}
-    for line in fields:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip() or name.lower() in headers:
-            raise BadRequest(400, "a malformed or repeated header")
-        headers[name.lower()] = value.strip()
-    try:
-        parts = urlsplit(words[1])
-    except ValueError:
-        raise BadRequest(400, "the request's path is malformed") from None
-    return Request(words[0], parts.path, dict(parse_qsl(parts.query)), headers)
-
-
 def check_headers(headers: Mapping[str, str]) -> None:
     """Refuse what a browser, or a page that rebinds a name, would send; raises :class:`NotPermitted`."""
     if "origin" in headers or "referer" in headers or any(name.startswith("sec-fetch") for name in headers):
         raise NotPermitted("web pages may not use this socket")
     if headers.get("host") != HOST:
         raise NotPermitted(f"the Host header must be {HOST}")
-    if "transfer-encoding" in headers:
-        raise BadRequest(400, "bodies need a Content-Length here")
-
-
-def _body_length(headers: Mapping[str, str]) -> int:
-    text = headers.get("content-length", "0")
-    if not text.isascii() or not text.isdigit():
-        raise BadRequest(400, "Content-Length is no number")
-    if len(text) > len(str(MAX_BODY_BYTES)) or int(text) > MAX_BODY_BYTES:
-        raise BadRequest(413, f"a body may have {MAX_BODY_BYTES} bytes")
-    return int(text)
 
 
 async def _write(writer: asyncio.StreamWriter, status: int, answer: Any) -> None:
     body = encode_json(answer)
-    head = (
-        f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
-    writer.write(head.encode() + body)
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+    writer.write(answer_head(status, headers) + body)
     async with asyncio.timeout(WRITE_SECONDS):
         await writer.drain()
+
+
+async def _write_raw(writer: asyncio.StreamWriter, answer: Raw) -> None:
+    headers = {"Content-Type": answer.kind, "Content-Length": str(answer.size), "Connection": "close"}
+    writer.write(answer_head(200, headers))
+    async with contextlib.aclosing(answer.pieces):
+        async for piece in answer.pieces:
+            writer.write(piece)
+            async with asyncio.timeout(WRITE_SECONDS):
+                await writer.drain()
 
 
 async def _stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Stream) -> None:

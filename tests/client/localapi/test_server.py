@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.errors import ClientError, PeerNotFound, SetupError
+from client.http1 import parse_head
 from client.localapi.client import LocalClient
-from client.localapi.server import HOST, MAX_BODY_BYTES, Request, Server, check_headers, parse_head
+from client.localapi.server import HOST, MAX_BODY_BYTES, Request, Server, check_headers
 
 NOBODY = 65534
 GOOD = f"Host: {HOST}\r\n"
