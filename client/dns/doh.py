@@ -121,6 +121,8 @@ class DohClient:
         async with self._dialling.setdefault(upstream, asyncio.Lock()):
             kept = self._kept.get(upstream)
             if kept is None or kept.ended:
+                if kept is not None:
+                    self._drop(upstream, kept)
                 kept = await self._open(upstream)
                 self._keep(upstream, kept)
                 return kept, True
