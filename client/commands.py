@@ -186,5 +186,9 @@ def pong(node: Node, result: PingResult | None) -> dict[str, Any]:
     if result is not None and result.endpoint is not None:
         content["Endpoint"] = format_address(result.endpoint)
     elif result is not None:
-        content |= {"DERPRegionID": result.derp_region, "DERPRegionCode": result.derp_code}
+        content |= {
+            "DERPRegionID": result.derp_region,
+            "DERPRegionCode": result.derp_code,
+            "RelayReason": result.reason.words if result.reason else "",
+        }
     return content

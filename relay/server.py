@@ -34,7 +34,7 @@ from relay.limits import (
 )
 from relay.mesh import MeshLink
 from relay.metrics import CONTENT_TYPE, render
-from relay.stun import StunServer, bind_stun
+from relay.stun import StunServer, bind_second, bind_stun
 from relay.switch import Switch
 from relay.tls import set_up_tls
 from wire.derp import ServerInfo
@@ -76,6 +76,7 @@ class Relay:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.stun: StunServer | None = None
+        self.stun_again: StunServer | None = None
         self.mesh: list[MeshLink] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._greetings: set[asyncio.Task[None]] = set()
@@ -97,7 +98,8 @@ class Relay:
             undo.callback(self._sock.close)
             if config.stun is not None:
                 self.stun = StunServer(self._loop, bind_stun(config.stun))
-                undo.callback(self.stun.close)
+                undo.callback(self._close_stun)
+                self._serve_second_stun(config.stun)
             self._status = await self._serve_status()
             undo.pop_all()
         self.switch = Switch(self._loop, rate=config.client_rate, burst=config.client_burst)
@@ -124,6 +126,17 @@ class Relay:
         self._start_duties()
         self._listen()
         logger.info("relay %s serves DERP on port %d", self.key.public(), self.derp_port)
+
+    def _serve_second_stun(self, stun: Endpoint) -> None:
+        if (sock := bind_second(stun, self.derp_port)) is not None:
+            self.stun_again = StunServer(self._loop, sock)
+
+    def _stun_servers(self) -> list[StunServer]:
+        return [server for server in (self.stun, self.stun_again) if server is not None]
+
+    def _close_stun(self) -> None:
+        for server in self._stun_servers():
+            server.close()
 
     def _start_duties(self) -> None:
         config = self.config
@@ -218,8 +231,8 @@ class Relay:
             "dropped_unknown_total": counters.dropped_unknown,
             "closed_stalled_total": counters.closed_stalled,
             "closed_protocol_total": counters.closed_protocol,
-            "stun_answered_total": self.stun.answered if self.stun else 0,
-            "stun_ignored_total": self.stun.ignored if self.stun else 0,
+            "stun_answered_total": sum(server.answered for server in self._stun_servers()),
+            "stun_ignored_total": sum(server.ignored for server in self._stun_servers()),
         }
 
     async def _serve_status(self) -> asyncio.Server:
@@ -327,8 +340,7 @@ class Relay:
                 await self.switch.drained()
         self.switch.close_all()
         self._pool.shutdown(wait=False)
-        if self.stun is not None:
-            self.stun.close()
+        self._close_stun()
         if self._status is not None:
             self._status.close()
         self.admission.save_now()

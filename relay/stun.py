@@ -38,6 +38,18 @@ def bind_stun(endpoint: Endpoint) -> socket.socket:
     return sock
 
 
+def bind_second(stun: Endpoint, derp_port: int) -> socket.socket | None:
+    """STUN once more on DERP's port number: two ports tell a client whether its NAT's mapping varies.
+
+    ``None`` where that UDP port is another program's (HTTP/3 on 443, say): then one must do.
+    """
+    if derp_port == stun.port:
+        return None
+    with contextlib.suppress(ConfigProblem):
+        return bind_stun(Endpoint(stun.host, derp_port))
+    return None
+
+
 class StunServer:
     """Answers on a bound socket, from the very address that was asked, until closed."""
 

@@ -93,6 +93,9 @@ class NetInfo:
     mapping_varies_by_dest_ip: bool | None = None
     os_has_ipv6: bool | None = None
     have_port_map: bool = False
+    upnp: bool | None = None
+    pmp: bool | None = None
+    pcp: bool | None = None
     link_type: str = ""
     firewall_mode: str = ""
 
@@ -114,6 +117,9 @@ class NetInfo:
             mapping_varies_by_dest_ip=optional("mappingvariesbydestip"),
             os_has_ipv6=optional("oshasipv6"),
             have_port_map=boolean(f, "haveportmap"),
+            upnp=optional("upnp"),
+            pmp=optional("pmp"),
+            pcp=optional("pcp"),
             link_type=string(f, "linktype"),
             firewall_mode=string(f, "firewallmode"),
         )
@@ -124,6 +130,9 @@ class NetInfo:
             "WorkingIPv6": self.working_ipv6,
             "MappingVariesByDestIP": self.mapping_varies_by_dest_ip,
             "OSHasIPv6": self.os_has_ipv6,
+            "UPnP": self.upnp,
+            "PMP": self.pmp,
+            "PCP": self.pcp,
         }
         content: dict[str, Any] = {name: value for name, value in optional.items() if value is not None}
         if self.preferred_derp:

@@ -12,6 +12,8 @@ import click
 from client.cli.common import Duration, daemon, say, show_json
 
 NANOSECONDS = 1e9
+UNKNOWN = "unknown (too few servers answered over UDP)"
+PROTOCOLS = {"UPnP": "UPnP", "PMP": "NAT-PMP", "PCP": "PCP"}
 
 
 @click.command()
@@ -45,10 +47,12 @@ def describe(report: Mapping[str, Any], *, verbose: bool) -> str:
         f"\t* UDP: {_yes(report['UDP'])}",
         f"\t* IPv4: {_address(report, 'GlobalV4')}",
         f"\t* IPv6: {_ipv6(report)}",
-        f"\t* MappingVariesByDestIP: {'' if varies is None else _yes(varies)}",
-        "\t* PortMapping: not checked",
+        f"\t* MappingVariesByDestIP: {UNKNOWN if varies is None else _yes(varies)}",
+        f"\t* PortMapping: {_port_mapping(report)}",
         f"\t* Nearest DERP: {_nearest(report)}",
     ]
+    if report.get("CaptivePortal") is not None:
+        lines.insert(-1, f"\t* CaptivePortal: {_yes(report['CaptivePortal'])}")
     if report["RegionLatency"]:
         lines.append("\t* DERP latency:")
         lines += [_region(report, region, verbose=verbose) for region in _by_latency(report)]
@@ -57,6 +61,15 @@ def describe(report: Mapping[str, Any], *, verbose: bool) -> str:
 
 def _yes(value: bool) -> str:
     return "true" if value else "false"
+
+
+def _port_mapping(report: Mapping[str, Any]) -> str:
+    if all(report.get(name) is None for name in PROTOCOLS):
+        return "not checked"
+    offered = ", ".join(word for name, word in PROTOCOLS.items() if report.get(name))
+    return (
+        f"{offered} ({report['PortMapped']} is forwarded)" if report.get("PortMapped") else offered or "none"
+    )
 
 
 def _address(report: Mapping[str, Any], name: str) -> str:

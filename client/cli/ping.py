@@ -33,7 +33,7 @@ def ping(
     context: click.Context, /, target: str, *, count: int, timeout: float, until_direct: bool, as_json: bool
 ) -> None:
     """Ping TARGET (name or address) between the daemons, and show the path."""
-    local, sent, heard = daemon(context), 0, False
+    local, sent, heard, reason = daemon(context), 0, False, ""
     while True:
         sent += 1
         try:
@@ -43,6 +43,7 @@ def ping(
                 raise
             pong = None
         heard = heard or pong is not None
+        reason = str((pong or {}).get("RelayReason") or reason)
         show(pong, target, as_json=as_json)
         if pong is not None and (pong.get("IsLocalIP") or (until_direct and pong.get("Endpoint"))):
             return
@@ -52,7 +53,7 @@ def ping(
     if not heard:
         raise NoAnswer("no reply")
     if until_direct:
-        raise NoAnswer("direct connection not established")
+        raise NoAnswer("direct connection not established" + (f": {reason}" if reason else ""))
 
 
 def show(pong: Mapping[str, Any] | None, target: str, *, as_json: bool) -> None:

@@ -40,6 +40,8 @@ def status(context: click.Context, as_json: bool, active: bool, own: bool, peers
         say(trouble)
         context.exit(1)
     say(table(content, own=own, now=utc_now()))
+    if reasons := relayed(content):
+        say("\n" + "\n".join(["# Relayed:", *(f"#     - {text}" for text in reasons)]))
     if content["Health"]:
         say("\n" + health_block(content["Health"]))
 
@@ -88,6 +90,17 @@ def connection(peer: Mapping[str, Any], now: datetime) -> str:
     if traffic:
         text += f", tx {peer['TxBytes']} rx {peer['RxBytes']}"
     return text + ("; key expired" if peer["Expired"] else "")
+
+
+def relayed(content: Mapping[str, Any]) -> list[str]:
+    """Why peers with sessions now are not reached directly, by name."""
+    suffix = content["MagicDNSSuffix"]
+    peers = sorted(content["Peer"].values(), key=lambda peer: short_name(peer, suffix))
+    return [
+        f"{short_name(peer, suffix)}: {peer['RelayReason']}"
+        for peer in peers
+        if peer["Active"] and peer.get("RelayReason")
+    ]
 
 
 def last_seen(text: str, now: datetime) -> str:

@@ -84,6 +84,10 @@ class Candidates:
     def get(self, address: Address) -> Candidate | None:
         return self._known.get(address)
 
+    def named(self) -> list[Address]:
+        """What the peer itself says that it has, by netmap or call."""
+        return [known.address for known in self if known.in_netmap or known.called]
+
     def name(self, addresses: Iterable[Address], now: float) -> None:
         """What the netmap says now, in place of what it said before."""
         for known in self:

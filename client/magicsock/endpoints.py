@@ -105,12 +105,14 @@ def reachable_hosts(local: Iterable[LocalAddress], *, tunnel: str) -> list[str]:
 def own_endpoints(
     hosts: Sequence[str], report: Report | None, *, port: int, static: Sequence[Address] = ()
 ) -> tuple[Endpoint, ...]:
-    """All that peers should try, the farthest-reaching first: by STUN, static, local.
+    """All that peers should try, the farthest-reaching first: forwarded, by STUN, static, local.
 
     Behind a hard NAT someone may have forwarded our very port: then the public address with it works.
     """
     found: list[Endpoint] = []
     if report is not None:
+        if report.mapped is not None and is_usable(report.mapped):
+            found.append(Endpoint(report.mapped, EndpointType.PORTMAPPED))
         # A relay on this very host sees us by loopback.
         seen = [address for address in (*report.global_v4, *report.global_v6) if is_usable(address)]
         found += [Endpoint(address, EndpointType.STUN) for address in seen]

@@ -25,7 +25,9 @@ MAX_SHARE = 2 / 3  # … and at most this share of the home's latency
 class Report:
     """One netcheck. Latencies are seconds by region id; ``None`` = not known.
 
-    ``global_v4``/``global_v6``: how servers saw this node, the surest first.
+    ``global_v4``/``global_v6``: how servers saw this node, the surest first. ``upnp``, ``pmp``, ``pcp``: what
+    the router offers to forward ports by; ``mapped``: where it forwards to us. ``captive_portal``: somebody
+    answers in the servers' place until a person has signed in to this network.
     """
 
     udp: bool = False
@@ -35,10 +37,20 @@ class Report:
     global_v4: tuple[Address, ...] = ()
     global_v6: tuple[Address, ...] = ()
     mapping_varies_by_dest_ip: bool | None = None
+    upnp: bool | None = None
+    pmp: bool | None = None
+    pcp: bool | None = None
+    mapped: Address | None = None
+    captive_portal: bool | None = None
     region_latency: Mapping[int, float] = field(default_factory=dict)
     region_v4_latency: Mapping[int, float] = field(default_factory=dict)
     region_v6_latency: Mapping[int, float] = field(default_factory=dict)
     preferred_derp: int = 0
+
+    @property
+    def is_hard(self) -> bool:
+        """Behind a NAT that strangers do not get through, and that forwards nothing."""
+        return self.mapping_varies_by_dest_ip is True and self.mapped is None
 
     def net_info(self) -> NetInfo:
         """The same in the words of Hostinfo.NetInfo."""
@@ -53,6 +65,10 @@ class Report:
             working_ipv6=self.ipv6,
             os_has_ipv6=self.os_has_ipv6,
             mapping_varies_by_dest_ip=self.mapping_varies_by_dest_ip,
+            have_port_map=self.mapped is not None,
+            upnp=self.upnp,
+            pmp=self.pmp,
+            pcp=self.pcp,
         )
 
 
@@ -71,6 +87,15 @@ def nodes_to_measure(derp_map: DERPMap, last: Report | None, *, home: int, full:
     return [node for region in regions[:count] for node in region.nodes[:MAX_NODES_A_REGION]]
 
 
+def second_port(node: DERPNode) -> int | None:
+    """Another port at which Trenza's relay answers STUN as well: DERP's number.
+
+    With one relay only, the answers of both tell whether the NAT gives each destination another port.
+    """
+    port = node.effective_derp_port
+    return port if node.effective_stun_port not in (None, port) and 0 < port < 65_536 else None
+
+
 def _keep_least(latencies: dict[int, float], region: int, latency: float) -> None:
     latencies[region] = min(latency, latencies.get(region, latency))
 
@@ -80,6 +105,7 @@ class _Probe:
     region: int
     server: Address
     sent_at: float
+    may_be_silent: bool
 
 
 class Measurement:
@@ -90,6 +116,7 @@ class Measurement:
         self._open: dict[bytes, _Probe] = {}
         self._silent: set[Address] = set()
         self._seen: dict[Address, Address] = {}  # server → how it saw us; the nearest answer first
+        self._second: dict[Address, Address] = {}  # what second ports say, for comparison only
         self._latency: dict[int, float] = {}
         self._v4_latency: dict[int, float] = {}
         self._v6_latency: dict[int, float] = {}
@@ -106,10 +133,12 @@ class Measurement:
     def is_silent(self, server: Address) -> bool:
         return server in self._silent
 
-    def sent(self, txid: bytes, region: int, server: Address, now: float) -> None:
-        """A STUN request left; a server may be asked again."""
-        self._open[txid] = _Probe(region, server, now)
-        if server not in self._seen:
+    def sent(
+        self, txid: bytes, region: int, server: Address, now: float, *, may_be_silent: bool = False
+    ) -> None:
+        """A STUN request left; a server may be asked again. One that ``may_be_silent`` is not waited for."""
+        self._open[txid] = _Probe(region, server, now, may_be_silent)
+        if server not in self._seen and not may_be_silent:
             self._silent.add(server)
 
     def answered(self, txid: bytes, seen: Address, now: float) -> bool:
@@ -118,6 +147,9 @@ class Measurement:
         if probe is None:
             return False
         self._silent.discard(probe.server)
+        if probe.may_be_silent:
+            self._second.setdefault(probe.server, seen)
+            return True
         self._seen.setdefault(probe.server, seen)
         by_family = self._v6_latency if ":" in seen[0] else self._v4_latency
         for latencies in (self._latency, by_family):
@@ -132,6 +164,7 @@ class Measurement:
         """What is known so far; the home is not chosen here."""
         v4 = [seen for seen in self._seen.values() if ":" not in seen[0]]
         v6 = [seen for seen in self._seen.values() if ":" in seen[0]]
+        compared = v4 + list(self._second.values())
         return Report(
             udp=bool(self._seen),
             ipv4=bool(v4),
@@ -139,7 +172,7 @@ class Measurement:
             os_has_ipv6=self.os_has_ipv6,
             global_v4=_surest(v4),
             global_v6=_surest(v6),
-            mapping_varies_by_dest_ip=len(set(v4)) > 1 if len(v4) > 1 else None,
+            mapping_varies_by_dest_ip=len(set(compared)) > 1 if len(compared) > 1 else None,
             region_latency=dict(self._latency),
             region_v4_latency=dict(self._v4_latency),
             region_v6_latency=dict(self._v6_latency),
@@ -152,6 +185,20 @@ def _surest(seen: Iterable[Address]) -> tuple[Address, ...]:
     for address in seen:
         counts[address] = counts.get(address, 0) + 1
     return tuple(address for index, (address, count) in enumerate(counts.items()) if index == 0 or count > 1)
+
+
+def hosts_of(seen: Iterable[Address]) -> list[str]:
+    """The addresses without their ports, the first one only: it is the surest."""
+    return [host for host, _ in tuple(seen)[:1]]
+
+
+def remembering(report: Report, last: Report | None) -> Report:
+    """What ``report`` could not find out but ``last`` had, in the same place (behind the same address)."""
+    if last is None or report.mapping_varies_by_dest_ip is not None or not report.global_v4:
+        return report
+    if hosts_of(report.global_v4) != hosts_of(last.global_v4):
+        return report
+    return replace(report, mapping_varies_by_dest_ip=last.mapping_varies_by_dest_ip)
 
 
 class Homes:

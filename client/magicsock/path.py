@@ -21,6 +21,7 @@ from client.magicsock.states import TRANSITIONS, PeerInfo, Signal, State, Timer
 from client.wireguard import PeerStatus
 from wire.disco import DERP_MAGIC_IP, CallMeMaybe, Ping, Pong
 from wire.keys import DiscoPublic, NodePublic
+from wire.paths import Reason
 
 HEARTBEAT = 3.0  # between pings of the direct address in an active session
 RETRY, RETRY_FOR = 0.5, 10.0  # between them while it does not answer, and for how long so often
@@ -81,19 +82,17 @@ class Path:
     def is_active(self, now: float) -> bool:
         return now < self._active_at + ACTIVE  # summed as the timer's due time is: floats round
 
-    def reason(self, now: float) -> str:
-        """Why the peer is reached through the relay, for people; empty when it is not."""
+    def reason(self, now: float) -> Reason | None:
+        """Why the peer is reached through the relay, as far as its path knows; ``None`` when it is not."""
         if self.endpoint is not None:
-            return ""
+            return None
         if self.info.disco.is_zero:
-            return "the peer has not said how to look for a direct path"
+            return Reason.NO_DISCO
         if not self.is_active(now):
-            return "idle; a direct path is looked for as soon as there is traffic"
+            return Reason.IDLE
         if not len(self.candidates):
-            return "the peer has not said where it can be reached directly"
-        if self._rounds <= 1:
-            return "looking for a direct path"
-        return "the peer does not answer at any of its addresses; a firewall or NAT may be in the way"
+            return Reason.NO_ENDPOINTS
+        return Reason.LOOKING if self._rounds <= 1 else Reason.SILENT
 
     # --- events: the engine ------------------------------------------------------------------------------
 

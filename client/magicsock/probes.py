@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from client.magicsock.dial import Resolver, is_plain
 from client.magicsock.latency import tls_latency
-from client.magicsock.netcheck import Address, Measurement, Report, nodes_to_measure
+from client.magicsock.netcheck import Address, Measurement, Report, nodes_to_measure, second_port
 from client.magicsock.tls import RelayError
 from wire import stun
 from wire.derpmap import DERPMap, DERPNode
@@ -85,9 +85,21 @@ class Prober:
         port = node.effective_stun_port
         if port is None or not 0 < port < 65_536:
             return
+        hosts = await self._hosts(node, measurement.os_has_ipv6)
+        self._ask_second_port(node, hosts, measurement)
         async with asyncio.TaskGroup() as group:
-            for host in await self._hosts(node, measurement.os_has_ipv6):
+            for host in hosts:
                 group.create_task(self._ask(node.region_id, (host, port), measurement))
+
+    def _ask_second_port(self, node: DERPNode, hosts: Iterable[str], measurement: Measurement) -> None:
+        """Asked first, so that its answer does not come last; nobody waits for it."""
+        port = second_port(node)
+        for host in hosts:
+            if port is not None and ":" not in host:
+                txid = self._entropy(stun.TXID_BYTES)
+                now = asyncio.get_running_loop().time()
+                measurement.sent(txid, node.region_id, (host, port), now, may_be_silent=True)
+                self._send(stun.binding_request(txid), (host, port))
 
     async def _hosts(self, node: DERPNode, ipv6: bool) -> list[str]:
         """One address of each family that this host has."""

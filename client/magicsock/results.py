@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from client.magicsock.candidates import Address
+from wire.paths import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PingResult:
-    """An answered disco ping; ``latency`` in seconds. Direct: ``endpoint`` set. Relayed: ``derp_region``."""
+    """An answered disco ping; ``latency`` in seconds. Direct: ``endpoint`` set.
+
+    Relayed: ``derp_region`` instead, and why.
+    """
 
     latency: float
     endpoint: Address | None = None
     derp_region: int = 0
     derp_code: str = ""
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,4 +33,4 @@ class PathStatus:
     rx_bytes: int = 0
     tx_bytes: int = 0
     last_handshake: float = 0.0
-    reason: str = ""
+    reason: Reason | None = None

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from client.engine.base import Engine
 from client.errors import ClientError, PeerNotFound, PingTimeout, SetupError
@@ -24,17 +25,20 @@ from client.magicsock.netcheck import Report
 from client.magicsock.path import Path
 from client.magicsock.peers import Peer, Peers, is_fresh, peer_info, tailnet_hosts, usable_nodes
 from client.magicsock.rawport import RawPort
+from client.magicsock.reasons import explained
 from client.magicsock.results import PathStatus, PingResult
 from client.magicsock.shuttle import Shuttle
 from client.magicsock.states import PeerInfo
 from client.magicsock.steering import UNSET, Steering
 from client.magicsock.surroundings import Surroundings
+from client.net.portmap.mapper import PortMapper, make_mapper
 from client.wireguard import EngineStatus
 from wire import disco, stun
 from wire.control import NetInfo
 from wire.errors import WireError
 from wire.keys import NONCE_BYTES, DiscoPrivate, NodePrivate, NodePublic
 from wire.netmap import NetMap
+from wire.paths import Reason
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +72,7 @@ class Magicsock:
         on_net_info: Callable[[NetInfo], None],
         entropy: Callable[[int], bytes] = os.urandom,
         wall: Callable[[], float] = wall_clock,
+        make_mapper: Callable[..., PortMapper] = make_mapper,
     ) -> None:
         self._disco_key = disco_key
         self._own_key = node_key.public()
@@ -101,6 +106,7 @@ class Magicsock:
             on_endpoints=on_endpoints,
             on_net_info=on_net_info,
             on_measured=self._call_waiting,
+            make_mapper=partial(make_mapper, listen_port, mark, node_key),
         )
         self._running: asyncio.Task[None] | None = None
 
@@ -119,6 +125,7 @@ class Magicsock:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
                 await self._running
+        await self._surroundings.mapper.release()
         for peer in self._peers:
             self._abandon(peer)
         await self._pool.close()
@@ -156,6 +163,10 @@ class Magicsock:
         """Whether the server hears us: while it does not, the home relay stays (peers would not know)."""
         self._surroundings.connected = connected
 
+    def set_control_url(self, url: str) -> None:
+        """The server may tell whether there is a captive portal."""
+        self._surroundings.control_url = url
+
     # --- what the daemon asks ----------------------------------------------------------------------------
 
     async def ping(self, node_id: int, timeout: float) -> PingResult:  # noqa: ASYNC109 - it is what a ping is
@@ -178,7 +189,12 @@ class Magicsock:
         if answered.address is not None:
             return PingResult(latency=answered.latency, endpoint=answered.address)
         region = answered.region
-        return PingResult(latency=answered.latency, derp_region=region, derp_code=self._region_code(region))
+        return PingResult(
+            latency=answered.latency,
+            derp_region=region,
+            derp_code=self._region_code(region),
+            reason=self._reason(peer),
+        )
 
     def path_status(self, node_id: int) -> PathStatus:
         """Raises ``PeerNotFound``."""
@@ -186,7 +202,7 @@ class Magicsock:
         if peer is None:
             if self._netmap is None or node_id not in self._netmap.peers:
                 raise PeerNotFound(f"no peer has the ID {node_id}")
-            return PathStatus(reason="the peer's key has expired")
+            return PathStatus(reason=Reason.KEY_EXPIRED)
         return PathStatus(
             current=peer.path.endpoint,
             relay_region=peer.path.region,
@@ -199,15 +215,12 @@ class Magicsock:
         )
 
     async def netcheck(self) -> Report:
-        """Measure the network now."""
-        return await self._surroundings.measure(full=True)
+        """Measure the network now, in every respect."""
+        return await self._surroundings.netcheck()
 
-    def _reason(self, peer: Peer) -> str:
+    def _reason(self, peer: Peer) -> Reason | None:
         reason = peer.path.reason(self._now())
-        report = self._surroundings.report
-        if reason and report is not None and not report.udp and peer.path.is_active(self._now()):
-            return "UDP is blocked on this network"
-        return reason
+        return explained(reason, self._surroundings.report, peer.path.candidates.named())
 
     def _region_code(self, region: int) -> str:
         known = self._netmap.derp_map.regions.get(region) if self._netmap else None
@@ -217,7 +230,8 @@ class Magicsock:
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for part in (self._watch_engine, self._steering.run, self._surroundings.run):
+            surroundings = self._surroundings
+            for part in (self._watch_engine, self._steering.run, surroundings.run, surroundings.mapper.run):
                 group.create_task(_keep_going(part))
 
     async def _watch_engine(self) -> None:

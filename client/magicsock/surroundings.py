@@ -6,11 +6,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
+from client.magicsock.captive import behind_portal, checks
 from client.magicsock.derp import DerpPool
 from client.magicsock.endpoints import Address, Endpoint, own_endpoints, reachable_hosts, read_local_addresses
-from client.magicsock.netcheck import Homes, Report, same_network, sole_home
+from client.magicsock.netcheck import Homes, Report, hosts_of, remembering, same_network, sole_home
 from client.magicsock.probes import Prober
+from client.net.portmap.mapper import PortMapper
 from wire.control import NetInfo
 from wire.derpmap import DERPMap
 
@@ -40,8 +43,10 @@ class Surroundings:
         on_endpoints: Callable[[tuple[Endpoint, ...]], None],
         on_net_info: Callable[[NetInfo], None],
         on_measured: Callable[[], None],
+        make_mapper: Callable[[Callable[[], None]], PortMapper],
     ) -> None:
         self.connected = True
+        self.control_url = ""
         self.endpoints: tuple[Endpoint, ...] = ()
         self.report: Report | None = None
         self._pool = pool
@@ -52,7 +57,11 @@ class Surroundings:
         self._on_endpoints = on_endpoints
         self._on_net_info = on_net_info
         self._on_measured = on_measured
+        self._mark = mark
         self._prober = Prober(send=send, entropy=entropy, mark=mark)
+        self.mapper = make_mapper(self._publish_again)
+        self._portal: bool | None = None
+        self._hosts: list[str] = []
         self._homes = Homes()
         self._home = 0
         self._map = DERPMap()
@@ -89,6 +98,8 @@ class Surroundings:
 
     def link_changed(self) -> None:
         self._measured_at = self._full_at = float("-inf")
+        self._portal = None
+        self.mapper.refresh()
         self.refresh()
 
     def relay_changed(self, region: int, connected: bool) -> None:
@@ -112,27 +123,65 @@ class Surroundings:
             else:
                 self._wanted.clear()
 
+    async def netcheck(self) -> Report:
+        """All that can be found out, also what is not needed: for a person."""
+        _, self._portal = await asyncio.gather(self.mapper.look_for_all(), self._behind_portal())
+        return await self.measure(full=True)
+
     async def measure(self, *, full: bool = False) -> Report:
         """One netcheck, and what follows from it."""
         async with self._lock:
             self._wanted.clear()
             now = self._loop.time()
             full = full or now - self._full_at >= FULL
-            hosts = await self._own_hosts()
+            self._hosts = await self._own_hosts()
             measurement = await self._prober.measure(
                 self._map,
                 self._homes.last,
                 home=self._home,
                 full=full,
-                os_has_ipv6=any(":" in host and host != "::1" for host in hosts),
+                os_has_ipv6=any(":" in host and host != "::1" for host in self._hosts),
             )
             self._measured_at = self._loop.time()
             if full:
                 self._full_at = now
-            self.report = report = self._choose_home(measurement.report())
-            self._publish(report, own_endpoints(hosts, report, port=self._port))
+            if full and not measurement.any_answer:
+                self._portal = await self._behind_portal()
+            report = self._take(measurement.report())
         self._on_measured()
         return report
+
+    def _take(self, found: Report) -> Report:
+        """What was just found, with what else is known, is the report; tell who wants to know."""
+        last = self.report
+        report = self._choose_home(self._completed(remembering(found, last)))
+        self.report = report
+        if last is not None and hosts_of(last.global_v4) != hosts_of(report.global_v4):
+            self.mapper.refresh()  # the router has another public address, or is another one
+        self._publish(report)
+        return report
+
+    def _completed(self, report: Report) -> Report:
+        """With what does not come from STUN."""
+        offers = self.mapper.offers
+        return replace(
+            report,
+            upnp=offers.upnp,
+            pmp=offers.pmp,
+            pcp=offers.pcp,
+            mapped=self.mapper.external,
+            captive_portal=self._portal,
+        )
+
+    def _publish_again(self) -> None:
+        """The router forwards another port to us now, or none."""
+        if self.report is not None:
+            self.report = self._completed(self.report)
+            self._publish(self.report)
+
+    async def _behind_portal(self) -> bool | None:
+        wanted = checks(self._map, home=self._home, control_url=self.control_url)
+        return await behind_portal(wanted, resolver=self._pool.resolver, mark=self._mark)
 
     async def _own_hosts(self) -> list[str]:
         try:
@@ -158,8 +207,9 @@ class Surroundings:
             self._home = region
             self._pool.set_home(region)
 
-    def _publish(self, report: Report, endpoints: tuple[Endpoint, ...]) -> None:
+    def _publish(self, report: Report) -> None:
         """Tell the daemon what changed."""
+        endpoints = own_endpoints(self._hosts, report, port=self._port)
         if set(endpoints) != set(self.endpoints):
             log.info("own endpoints: %s", ", ".join(map(str, endpoints)))
             self._on_endpoints(endpoints)

@@ -103,6 +103,9 @@ class FakeSock:
     def set_connected(self, connected: bool) -> None:
         self.connected = connected
 
+    def set_control_url(self, url: str) -> None:
+        self.control_url = url
+
     async def ping(self, node_id: int, timeout: float) -> PingResult:  # noqa: ASYNC109
         return PingResult(latency=0.002, endpoint=("192.0.2.8", 41641))
 

@@ -8,7 +8,8 @@ import socket
 import pytest
 
 from relay.config import ConfigProblem, Endpoint
-from relay.stun import StunServer, bind_stun
+from relay.stun import StunServer, bind_second, bind_stun
+from tests.relay.conftest import StartRelay
 from wire.stun import binding_request, parse_response
 
 TXID = b"transaction!"
@@ -84,3 +85,22 @@ def test_a_taken_port_is_one_line() -> None:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(ConfigProblem, match="TRENZA_RELAY_STUN"):
             bind_stun(Endpoint("127.0.0.1", taken.getsockname()[1]))
+
+
+async def test_the_relay_also_answers_at_derps_port_number(start_relay: StartRelay) -> None:
+    relay = await start_relay(stun=Endpoint("127.0.0.1", 0))
+    if relay.stun_again is None:
+        pytest.skip("the UDP port of DERP's number is in use")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", 0))
+        answer, _ = await ask(client, relay.derp_port, binding_request(TXID))
+        assert parse_response(answer).address == client.getsockname()
+    assert relay.metrics()["stun_answered_total"] == 1
+
+
+async def test_without_that_port_one_must_do() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        assert bind_second(Endpoint("127.0.0.1", 3478), port) is None
+        assert bind_second(Endpoint("127.0.0.1", port), port) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,9 @@ from client.magicsock.netcheck import (
     Measurement,
     Report,
     nodes_to_measure,
+    remembering,
     same_network,
+    second_port,
     sole_home,
 )
 from wire.derpmap import DERPMap, DERPNode, DERPRegion
@@ -80,6 +84,47 @@ def test_two_servers_tell_whether_the_mapping_varies(second: tuple[str, int], va
     report = measurement((SERVER_1, ME, 0.02), (SERVER_2, second, 0.03)).report()
     assert report.mapping_varies_by_dest_ip is varies
     assert report.global_v4 == (ME,)  # an address that one server alone saw is a hard NAT's
+
+
+@pytest.mark.parametrize(("second", "varies"), [(ME, False), (ME_TOO, True)])
+def test_a_second_port_of_one_server_tells_it_too(second: tuple[str, int], varies: bool) -> None:
+    made = measurement((SERVER_1, ME, 0.02))
+    made.sent(b"second port.", 1, (SERVER_1[0], 443), 10.0, may_be_silent=True)
+    assert made.complete
+    assert made.answered(b"second port.", second, 10.02)
+    report = made.report()
+    assert report.mapping_varies_by_dest_ip is varies
+    assert report.global_v4 == (ME,)  # it is for comparison only
+
+
+def test_what_is_known_of_a_nat_stays_known_behind_the_same_address() -> None:
+    known = Report(udp=True, global_v4=(ME,), mapping_varies_by_dest_ip=True)
+    unsure = Report(udp=True, global_v4=(ME_TOO,))
+    assert remembering(unsure, known).mapping_varies_by_dest_ip is True
+    assert remembering(unsure, None) == unsure
+    assert (
+        remembering(replace(unsure, global_v4=(("198.51.100.9", 1),)), known).mapping_varies_by_dest_ip
+        is None
+    )
+    assert remembering(Report(), known) == Report()
+    easy = replace(unsure, mapping_varies_by_dest_ip=False)
+    assert remembering(easy, known) == easy
+
+
+@pytest.mark.parametrize(
+    ("node", "port"),
+    [({}, 443), ({"derp_port": 8443}, 8443), ({"derp_port": 3478}, None), ({"stun_port": -1}, None)],
+)
+def test_the_second_port_is_derps_number(node: dict[str, int], port: int | None) -> None:
+    made = DERPNode(name="1a", region_id=1, host_name="a.example", **node)  # type: ignore[arg-type]
+    assert second_port(made) == port
+
+
+def test_a_forwarded_port_makes_a_hard_nat_passable() -> None:
+    hard = Report(udp=True, mapping_varies_by_dest_ip=True)
+    assert hard.is_hard
+    assert not replace(hard, mapped=ME).is_hard
+    assert replace(hard, mapped=ME, pcp=True).net_info().have_port_map
 
 
 def test_both_families() -> None:

@@ -18,6 +18,7 @@ from client.magicsock.states import TRANSITIONS, PeerInfo, Signal, State
 from client.wireguard import PeerStatus
 from wire.disco import CallMeMaybe, Ping, Pong
 from wire.keys import DiscoPublic, NodePublic
+from wire.paths import Reason
 
 OWN = NodePublic(b"\1" * 32)
 DISCO, OTHER_DISCO = DiscoPublic(b"\2" * 32), DiscoPublic(b"\3" * 32)
@@ -279,7 +280,7 @@ def test_a_peer_without_disco_is_never_pinged() -> None:
     path = new_path(disco=DiscoPublic.zero())
     actions = path.outgoing(0.0) + run(path, 0.0, 100.0)
     assert not [a for a in actions if isinstance(a, SendDirect | SendRelay | CallPeer)]
-    assert "not said" in path.reason(1.0)
+    assert path.reason(1.0) is Reason.NO_DISCO
 
 
 # --- trust -----------------------------------------------------------------------------------------------

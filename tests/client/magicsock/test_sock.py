@@ -25,6 +25,7 @@ from client.magicsock import surroundings
 from client.magicsock.endpoints import Endpoint, EndpointType
 from client.magicsock.handshakes import INITIATION, INITIATION_BYTES
 from client.magicsock.sock import Magicsock
+from client.net.portmap.mapper import PortMapper
 from client.wireguard import Address, PeerConfig
 from tests.client.magicsock.relays import REGION, RelayProcess, trenza_relay
 from wire import stun
@@ -33,6 +34,7 @@ from wire.derpmap import DERPMap, DERPNode, DERPRegion
 from wire.disco import CallMeMaybe
 from wire.keys import DiscoPrivate, NodePrivate, NodePublic
 from wire.netmap import NetMap, Node
+from wire.paths import Reason
 
 pytestmark = pytest.mark.root
 
@@ -117,6 +119,15 @@ class WatchingEngine(FakeEngine):
         await super().set_endpoint(peer, endpoint)
 
 
+def no_mapper(port: int, mark: int, key: NodePrivate, on_change: Callable[[], None]) -> PortMapper:
+    """No router is asked for anything."""
+    return PortMapper((), on_change=on_change, gateway=no_gateway)
+
+
+async def no_gateway() -> str | None:
+    return None
+
+
 @dataclass
 class Host:
     """One node. ``wireguard`` is the socket on WireGuard's port."""
@@ -150,6 +161,7 @@ class Host:
             on_endpoints=self.endpoints.append,
             on_net_info=self.net_infos.append,
             wall=lambda: WALL,
+            make_mapper=no_mapper,
         )
 
     async def close(self) -> None:
@@ -245,7 +257,7 @@ async def pair(derp_map: DERPMap) -> AsyncIterator[tuple[Host, Host]]:
 async def test_the_first_packet_goes_by_relay_and_then_the_path_is_direct(pair: tuple[Host, Host]) -> None:
     a, b = pair
     assert (await a.endpoint_of(b) or ("",))[0] == "127.0.0.1"
-    assert "idle" in a.sock.path_status(2).reason
+    assert a.sock.path_status(2).reason is Reason.IDLE
     await a.send(b)
     data, source = await b.receive()
     assert data == DATA
@@ -255,7 +267,7 @@ async def test_the_first_packet_goes_by_relay_and_then_the_path_is_direct(pair: 
     assert await b.receive() == (DATA + b"2", a.address)
     status = a.sock.path_status(2)
     assert status.active
-    assert status.reason == ""
+    assert status.reason is None
     assert status.relay_code == "test"
 
 
@@ -423,7 +435,7 @@ async def test_an_expired_peer_is_no_peer_of_wireguards(pair: tuple[Host, Host])
     a, b = pair
     await a.sock.set_netmap(a.netmap(replace(b.node, expired=True)))
     assert not (await a.engine.status()).peers
-    assert "expired" in a.sock.path_status(2).reason
+    assert a.sock.path_status(2).reason is Reason.KEY_EXPIRED
 
 
 async def test_a_rotated_key_keeps_the_direct_path(pair: tuple[Host, Host]) -> None:
@@ -529,13 +541,16 @@ async def test_an_engine_that_fails_for_a_moment_ends_nothing(
 async def test_the_server_is_told_endpoints_and_home(pair: tuple[Host, Host]) -> None:
     a, _ = pair
     await until(lambda: a.net_infos[-1].working_udp is not None)
-    info, told = a.net_infos[-1], len(a.net_infos)
+    info = a.net_infos[-1]
     assert info.preferred_derp == REGION
     assert info.working_udp is True
     assert info.derp_latency.keys() == {f"{REGION}-v4"}
     assert a.endpoints == [(Endpoint(a.address, EndpointType.STUN),)]
     report = await a.sock.netcheck()
     assert report.global_v4 == (a.address,)
+    assert a.net_infos[-1].pcp is False  # a person's netcheck also asks the router
+    told = len(a.net_infos)
+    await a.sock.netcheck()
     assert len(a.net_infos) == told  # nothing new: the server is not told again
     assert len(a.endpoints) == 1
 
@@ -563,7 +578,7 @@ async def test_without_udp_the_relay_is_measured_over_tls(
         assert a.net_infos[-1].working_udp is False
         await a.send(b)
         await until(lambda: a.sock.path_status(2).active)
-        assert a.sock.path_status(2).reason == "UDP is blocked on this network"
+        assert a.sock.path_status(2).reason is Reason.UDP_BLOCKED_HERE
 
 
 async def test_udp_that_is_no_longer_blocked_is_noticed_by_the_next_call(
