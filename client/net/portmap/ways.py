@@ -182,7 +182,7 @@ class Upnp:
 
     def _find(self) -> Any:
         """Blocks for about a second; raises when no router answers."""
-        import miniupnpc  # type: ignore[import-not-found]  # only here: most networks never need it
+        import miniupnpc  # only here: most networks never need it
 
         router = miniupnpc.UPnP()
         router.discoverdelay = UPNP_DISCOVER_MILLISECONDS
