@@ -14,15 +14,20 @@ TUN_DEVICE = Path("/dev/net/tun")
 PROCESS_STATUS = Path("/proc/self/status")
 
 
-def require_capabilities(status: str | None = None) -> None:
-    """Raises ``SetupError`` without CAP_NET_ADMIN and CAP_NET_RAW; ``status`` is /proc/self/status's text."""
+def has_capabilities(status: str | None = None) -> bool:
+    """Whether we have CAP_NET_ADMIN and CAP_NET_RAW; ``status`` is /proc/self/status's text."""
     text = PROCESS_STATUS.read_text() if status is None else status
     lines = [line for line in text.splitlines() if line.startswith("CapEff:")]
     effective = int(lines[0].split()[1], 16) if lines else 0
-    if not (effective >> CAP_NET_ADMIN & 1 and effective >> CAP_NET_RAW & 1):
+    return bool(effective >> CAP_NET_ADMIN & 1 and effective >> CAP_NET_RAW & 1)
+
+
+def require_capabilities(status: str | None = None) -> None:
+    """Raises ``SetupError`` without them."""
+    if not has_capabilities(status):
         raise SetupError(
             "trenzad needs root (CAP_NET_ADMIN and CAP_NET_RAW) for its network interface; "
-            "start it with sudo or through its systemd unit"
+            "start it with sudo or through its systemd unit, or without an interface by --tun userspace"
         )
 
 

@@ -62,15 +62,20 @@ async def mark_ours(name: str) -> None:
     """Sign the interface, and give it the queue and MTU that tunnels need."""
     async with AsyncIPRoute() as netlink:
         try:
-            await netlink.link(
-                "set",
-                index=await _index(netlink, name),
-                ifalias=INTERFACE_ALIAS,
-                txqlen=TRANSMIT_QUEUE_PACKETS,
-                mtu=TUNNEL_MTU,
-            )
+            await prepare(netlink, name)
         except NetlinkError as error:
             raise EngineError(f"cannot set up {name}: {os.strerror(error.code)}") from error
+
+
+async def prepare(netlink: AsyncIPRoute, name: str) -> None:
+    """As :func:`mark_ours`, wherever ``netlink`` leads. Raises ``NetlinkError``."""
+    await netlink.link(
+        "set",
+        index=await _index(netlink, name),
+        ifalias=INTERFACE_ALIAS,
+        txqlen=TRANSMIT_QUEUE_PACKETS,
+        mtu=TUNNEL_MTU,
+    )
 
 
 async def delete_link(name: str) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from client.engine.base import Engine
 from client.errors import EngineError
 from client.magicsock.peers import Peer
-from client.magicsock.shuttle import Shuttle
-from client.prefixes import tailnet_prefixes
+from client.magicsock.ports import Shuttling
+from client.routing import networks
 from client.wireguard import Address, EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePublic
 
@@ -23,7 +23,7 @@ UNSET: Address = ("127.0.0.1", 0)
 class Steering:
     """``on_moved`` is called after an endpoint was set: what the engine then does is worth a look."""
 
-    def __init__(self, engine: Engine, shuttle: Shuttle, *, on_moved: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, shuttle: Shuttling, *, on_moved: Callable[[], None]) -> None:
         self._engine = engine
         self._shuttle = shuttle
         self._on_moved = on_moved
@@ -54,10 +54,10 @@ class Steering:
     async def set_peers(self, peers: Sequence[Peer]) -> None:
         """WireGuard's peers are these; new ones begin where their path is. Raises ``EngineError``.
 
-        A peer may send from its tailnet addresses only. Most netmaps change nothing of it (an endpoint, who
-        is online): then the engine is left alone.
+        A peer may send from the prefixes that the netmap, reduced to what is used, has for it. Most netmaps
+        change nothing of it (an endpoint, who is online): then the engine is left alone.
         """
-        prefixes = {peer.key: tuple(map(str, tailnet_prefixes(peer.node.routed_prefixes))) for peer in peers}
+        prefixes = {peer.key: tuple(map(str, networks(peer.node.routed_prefixes))) for peer in peers}
         async with self._lock:
             if prefixes == self._set:
                 return

@@ -21,6 +21,7 @@ from client.net.nft import (
     ACCEPT,
     DROP,
     Expression,
+    Load,
     address_set,
     key_of,
     match,
@@ -165,15 +166,16 @@ def _rule(chain: str, *expressions: Expression) -> Expression:
 
 
 class Firewall:
-    """The table on this host (in this network namespace).
+    """The table on this host (in this network namespace), or wherever ``load`` puts it.
 
     ``doors`` are the ports that every peer may reach whatever the rules say: what listens there asks who
     comes. They are in force from the next :meth:`apply` on; with shields up there are none.
     """
 
-    def __init__(self, interface: str) -> None:
+    def __init__(self, interface: str, *, load: Load = run_nft) -> None:
         self.doors: frozenset[Door] = frozenset()
         self._interface = interface
+        self._load = load
         self._applied: dict[str, Any] | None = None
         self._basis: object = None  # what the rules were made of: most netmaps change none of it
 
@@ -186,10 +188,10 @@ class Firewall:
         doors = frozenset() if shields_up else self.doors
         wanted = ruleset(self._interface, own_addresses(netmap.node), rules, doors, gateway)
         if wanted != self._applied:
-            await run_nft(wanted)
+            await self._load(wanted)
             self._applied = wanted
         self._basis = basis  # only now: what nft refused is tried again
 
     async def remove(self) -> None:
         self._applied = None
-        await run_nft({"nftables": [{"add": {"table": TABLE}}, {"delete": {"table": TABLE}}]})
+        await self._load({"nftables": [{"add": {"table": TABLE}}, {"delete": {"table": TABLE}}]})

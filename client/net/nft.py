@@ -10,7 +10,7 @@ import ipaddress
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from client.errors import SetupError
@@ -19,6 +19,7 @@ from client.prefixes import IPAddress
 
 NFT_SECONDS = 30.0
 Expression = dict[str, Any]
+Load = Callable[[Mapping[str, Any]], Awaitable[None]]  # :func:`run_nft`, or what does its work elsewhere
 DROP: Expression = {"drop": None}
 ACCEPT: Expression = {"accept": None}
 
@@ -86,5 +87,9 @@ async def run_nft(content: Mapping[str, Any]) -> None:
             process.kill()
             await process.wait()
     if process.returncode != 0:
-        words = errors.decode("utf-8", "replace").strip().splitlines()
-        raise SetupError(f"nft refuses the tunnel's filter: {words[0][:200] if words else 'without a word'}")
+        raise refused(errors.decode("utf-8", "replace"))
+
+
+def refused(complaint: str) -> SetupError:
+    words = complaint.strip().splitlines()
+    return SetupError(f"nft refuses the tunnel's filter: {words[0][:200] if words else 'without a word'}")

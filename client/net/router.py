@@ -6,6 +6,8 @@ Routes stand in the main table, on the interface: when that goes, they go.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from wire.netmap import NetMap
 MTU = 1280
 RT_TABLE_MAIN = 254
 RTPROT_STATIC = 4
+OpenNetlink = Callable[[], AbstractAsyncContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,11 @@ def same_layout(before: NetMap, after: NetMap) -> bool:
 
 
 class Router:
-    """One interface of this host."""
+    """One interface of this host, or of wherever ``netlink`` leads."""
 
-    def __init__(self, interface: str) -> None:
+    def __init__(self, interface: str, *, netlink: OpenNetlink = AsyncIPRoute) -> None:
         self._interface = interface
+        self._netlink = netlink
 
     async def apply(self, wanted: Layout) -> None:
         """Make addresses and routes so, and the link up; what is right already is left alone.
@@ -57,7 +61,7 @@ class Router:
         Raises :class:`SetupError`.
         """
         try:
-            async with AsyncIPRoute() as netlink:
+            async with self._netlink() as netlink:
                 index = await self._index(netlink)
                 await self._addresses(netlink, index, wanted.addresses)
                 await netlink.link("set", index=index, mtu=MTU, state="up")

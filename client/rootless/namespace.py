@@ -15,9 +15,11 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from pyroute2 import AsyncIPRoute
 
 from client.errors import EngineError, SetupError
 from client.rootless import keeper
@@ -67,6 +69,14 @@ class Namespace:
         made = socket.socket(fileno=answer.take())
         made.setblocking(False)
         return made
+
+    @contextlib.asynccontextmanager
+    async def netlink(self) -> AsyncIterator[AsyncIPRoute]:
+        """Its links, addresses and routes. Raises ``OSError`` and ``ClientError``."""
+        # A datagram socket: asyncio takes no raw one, and netlink makes no difference.
+        with await self.open_socket(socket.AF_NETLINK, socket.SOCK_DGRAM) as sock:
+            async with AsyncIPRoute(use_socket=sock) as netlink:
+                yield netlink
 
     async def run(self, *program: str, stdin: bytes = b"") -> tuple[int, str]:
         """Exit status and complaint of a program run in there; raises :class:`EngineError`."""

@@ -148,14 +148,13 @@ class TestRendering:
         assert "300" not in text
 
 
-async def test_shields_close_the_doors(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_shields_close_the_doors() -> None:
     told: list[str] = []
 
     async def remember(content: Any) -> None:
         told.append(json.dumps(content))
 
-    monkeypatch.setattr("client.net.firewall.run_nft", remember)
-    firewall, shown = Firewall("trenza0"), netmap(node(2), packet_filters={"base": ()})
+    firewall, shown = Firewall("trenza0", load=remember), netmap(node(2), packet_filters={"base": ()})
     firewall.doors = frozenset({(own_addresses(shown.node)[0], 40123)})
     await firewall.apply(shown, shields_up=False)
     await firewall.apply(shown, shields_up=True)
@@ -175,7 +174,7 @@ def test_a_rule_says_whom_and_where_it_is_about() -> None:
     assert not leads_to(rule, ip_address("2000::"), 53)
 
 
-async def test_rules_that_nft_refused_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rules_that_nft_refused_are_tried_again() -> None:
     given_to_nft: list[bool] = []
 
     async def refusing_at_first(content: Any) -> None:
@@ -183,8 +182,10 @@ async def test_rules_that_nft_refused_are_tried_again(monkeypatch: pytest.Monkey
         if len(given_to_nft) == 2:
             raise SetupError("nft did not answer")
 
-    monkeypatch.setattr("client.net.firewall.run_nft", refusing_at_first)
-    firewall, closed = Firewall("trenza0"), netmap(node(2), packet_filters={"base": ()})
+    firewall, closed = (
+        Firewall("trenza0", load=refusing_at_first),
+        netmap(node(2), packet_filters={"base": ()}),
+    )
     await firewall.apply(netmap(node(2)), shields_up=False)
     with pytest.raises(SetupError):
         await firewall.apply(closed, shields_up=False)

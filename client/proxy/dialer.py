@@ -1,0 +1,103 @@
+"""Connections that proxies open: by the tailnet's names where it has them, through the tunnel if it leads."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+
+from client.dns.config import Config, make_config
+from client.dns.names import normal
+from client.errors import ClientError
+from client.prefixes import IPAddress
+from client.proxy.splice import BUFFER_BYTES, Streams
+from wire.netmap import NetMap
+
+DIAL_SECONDS = 15.0
+ADDRESS_SECONDS = 7.0  # for one of several addresses
+MAX_ADDRESSES = 8
+
+OpenSocket = Callable[[int, int], Awaitable[socket.socket]]
+
+
+class Unresolved(ClientError):
+    """No address is known under a name."""
+
+    code = "unresolved"
+
+
+class Tunnel:
+    """The tunnel's own network. ``leads_to`` says whether an address is reached through it."""
+
+    def __init__(self, open_socket: OpenSocket, leads_to: Callable[[NetMap, IPAddress], bool]) -> None:
+        self.open_socket = open_socket
+        self.leads_to = leads_to
+
+
+class Dialer:
+    """``netmap`` gives the newest one. ``tunnel`` ``None`` = the host's own routes lead into it."""
+
+    def __init__(self, netmap: Callable[[], NetMap | None], tunnel: Tunnel | None = None) -> None:
+        self._netmap = netmap
+        self._tunnel = tunnel
+        self._names: tuple[NetMap, Config] | None = None
+
+    async def dial(self, host: str, port: int) -> Streams:
+        """The first address that answers. Raises ``OSError``, ``TimeoutError``, ``ClientError``."""
+        async with asyncio.timeout(DIAL_SECONDS):
+            addresses = await self.resolve(host)
+            for address in addresses[:-1]:
+                try:
+                    async with asyncio.timeout(ADDRESS_SECONDS):
+                        return await self._connect(address, port)
+                except (OSError, TimeoutError):
+                    continue
+            return await self._connect(addresses[-1], port)
+
+    async def resolve(self, host: str) -> list[IPAddress]:
+        """At least one address; raises :class:`Unresolved`. The tailnet's names come before the host's."""
+        try:
+            return [ipaddress.ip_address(host)]
+        except ValueError:
+            known = self._known(host)
+        return known or await _ask_host(host)
+
+    def _known(self, host: str) -> list[IPAddress]:
+        netmap, name = self._netmap(), normal(host)
+        if netmap is None or not name:
+            return []
+        if self._names is None or self._names[0] is not netmap:
+            self._names = netmap, make_config(netmap)
+        config = self._names[1]
+        candidates = [name, *(f"{name}.{domain}" for domain in config.search if "." not in name)]
+        found = next((config.hosts[one] for one in candidates if one in config.hosts), ())
+        return list(found)[:MAX_ADDRESSES]
+
+    async def _connect(self, address: IPAddress, port: int) -> Streams:
+        sock = await self._socket(address)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+            return await asyncio.open_connection(sock=sock, limit=BUFFER_BYTES)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _socket(self, address: IPAddress) -> socket.socket:
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        netmap = self._netmap()
+        if self._tunnel is not None and netmap is not None and self._tunnel.leads_to(netmap, address):
+            return await self._tunnel.open_socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        return sock
+
+
+async def _ask_host(host: str) -> list[IPAddress]:
+    """What this host's own resolver says."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Unresolved(f"no address is known for {host[:80]!r}") from error
+    texts = dict.fromkeys(str(entry[4][0]) for entry in found)
+    return [ipaddress.ip_address(text.partition("%")[0]) for text in texts][:MAX_ADDRESSES]
