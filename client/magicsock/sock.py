@@ -24,10 +24,9 @@ from client.magicsock.endpoints import Address, Endpoint
 from client.magicsock.netcheck import Report
 from client.magicsock.path import Path
 from client.magicsock.peers import Peer, Peers, is_fresh, peer_info, tailnet_hosts, usable_nodes
-from client.magicsock.rawport import RawPort
+from client.magicsock.ports import MakePorts, host_ports
 from client.magicsock.reasons import explained
 from client.magicsock.results import PathStatus, PingResult
-from client.magicsock.shuttle import Shuttle
 from client.magicsock.states import PeerInfo
 from client.magicsock.steering import UNSET, Steering
 from client.magicsock.surroundings import Surroundings
@@ -70,6 +69,7 @@ class Magicsock:
         mark: int,
         on_endpoints: Callable[[tuple[Endpoint, ...]], None],
         on_net_info: Callable[[NetInfo], None],
+        make_ports: MakePorts = host_ports,
         entropy: Callable[[int], bytes] = os.urandom,
         wall: Callable[[], float] = wall_clock,
         make_mapper: Callable[..., PortMapper] = make_mapper,
@@ -85,8 +85,9 @@ class Magicsock:
         self._callers: dict[int, int] = {}  # node ID → region of a call-me-maybe that waits for fresh STUN
         self._pings = 0
         self._look = asyncio.Event()
-        self._raw = RawPort(listen_port, mark=mark, on_packet=self._on_udp)
-        self._shuttle = Shuttle(wireguard_port=listen_port, mark=mark, on_outgoing=self._on_outgoing)
+        self._raw, self._shuttle = make_ports(
+            listen_port, mark=mark, on_packet=self._on_udp, on_outgoing=self._on_outgoing
+        )
         self._pool = DerpPool(
             node_key=node_key,
             mark=mark,
