@@ -25,10 +25,12 @@ from accounts.changes import LAYER_ERRORS, publish
 from controlplane import snapshots
 from controlplane.env import environment
 from controlplane.netmap.engine import Engine, Update
+from controlplane.netmap.incarnations import MAX_SHADOWS, NOBODY, SURE_SECONDS, Incarnations, Seen, describe
 from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
 from controlplane.relaykeys import RelayKeys
 from controlplane.snapshots import in_thread
-from nodes.hostinfo import merged, preferred_derp
+from nodes.hostinfo import hostname, merged, preferred_derp
+from nodes.services.clones import saw_clones
 from nodes.services.presence import claim_presences, release_presence, renew_presence
 from nodes.services.volatile import Volatile, write_volatile
 from wire.codec import KEEPALIVE, compress, encode_json, frame_map
@@ -59,14 +61,21 @@ MAX_PENDING_BYTES = 256 * 1024  # a stream that holds more gets one full map lat
 MAX_FULL_MAPS_AT_ONCE = 4
 BIG_MAP_BYTES = 64 * 1024
 RESUME_SECONDS = 0.5
+CLONES_SECONDS = 2.0
 
 # Only the end of such a node's key changes anything.
 KEY_COUNTS = frozenset({Standing.ACTIVE, Standing.PENDING})
 # Changes of these leave netmaps as they are.
 NOT_IN_NETMAPS = frozenset({"preauthkey", "invite"})
 
+Asker = Callable[[int, int, str, bytes], Awaitable[bytes]]
+
 KEEPALIVE_PLAIN = frame_map(KEEPALIVE)
 KEEPALIVE_ZSTD = frame_map(compress(KEEPALIVE))
+
+
+class ClientSilent(Exception):
+    """The client has no stream here, or did not answer in time."""
 
 
 class MapStream(Protocol):
@@ -84,7 +93,10 @@ class MapStream(Protocol):
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """One node's map stream here. ``behind``: it gets no deltas, for a full map is due (the first, too)."""
+    """One node's map stream here. ``behind``: it gets no deltas, for a full map is due (the first, too).
+
+    ``disco_key`` names the run of the client ("" = not said), ``seen`` what a person is told of it.
+    """
 
     node_id: int
     stream: MapStream
@@ -93,6 +105,9 @@ class Subscriber:
     epoch: int = 0
     behind: bool = True
     keepalive_due: int = 0
+    disco_key: str = ""
+    seen: Seen = NOBODY
+    since: float = 0.0
 
     def send(self, message: bytes) -> None:
         self.stream.send(frame_map(compress(message) if self.zstd else message))
@@ -102,6 +117,7 @@ class Subscriber:
 class Room:
     """One tailnet in this process.
 
+    ``shadows`` are streams of machines that use another one's keys (:mod:`.netmap.incarnations`).
     ``volatile`` holds what was reported lately (and since when), ``unwritten`` what the database has not got,
     ``waiting`` who is in the next push. ``updates`` wait to be sent, in order, by whoever holds ``pushing``;
     ``rest_until`` is loop time. ``next_expiry`` is when the next node's key ends.
@@ -110,6 +126,8 @@ class Room:
     engine: Engine
     seen_version: int
     subscribers: dict[int, Subscriber] = field(default_factory=dict)
+    shadows: set[Subscriber] = field(default_factory=set)
+    incarnations: Incarnations = field(default_factory=Incarnations)
     pushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     rest_until: float = 0.0
     updates: deque[Update] = field(default_factory=deque)
@@ -135,6 +153,17 @@ class Room:
     @property
     def snapshot(self) -> TailnetSnapshot:
         return self.engine.snapshot
+
+    def listeners(self) -> list[Subscriber]:
+        """Every stream that follows this tailnet."""
+        return [*self.subscribers.values(), *self.shadows]
+
+    def follows(self, subscriber: Subscriber) -> bool:
+        """Whether the stream is still one of them: none has taken its place, and it has not ended."""
+        return self.subscribers.get(subscriber.node_id) is subscriber or subscriber in self.shadows
+
+    def shadows_of(self, node_id: int) -> list[Subscriber]:
+        return [one for one in self.shadows if one.node_id == node_id]
 
     def plan_expiry(self) -> None:
         nodes = self.snapshot.nodes.values()
@@ -167,13 +196,21 @@ class Hub:
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="netmap")
         self.relay_keys = RelayKeys()
         self._full_maps = asyncio.Semaphore(MAX_FULL_MAPS_AT_ONCE)
+        self.asker: Asker | None = None  # asks a client over its stream (the control protocol's part)
 
     # -- life
 
     async def start(self) -> None:
         self._layer = get_channel_layer()
         self._channel = await self._layer.new_channel()
-        loops = (self._listen, self._check_versions, self._tick, self._renew, self._write_behind)
+        loops = (
+            self._listen,
+            self._check_versions,
+            self._tick,
+            self._renew,
+            self._write_behind,
+            self._watch_clones,
+        )
         for loop in (*loops, self.relay_keys.follow_messages, self.relay_keys.check_versions):
             self.spawn(self._forever(loop))
 
@@ -273,6 +310,8 @@ class Hub:
             self._on_change(room, message)
         elif message["type"] == "netmap.volatile" and message["worker"] != self.worker:
             self._on_volatile(room, message)
+        elif message["type"] == "netmap.ask" and message["node"] in room.subscribers:
+            self.spawn(self._ask(room.snapshot.nodes[message["node"]], message))
 
     def _on_change(self, room: Room, message: dict[str, Any]) -> None:
         version = message["version"]
@@ -336,6 +375,7 @@ class Hub:
             if node_id not in nodes:
                 room.volatile.pop(node_id, None)
                 room.epochs.pop(node_id, None)
+                room.incarnations.forget(node_id)
         self._index((nodes[i] for i in update.changed if i in nodes), fresh.id)
         room.plan_expiry()
         await self._fan_out(room, update)
@@ -345,12 +385,10 @@ class Hub:
         current, nodes = room.snapshot.nodes, {}
         for node_id, read in fresh.nodes.items():
             known = current.get(node_id)
-            if rows is None or node_id in rows or known is None:
-                node = self._overlay(room, read)
-            elif known.primary_routes != read.primary_routes:
-                node = replace(known, primary_routes=read.primary_routes)
-            else:  # volatile facts may have moved on while the rows were read
-                node = known
+            if known is not None and rows is not None and node_id not in rows:
+                nodes[node_id] = known  # volatile facts may have moved on while the rows were read
+                continue
+            node = self._overlay(room, read)
             nodes[node_id] = known if known is not None and known == node else node
         return nodes
 
@@ -388,7 +426,7 @@ class Hub:
         self.rooms.pop(room.snapshot.id, None)
         for node in room.snapshot.nodes.values():
             self._node_keys.pop(node.node_key, None)
-        for subscriber in list(room.subscribers.values()):
+        for subscriber in room.listeners():
             subscriber.stream.close()
         with contextlib.suppress(*LAYER_ERRORS):
             async with asyncio.timeout(LAYER_SECONDS):
@@ -416,7 +454,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         started, now = loop.time(), datetime.now(UTC)
         frames: dict[tuple[bytes, bool], bytes] = {}
-        for count, subscriber in enumerate(list(room.subscribers.values()), 1):
+        for count, subscriber in enumerate(room.listeners(), 1):
             if count % FAN_OUT_BATCH == 0:
                 await asyncio.sleep(0)
             message = update.message_for(subscriber.node_id, now)
@@ -443,7 +481,7 @@ class Hub:
 
     async def _catch_up(self, room: Room, subscriber: Subscriber) -> None:
         """A slow stream: wait until it has taken what it holds, then send one full map."""
-        while room.subscribers.get(subscriber.node_id) is subscriber:
+        while room.follows(subscriber):
             if subscriber.stream.pending <= MAX_PENDING_BYTES // 2:
                 await self._send_full(room, subscriber)
                 return
@@ -452,7 +490,7 @@ class Hub:
     async def _send_full(self, room: Room, subscriber: Subscriber) -> None:
         """A whole map, and from then on deltas. Big ones are compressed in a thread."""
         async with self._full_maps:
-            if room.subscribers.get(subscriber.node_id) is not subscriber:
+            if not room.follows(subscriber):
                 return
             sent = room.snapshot
             if subscriber.node_id not in sent.nodes:
@@ -476,14 +514,29 @@ class Hub:
     # -- streams
 
     async def subscribe(
-        self, tailnet_id: int, node_id: int, stream: MapStream, *, zstd: bool, peers: bool = True
+        self,
+        tailnet_id: int,
+        node_id: int,
+        stream: MapStream,
+        *,
+        zstd: bool,
+        peers: bool = True,
+        disco_key: str = "",
+        address: str = "",
     ) -> bool:
-        """Give a node's long poll its full map, and every change from then on; ``False`` when it is gone."""
+        """Give a node's long poll its full map, and every change from then on; ``False`` when it is gone.
+
+        ``disco_key`` and ``address`` tell machines apart that use the same keys.
+        """
         room = await self.room(tailnet_id)
         if room is None or node_id not in room.snapshot.nodes:
             return False
-        subscriber = Subscriber(node_id, stream, zstd, peers)
+        subscriber = Subscriber(node_id, stream, zstd, peers, disco_key=disco_key)
+        subscriber.seen = Seen(address, hostname(room.snapshot.nodes[node_id].hostinfo))
+        subscriber.since = asyncio.get_running_loop().time()
         subscriber.keepalive_due = self._second + KEEPALIVE_SECONDS + secrets.randbelow(KEEPALIVE_SPREAD)
+        if not self.admits(tailnet_id, node_id, disco_key):
+            return await self._subscribe_shadow(room, subscriber)
         older = room.subscribers.get(node_id)
         room.subscribers[node_id] = subscriber
         if older is not None:
@@ -495,6 +548,55 @@ class Hub:
         self._claim_soon(room, node_id)
         self.report(tailnet_id, node_id, online=True)
         return True
+
+    # -- two machines with the same keys
+
+    def admits(self, tailnet_id: int, node_id: int, disco_key: str) -> bool:
+        """Whether a run of a client speaks for the node, and not a machine that uses the same keys."""
+        room = self.rooms.get(tailnet_id)
+        node = room.snapshot.nodes.get(node_id) if room else None
+        if room is None or node is None or room.incarnations.admits(node_id, disco_key, node.disco_key):
+            return True
+        if node_id in room.subscribers or node.online:
+            return False
+        room.incarnations.forget(node_id)  # the holder has gone: this one is the node now
+        return True
+
+    async def _subscribe_shadow(self, room: Room, subscriber: Subscriber) -> bool:
+        """A map for a machine whose keys another one uses; its earlier stream, or the oldest, goes."""
+        others = sorted(room.shadows_of(subscriber.node_id), key=lambda one: one.since)
+        same = [one for one in others if one.disco_key == subscriber.disco_key]
+        for older in same or others[: len(others) + 1 - MAX_SHADOWS if len(others) >= MAX_SHADOWS else 0]:
+            older.stream.close()
+            subscriber.since = older.since if same else subscriber.since
+        room.shadows.add(subscriber)
+        subscriber.stream.on_closed(lambda: room.shadows.discard(subscriber))
+        await self._send_full(room, subscriber)
+        return True
+
+    def _promote_shadows(self, room: Room, node_id: int) -> None:
+        """The holder is gone: the others' streams end, and who comes back first is the node."""
+        room.incarnations.forget(node_id)
+        for shadow in room.shadows_of(node_id):
+            shadow.stream.close()
+
+    async def _watch_clones(self) -> None:
+        """Tell the database of shadows that stay: no late word of a client that was restarted does."""
+        await asyncio.sleep(CLONES_SECONDS)
+        now = asyncio.get_running_loop().time()
+        for room in list(self.rooms.values()):
+            seen = {
+                shadow.node_id: self._machines(room, shadow.node_id)
+                for shadow in room.shadows
+                if now - shadow.since >= SURE_SECONDS
+            }
+            if seen:
+                await in_thread(saw_clones)(tailnet=room.snapshot.id, seen=seen)
+
+    @staticmethod
+    def _machines(room: Room, node_id: int) -> str:
+        holder = room.subscribers.get(node_id)
+        return describe(one.seen for one in [*([holder] if holder else []), *room.shadows_of(node_id)])
 
     async def full_map(self, tailnet_id: int, node_id: int, *, peers: bool) -> bytes | None:
         """One whole map as JSON, for a request that does not stream."""
@@ -514,7 +616,7 @@ class Hub:
             node_ids = sorted(room.unclaimed)[:CLAIM_BATCH]
             room.unclaimed.difference_update(node_ids)
             try:
-                epochs = await in_thread(claim_presences)(
+                claims = await in_thread(claim_presences)(
                     tailnet=room.snapshot.id, node_ids=node_ids, worker=self.worker
                 )
             except Exception:
@@ -522,18 +624,22 @@ class Hub:
                 room.unclaimed.update(node_ids)
                 await asyncio.sleep(CHECK_SECONDS)
                 continue
-            room.epochs.update(epochs)
-            for node_id, epoch in epochs.items():
+            for node_id, claim in claims.items():
+                room.epochs[node_id] = claim.epoch
                 if node_id in room.subscribers and node_id not in room.unclaimed:
-                    room.subscribers[node_id].epoch = epoch
-                self._tell_others(room, node_id, {"online": True}, epoch)
-            self._tell_panel(room, epochs)
+                    room.subscribers[node_id].epoch = claim.epoch
+                facts = {"online": True, "online_since": claim.since}
+                if node_id in room.subscribers:
+                    self._apply(room, node_id, facts)
+                self._tell_others(room, node_id, facts, claim.epoch)
+            self._tell_panel(room, claims)
 
     def _unsubscribe(self, room: Room, subscriber: Subscriber) -> None:
         """A stream ended; unless another one takes its place, the node goes offline in ten seconds."""
         if room.subscribers.get(subscriber.node_id) is not subscriber:
             return
         del room.subscribers[subscriber.node_id]
+        self._promote_shadows(room, subscriber.node_id)
         asyncio.get_running_loop().call_later(OFFLINE_SECONDS, self._maybe_offline, room, subscriber)
 
     def _maybe_offline(self, room: Room, subscriber: Subscriber) -> None:
@@ -546,7 +652,7 @@ class Hub:
             tailnet=room.snapshot.id, node_id=node_id, epoch=room.epochs.pop(node_id, 0)
         )
         if ended and node_id not in room.subscribers:
-            self.report(room.snapshot.id, node_id, online=False, last_seen=datetime.now(UTC))
+            self.report(room.snapshot.id, node_id, **_gone())
             self._tell_panel(room, [node_id])
 
     # -- volatile facts
@@ -560,8 +666,7 @@ class Hub:
         news = self._apply(room, node_id, facts) if room is not None else {}
         if room is None or not news:
             return {}
-        stored = {name: value for name, value in news.items() if name != "online"}
-        if stored:
+        if stored := _stored(news):
             room.unwritten.setdefault(node_id, {}).update(stored)
         self._tell_others(room, node_id, news, 0)
         return news
@@ -641,11 +746,15 @@ class Hub:
         if node_id not in room.snapshot.nodes:  # it has just joined: its row is being read
             self._remember(room, node_id, facts)
             return
+        if "disco_key" in facts:
+            room.incarnations.admits(node_id, facts["disco_key"], room.snapshot.nodes[node_id].disco_key)
+        if facts.get("online") is False and node_id not in room.subscribers:
+            self._promote_shadows(room, node_id)
         here = room.subscribers.get(node_id)
         if here is not None and message["epoch"] > here.epoch > 0:
             here.stream.close()
         if here is not None and facts.get("online") is False:
-            facts.pop("online")
+            facts = {name: value for name, value in facts.items() if name not in _gone()}
         if facts:
             self._apply(room, node_id, facts)
 
@@ -713,7 +822,7 @@ class Hub:
                 update = room.engine.with_nodes(expired)
                 room.plan_expiry()
                 self.spawn(self._fan_out(room, update))
-            for subscriber in list(room.subscribers.values()):
+            for subscriber in room.listeners():
                 if subscriber.keepalive_due <= self._second:
                     spread = secrets.randbelow(KEEPALIVE_SPREAD)
                     subscriber.keepalive_due = self._second + KEEPALIVE_SECONDS + spread
@@ -745,9 +854,25 @@ class Hub:
         gone = await in_thread(snapshots.ended_presences)(room.snapshot.id, elsewhere)
         for node_id in gone:
             if node_id not in room.subscribers:
-                self.report(room.snapshot.id, node_id, online=False, last_seen=datetime.now(UTC))
+                self.report(room.snapshot.id, node_id, **_gone())
 
     # -- asking a client
+
+    async def _ask(self, node: NodeSnapshot, message: dict[str, Any]) -> None:
+        """Have a client that holds its stream here answer a question that came over the channel layer."""
+        try:
+            if self.asker is None:
+                raise ClientSilent("this process asks nobody")
+            request = message["request"].encode("latin-1")
+            answer = await self.asker(message["tailnet"], node.id, node.machine_key, request)
+            result = {"response": answer.decode("latin-1")}
+        except ClientSilent as error:
+            logger.info("%s was asked in vain: %s", node.name, error)
+            result = {"error": str(error)}
+        if message["reply"]:
+            with contextlib.suppress(*LAYER_ERRORS):
+                async with asyncio.timeout(LAYER_SECONDS):
+                    await self._layer.send(message["reply"], {"type": "netmap.answer", **result})
 
     def send_ping(self, tailnet_id: int, node_id: int, ping: dict[str, Any]) -> bool:
         """Send a PingRequest on a node's stream; ``False`` when it has none here."""
@@ -759,12 +884,17 @@ class Hub:
         return True
 
 
+def _gone() -> dict[str, Any]:
+    """The facts of a node that is no longer connected, from now on."""
+    return {"online": False, "online_since": None, "last_seen": datetime.now(UTC)}
+
+
 def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _from_plain(name: str, value: Any) -> Any:
-    if name == "last_seen" and isinstance(value, str):
+    if name in ("last_seen", "online_since") and isinstance(value, str):
         return datetime.fromisoformat(value)
     return tuple(value) if name == "endpoints" else value
 

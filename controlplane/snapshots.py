@@ -5,7 +5,7 @@ A whole tailnet costs a fixed number of queries; a few changed nodes cost a fixe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -28,10 +28,10 @@ from controlplane.netmap.snapshot import (
 from nodes.models import Node, Presence, Route
 from nodes.names import fqdn
 from nodes.selectors import is_online
+from nodes.services.rotation import renews_within
 from nodes.state import KEY_IS_GOOD
 from wire.derpmap import DERPMap, DERPNode, DERPRegion
 
-EXIT_ROUTES = frozenset({"0.0.0.0/0", "::/0"})
 ADMIN_ROLES = {"owner": ("admin", "owner"), "admin": ("admin",)}
 
 
@@ -55,7 +55,7 @@ def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
         return None
     with scope(tailnet=tailnet):
         roles = _roles(Membership.objects.all())
-        nodes = _with_primaries(_snapshot(node, tailnet, roles) for node in _rows())
+        nodes = {node.pk: _snapshot(node, tailnet, roles) for node in _rows()}
         users = User.objects.filter(Q(nodes__tailnet=tailnet)).distinct()
         return TailnetSnapshot(
             id=tailnet.pk,
@@ -79,7 +79,7 @@ def load_nodes(snapshot: TailnetSnapshot, node_ids: Collection[int], version: in
     nodes = {key: value for key, value in snapshot.nodes.items() if key not in node_ids}
     nodes |= {row.pk: _snapshot(row, tailnet, roles) for row in rows}
     users = dict(snapshot.users) | {owner.pk: _user(owner) for owner in owners}
-    return replace(snapshot, nodes=_with_primaries(nodes.values()), users=users, version=version)
+    return replace(snapshot, nodes=nodes, users=users, version=version)
 
 
 def _roles(memberships: QuerySet[Membership]) -> dict[int, str]:
@@ -99,6 +99,8 @@ def _rows() -> QuerySet[Node]:
 
 def _snapshot(node: Node, tailnet: Tailnet, roles: dict[int, str]) -> NodeSnapshot:
     now = timezone.now()
+    approved: list[Route] = node.approved_routes  # type: ignore[attr-defined]
+    online = is_online(node, now)
     return NodeSnapshot(
         id=node.pk,
         stable_id=node.stable_id,
@@ -112,14 +114,18 @@ def _snapshot(node: Node, tailnet: Tailnet, roles: dict[int, str]) -> NodeSnapsh
         created=node.created,
         tags=tuple(node.tags),
         key_expiry=node.expires,
-        routes=tuple(route.prefix for route in node.approved_routes),  # type: ignore[attr-defined]
+        routes=tuple(route.prefix for route in approved),
+        approved={route.prefix: route.approved_at for route in approved if route.approved_at is not None},
         roles=ADMIN_ROLES.get(roles.get(node.user_id or 0, ""), ()),
+        cloned=node.cloned_at is not None,
+        renews_within=renews_within(tailnet, node),
         disco_key=node.disco_key,
         endpoints=tuple(node.endpoints),
         home_derp=node.home_derp,
         hostinfo=node.hostinfo,
         capability_version=node.capability_version,
-        online=is_online(node, now),
+        online=online,
+        online_since=node.presence.connected_at if online else None,
         last_seen=node.last_seen,
     )
 
@@ -136,25 +142,6 @@ def _standing(node: Node, roles: dict[int, str], now: datetime) -> Standing:
     if standing in (Standing.ACTIVE, Standing.PENDING) and expires is not None and expires <= now:
         return Standing.EXPIRED
     return standing
-
-
-def _with_primaries(nodes: Iterable[NodeSnapshot]) -> dict[int, NodeSnapshot]:
-    """Give each approved subnet route to one node: the online one with the lowest id, else the lowest id."""
-    by_id = {node.id: node for node in sorted(nodes, key=lambda node: node.id)}
-    offers: dict[str, list[NodeSnapshot]] = {}
-    for node in by_id.values():
-        for prefix in node.routes:
-            if prefix not in EXIT_ROUTES and node.standing is Standing.ACTIVE:
-                offers.setdefault(prefix, []).append(node)
-    primaries: dict[int, list[str]] = {}
-    for prefix in sorted(offers):
-        best = min(offers[prefix], key=lambda node: (not node.online, node.id))
-        primaries.setdefault(best.id, []).append(prefix)
-    for node_id, node in by_id.items():
-        serving = tuple(primaries.get(node_id, ()))
-        if node.primary_routes != serving:
-            by_id[node_id] = replace(node, primary_routes=serving)
-    return by_id
 
 
 def _user(user: User) -> UserSnapshot:

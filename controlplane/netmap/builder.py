@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from controlplane.netmap.snapshot import (
+    EXIT_ROUTES,
     TAGGED_LOGIN,
     TAGGED_NAME,
     TAGGED_USER_ID,
@@ -20,7 +21,6 @@ from controlplane.netmap.snapshot import (
 )
 from wire.control import format_time
 
-EXIT_ROUTES = ("0.0.0.0/0", "::/0")
 ENDED = timedelta(days=1)  # how long ago the key of a node that is gone ended: past any clock's error
 LEGACY_DERP = "127.3.3.40:"
 SELF_CAPABILITIES: dict[str, Any] = {
@@ -28,6 +28,12 @@ SELF_CAPABILITIES: dict[str, Any] = {
     "https://tailscale.com/cap/ssh": None,
     "default-auto-update": [False],
 }
+CLONED = (
+    "another machine uses this device's keys at the same time (a copied disk or state folder?): only the one "
+    "that started last is reached; sign in anew on the copy, with an empty state folder"
+)
+# Our own: a key that is this near to its end starts a fresh period when the client rotates it.
+RENEW_CAPABILITY = "trenza/renew-by-rotation"
 ADMIN_CAPABILITY = "https://tailscale.com/cap/is-admin"
 OWNER_CAPABILITY = "https://tailscale.com/cap/is-owner"
 PEER_HOSTINFO = {
@@ -59,11 +65,14 @@ def without_nulls(value: Any) -> Any:
 
 
 def served_routes(node: NodeSnapshot) -> list[str]:
-    """The prefixes that lead to this node: both exit routes, and of the subnets those that it serves now.
+    """The prefixes that lead to this node: of the subnets those that it serves now, and both exit routes.
 
-    Two nodes may offer one subnet; a client that was told of both would send everything to the last one.
+    One default route alone makes no exit node: what goes by the other family would leave by another way.
     """
-    return [route for route in node.routes if route in EXIT_ROUTES or route in node.primary_routes]
+    is_exit = set(EXIT_ROUTES) <= set(node.routes)
+    return [
+        route for route in node.routes if (is_exit if route in EXIT_ROUTES else route in node.primary_routes)
+    ]
 
 
 def base_node(node: NodeSnapshot) -> dict[str, Any]:
@@ -103,6 +112,8 @@ def self_node(node: NodeSnapshot, display_name: str) -> dict[str, Any]:
         capabilities[ADMIN_CAPABILITY] = None
     if "owner" in node.roles:
         capabilities[OWNER_CAPABILITY] = None
+    if node.renews_within:
+        capabilities[RENEW_CAPABILITY] = [{"WithinSeconds": node.renews_within}]
     return base_node(node) | {
         "Machine": node.machine_key,
         "Hostinfo": without_nulls(node.hostinfo),
@@ -110,6 +121,11 @@ def self_node(node: NodeSnapshot, display_name: str) -> dict[str, Any]:
         "CapMap": capabilities,
         "Online": True,
     }
+
+
+def health(node: NodeSnapshot) -> list[str]:
+    """What is wrong with a node, as far as only the server can know: sentences for ``status``."""
+    return [CLONED] if node.cloned else []
 
 
 def peer_node(node: NodeSnapshot) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from controlplane.netmap import builder
+from controlplane.netmap import builder, primaries
 from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
 from controlplane.netmap.visibility import is_offered, may_see_peers, packet_filter, sees
 from wire.control import format_time
@@ -27,6 +27,7 @@ PATCHABLE = frozenset(
         "disco_key",
         "home_derp",
         "online",
+        "online_since",  # shown to nobody
         "last_seen",
         "node_key",
         "key_expiry",
@@ -85,6 +86,14 @@ def differing_nodes(
     return frozenset(node_id for node_id in ids if before.get(node_id) != after.get(node_id))
 
 
+def _elected(snapshot: TailnetSnapshot, among: set[int] | None = None) -> TailnetSnapshot:
+    """The snapshot after the election of who carries which subnet; ``among`` learns whom it changed."""
+    moved = primaries.reassigned(snapshot.nodes)
+    if among is not None:
+        among.update(moved)
+    return replace(snapshot, nodes=dict(snapshot.nodes) | moved) if moved else snapshot
+
+
 def own_profile(tailnet: TailnetSnapshot, viewer: NodeSnapshot) -> bytes:
     """The only profile that a node without peers needs, as a JSON list."""
     user = tailnet.users.get(viewer.user_id)
@@ -128,7 +137,7 @@ class Engine:
     """One tailnet's snapshot with the JSON fragments cached from it."""
 
     def __init__(self, snapshot: TailnetSnapshot) -> None:
-        self.snapshot = snapshot
+        self.snapshot = _elected(snapshot)
         self._fragments: dict[int, tuple[NodeSnapshot, bytes]] = {}
         self._shared: dict[str, bytes] | None = None
         self._roster: _Roster | None = None
@@ -137,8 +146,13 @@ class Engine:
 
     def update(self, snapshot: TailnetSnapshot, changed: Iterable[int] | None = None) -> Update:
         """Swap in a new snapshot. ``changed`` names the nodes that may differ; ``None`` = compare all."""
-        old, self.snapshot = self.snapshot, snapshot
-        ids = differing_nodes(old, snapshot, changed)
+        old, among = self.snapshot, None if changed is None else set(changed)
+        if among is None or any(
+            primaries.is_router(by_id.get(i)) for by_id in (old.nodes, snapshot.nodes) for i in among
+        ):
+            snapshot = _elected(snapshot, among)
+        self.snapshot = snapshot
+        ids = differing_nodes(old, snapshot, among)
         for node_id in ids - snapshot.nodes.keys():
             self._fragments.pop(node_id, None)
         if (old.dns, old.derp_map, old.suffix, old.users) != (
@@ -209,6 +223,7 @@ class Engine:
             b'"UserProfiles":'
             + (shared["UserProfiles"] if may_see_peers(viewer) else own_profile(snapshot, viewer)),
             b'"PacketFilters":' + self._filters(viewer),
+            b'"Health":' + orjson.dumps(builder.health(viewer)),
             b'"SSHPolicy":{"rules":[]},"CollectServices":false,"Debug":{"DisableLogTail":true}',
             b'"ControlTime":' + orjson.dumps(format_time(now)),
         ]
@@ -292,10 +307,19 @@ class Update:
             removed = self._removed_peers(before) if before is not None and not may_see_peers(viewer) else []
             return full if not removed else full[:-1] + b"," + removed[0] + b"}"
         rest = self._rest(before, viewer)
-        if builder.self_node(before, self.old.name) == builder.self_node(viewer, self.new.name):
+        own = self._own_members(before, viewer)
+        if not own:
             return rest or None
-        own = b'"Node":' + orjson.dumps(builder.self_node(viewer, self.new.name))
-        return b"{" + own + (b"," + rest[1:] if rest else b"}")
+        return b"{" + b",".join(own) + (b"," + rest[1:] if rest else b"}")
+
+    def _own_members(self, before: NodeSnapshot, viewer: NodeSnapshot) -> list[bytes]:
+        """What a viewer hears of itself."""
+        entry, members = builder.self_node(viewer, self.new.name), []
+        if builder.self_node(before, self.old.name) != entry:
+            members.append(b'"Node":' + orjson.dumps(entry))
+        if (health := builder.health(viewer)) != builder.health(before):
+            members.append(b'"Health":' + orjson.dumps(health))
+        return members
 
     def _rest(self, before: NodeSnapshot, viewer: NodeSnapshot) -> bytes:
         """What a viewer hears of everything but itself; ``b""`` for nothing."""

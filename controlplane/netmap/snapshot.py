@@ -13,6 +13,7 @@ from wire.derpmap import DERPMap
 TAGGED_USER_ID = 2_147_455_555  # the pseudo person that owns tagged nodes; no real id comes near
 TAGGED_LOGIN = "tagged-devices"
 TAGGED_NAME = "Tagged Devices"
+EXIT_ROUTES = ("0.0.0.0/0", "::/0")
 
 
 class Standing(StrEnum):
@@ -29,7 +30,11 @@ class NodeSnapshot:
     """One node: durable facts of its row, and volatile ones merged over them.
 
     ``name`` is the FQDN with its trailing dot, keys are in their text form ("" = none), ``key_expiry``
-    ``None`` means never, ``routes`` are the approved prefixes, ``primary_routes`` those it serves now.
+    ``None`` means never, ``routes`` are the approved prefixes (``approved`` says since when they are), and
+    ``primary_routes`` those that it serves now: the engine's own decision, whatever is put in.
+    ``cloned``: two machines use its keys. ``renews_within``: a key with fewer seconds left than that starts a
+    fresh period when it is rotated (0 = it does not).
+    ``online_since`` is when its present time online began, ``None`` while it is offline or that is not known.
     """
 
     id: int
@@ -45,8 +50,11 @@ class NodeSnapshot:
     tags: tuple[str, ...] = ()
     key_expiry: datetime | None = None
     routes: tuple[str, ...] = ()
+    approved: Mapping[str, datetime] = field(default_factory=dict)
     primary_routes: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
+    cloned: bool = False
+    renews_within: int = 0
     # volatile
     disco_key: str = ""
     endpoints: tuple[str, ...] = ()
@@ -54,6 +62,7 @@ class NodeSnapshot:
     hostinfo: Mapping[str, Any] = field(default_factory=dict)
     capability_version: int = 0
     online: bool = False
+    online_since: datetime | None = None
     last_seen: datetime | None = None
 
 

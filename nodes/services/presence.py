@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
 from accounts.models import Tailnet
@@ -19,15 +20,25 @@ from nodes.models import Node, Presence
 LEASE = timedelta(seconds=30)
 
 
+class Claim(NamedTuple):
+    """A stream's epoch, and since when its node is online without a break."""
+
+    epoch: int
+    since: datetime
+
+
 def claim_presence(*, tailnet: Tailnet | int, node_id: int, worker: str, now: datetime | None = None) -> int:
     """Make ``worker`` the holder of the node's stream; returns the new epoch, higher than any before."""
-    return claim_presences(tailnet=tailnet, node_ids=[node_id], worker=worker, now=now)[node_id]
+    return claim_presences(tailnet=tailnet, node_ids=[node_id], worker=worker, now=now)[node_id].epoch
 
 
 def claim_presences(
     *, tailnet: Tailnet | int, node_ids: Iterable[int], worker: str, now: datetime | None = None
-) -> dict[int, int]:
-    """Claim many nodes' streams in one transaction; the new epochs of those nodes that exist."""
+) -> dict[int, Claim]:
+    """Claim many nodes' streams in one transaction; what those nodes that exist have from now on.
+
+    A stream that follows another while its lease runs (a reconnect, a restarted server) is no break.
+    """
     now = now or timezone.now()
     pk = _pk(tailnet)
     with transaction.atomic(), scope(tailnet=tailnet):
@@ -36,8 +47,10 @@ def claim_presences(
             [Presence(node_id=node_id, tailnet_id=pk) for node_id in ids], ignore_conflicts=True
         )
         rows = Presence.objects.filter(node_id__in=ids)
-        rows.update(worker=worker, epoch=F("epoch") + 1, connected_at=now, expires=now + LEASE)
-        return dict(rows.values_list("node_id", "epoch"))
+        since = Case(When(expires__gt=now, then=F("connected_at")), default=Value(now))
+        rows.update(worker=worker, epoch=F("epoch") + 1, connected_at=since, expires=now + LEASE)
+        claimed = rows.values_list("node_id", "epoch", "connected_at")
+        return {node_id: Claim(epoch, since or now) for node_id, epoch, since in claimed}
 
 
 def renew_presence(

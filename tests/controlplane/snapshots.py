@@ -144,7 +144,9 @@ members: dict[str, st.SearchStrategy[Any]] = {
     "capability_version": st.sampled_from([0, 113, 130]),
     "name": st.sampled_from(["box.home.example.", "bad name.", ""]),
     "tags": st.sampled_from([(), ("tag:a",)]),
-    "routes": st.sampled_from([(), ("10.0.0.0/8",)]),
+    "routes": st.sampled_from([(), ("10.0.0.0/8",), ("10.0.0.0/8", "10.1.0.0/16"), ("0.0.0.0/0", "::/0")]),
+    "approved": small.map(lambda number: {"10.0.0.0/8": START + timedelta(minutes=number)}),
+    "online_since": small.map(moment),
     "primary_routes": st.sampled_from([(), ("10.0.0.0/8",)]),
     "hostinfo": st.sampled_from(
         [
@@ -155,6 +157,8 @@ members: dict[str, st.SearchStrategy[Any]] = {
         ]
     ),
     "roles": st.sampled_from([(), ("admin",), ("admin", "owner")]),
+    "cloned": st.booleans(),
+    "renews_within": st.sampled_from([0, 3600]),
     "user_id": st.integers(1, 3),
 }
 

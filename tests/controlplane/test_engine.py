@@ -16,7 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from controlplane.netmap.engine import Engine
-from controlplane.netmap.snapshot import Standing, TailnetSnapshot
+from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
+from controlplane.netmap.visibility import is_offered
 from tests.controlplane.snapshots import (
     PEOPLE,
     START,
@@ -92,6 +93,10 @@ def check_farewell(netmap: NetMap) -> None:
 @example(tailnet(node(1), node(2, last_seen=moment(1))), [SetNode(2, (("online", True),))])
 @example(tailnet(node(2, standing=Standing.PENDING)), [SetShared("users", PEOPLE | {1: user(1, "Ana")})])
 @example(tailnet(node(1), node(2)), [SetNode(1, (("standing", Standing.PENDING),))])
+@example(
+    tailnet(node(1), *(node(i, online=True, online_since=moment(i), routes=("10.0.0.0/8",)) for i in (2, 3))),
+    [SetNode(2, (("online", False),)), SetNode(2, (("online", True), ("online_since", moment(9))))],
+)
 def test_deltas_add_up_to_the_full_map(start: TailnetSnapshot, history: list[Any]) -> None:
     check_history(start, history)
 
@@ -268,18 +273,104 @@ def test_a_switch_that_was_written_as_text_reaches_peers_as_a_switch() -> None:
     assert peer["Hostinfo"]["ShieldsUp"] is True
 
 
-def test_a_subnet_that_two_nodes_offer_leads_to_one() -> None:
-    shared = {"routes": ("0.0.0.0/0", "10.0.0.0/8", "::/0")}
-    serves = node(2, **shared, primary_routes=("10.0.0.0/8",))
-    engine = Engine(tailnet(node(1), serves, node(3, **shared)))
-    routes = [peer["AllowedIPs"][2:] for peer in json.loads(engine.full_map(1, NOW))["Peers"]]
-    assert routes == [["0.0.0.0/0", "10.0.0.0/8", "::/0"], ["0.0.0.0/0", "::/0"]]
-
-
 def test_a_new_relay_port_reaches_everyone_and_nothing_else_does() -> None:
     engine = Engine(tailnet(node(1), node(2)))
     update = engine.update(replace(engine.snapshot, derp_map=derp_map(4443)))
     assert set(json.loads(update.message_for(1, NOW) or b"")) == {"DERPMap"}
+
+
+# --- who carries a subnet --------------------------------------------------------------------------------
+
+LAN, EXIT = "10.0.0.0/8", ("0.0.0.0/0", "::/0")
+
+
+def router(node_id: int, since: int | None = 1, **values: Any) -> NodeSnapshot:
+    """An approved router of one subnet, online since the minute ``since`` (``None`` = offline)."""
+    online_since = None if since is None else moment(since)
+    return node(
+        node_id, **{"routes": (LAN,), "online": since is not None, "online_since": online_since} | values
+    )
+
+
+def carriers(engine: Engine, prefix: str = LAN) -> list[int]:
+    """To whom a node without routes would send a prefix, by its whole map."""
+    peers = json.loads(engine.full_map(1, NOW)).get("Peers", [])
+    carried = [peer["ID"] for peer in peers if prefix in peer["AllowedIPs"]]
+    assert prefix in EXIT or carried == [
+        peer["ID"] for peer in peers if prefix in peer.get("PrimaryRoutes", [])
+    ]
+    return carried
+
+
+def test_an_exit_node_is_offered_both_default_routes_and_a_subnet_leads_to_one_node() -> None:
+    routes = {"routes": ("0.0.0.0/0", LAN, "::/0")}
+    engine = Engine(tailnet(node(1), router(2, **routes), router(3, **routes)))
+    allowed = [peer["AllowedIPs"][2:] for peer in json.loads(engine.full_map(1, NOW))["Peers"]]
+    assert allowed == [["0.0.0.0/0", LAN, "::/0"], ["0.0.0.0/0", "::/0"]]
+    half = Engine(tailnet(node(1), router(2, routes=("0.0.0.0/0",))))
+    assert carriers(half, "0.0.0.0/0") == [], "one family alone would let the other one leave as before"
+
+
+def test_another_router_takes_over_and_nothing_moves_back() -> None:
+    engine = Engine(tailnet(node(1), router(2), router(3, since=5), router(4, since=9)))
+    assert carriers(engine) == [2]
+    update = engine.with_nodes({2: router(2, since=None, last_seen=moment(20))})
+    said = json.loads(update.message_for(1, NOW) or b"")
+    assert {peer["ID"]: LAN in peer["AllowedIPs"] for peer in said["PeersChanged"]} == {2: False, 3: True}
+    own = json.loads(update.message_for(3, NOW) or b"")["Node"]
+    assert own["PrimaryRoutes"] == [LAN], "it hears itself that it carries the subnet now"
+    assert carriers(engine) == [3]
+    engine.with_nodes({2: router(2, since=21)})
+    assert carriers(engine) == [3], "the one that came back waits its turn"
+    engine.with_nodes({3: router(3, since=None)})
+    assert carriers(engine) == [4]
+
+
+def test_a_router_that_was_approved_later_waits_its_turn() -> None:
+    engine = Engine(tailnet(node(1), router(3, since=5, approved={LAN: moment(6)})))
+    engine.with_nodes({2: router(2, since=1, approved={LAN: moment(30)})})
+    assert carriers(engine) == [3], "connections through it would break for nothing"
+    engine.with_nodes({3: router(3, since=5, routes=())})
+    assert carriers(engine) == [2]
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [{"standing": Standing.EXPIRED}, {"standing": Standing.PENDING}, {"disco_key": ""}, {"routes": ()}],
+    ids=str,
+)
+def test_a_router_that_peers_cannot_use_carries_nothing(gone: dict[str, Any]) -> None:
+    engine = Engine(tailnet(node(1), router(2), router(3, since=5)))
+    engine.with_nodes({2: router(2, **gone)})
+    assert carriers(engine) == [3]
+
+
+def test_with_every_router_away_the_subnet_keeps_a_carrier_and_overlapping_ones_their_own() -> None:
+    inner = "10.1.0.0/16"
+    engine = Engine(tailnet(node(1), router(2, since=None), router(3, since=None, routes=(LAN, inner))))
+    assert carriers(engine) == [2]
+    assert carriers(engine, inner) == [3]
+    engine.with_nodes({3: router(3, since=4, routes=(LAN, inner))})
+    assert carriers(engine) == carriers(engine, inner) == [3]
+
+
+@given(tailnets, histories)
+def test_a_subnet_has_one_carrier_whatever_happened_before(
+    start: TailnetSnapshot, history: list[Any]
+) -> None:
+    """Exactly one, online if any is, and the same in an engine that saw nothing of the history."""
+    engine = Engine(start)
+    for change in history:
+        engine.update(change.apply(engine.snapshot))
+    nodes = engine.snapshot.nodes
+    assert Engine(engine.snapshot).snapshot.nodes == nodes
+    usable = [one for one in nodes.values() if one.standing is Standing.ACTIVE and is_offered(one)]
+    for prefix in (LAN, "10.1.0.0/16"):
+        routers = [one for one in usable if prefix in one.routes]
+        serving = [one for one in nodes.values() if prefix in one.primary_routes]
+        assert len(serving) == bool(routers)
+        assert all(one in routers and one.online == any(r.online for r in routers) for one in serving)
+    assert not any(set(one.primary_routes) & set(EXIT) for one in nodes.values())
 
 
 # --- purity and cost -------------------------------------------------------------------------------------

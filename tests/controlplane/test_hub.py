@@ -17,7 +17,9 @@ from controlplane import hub as hub_module
 from controlplane.control import c2n
 from controlplane.hub import MAX_PENDING_BYTES, Hub, Room, Subscriber
 from controlplane.netmap.engine import Engine
+from controlplane.netmap.incarnations import MAX_SHADOWS
 from controlplane.netmap.snapshot import NodeSnapshot
+from nodes.services.presence import Claim
 from tests.controlplane.snapshots import node, tailnet
 from wire.codec import MapDecoder, decode_object
 from wire.delta import apply
@@ -74,7 +76,8 @@ async def hub(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
             await asyncio.sleep(0)
             if function is hub_module.claim_presences:
                 epochs["last"] += 1
-                return dict.fromkeys(kwargs["node_ids"], epochs["last"])
+                claim = Claim(epochs["last"], datetime.now(UTC))
+                return dict.fromkeys(kwargs["node_ids"], claim)
             return True
 
         return call
@@ -483,3 +486,98 @@ async def test_pushes_leave_in_the_order_in_which_the_engine_moved(hub: Hub) -> 
     await hub._swap(room, replace(room.snapshot, nodes={1: room.snapshot.nodes[1]}, version=2), None)
     await settle(hub, room)
     assert stream.netmap.peers == {}
+
+
+# --- two machines with the same keys ---------------------------------------------------------------------
+
+
+async def subscribe_as(hub: Hub, node_id: int, disco: str, address: str = "") -> Stream:
+    stream = Stream()
+    assert await hub.subscribe(TAILNET, node_id, stream, zstd=False, disco_key=disco, address=address)
+    return stream
+
+
+def news_of(stream: Stream, node_id: int) -> int:
+    """How many messages told this viewer something of a peer."""
+
+    def tells(message: dict[str, Any]) -> bool:
+        changed = [peer["ID"] for peer in message.get("PeersChanged", ())]
+        return node_id in changed + [patch["NodeID"] for patch in message.get("PeersChangedPatch", ())]
+
+    return sum(map(tells, stream.messages))
+
+
+async def test_a_restarted_client_takes_its_place_at_once(hub: Hub) -> None:
+    room = open_room(hub, node(1), node(2))
+    first = await subscribe_as(hub, 1, "discokey:a")
+    second = await subscribe_as(hub, 1, "discokey:b")
+    assert (first.is_open, second.is_open) == (False, True)
+    assert room.subscribers[1].stream is second
+    assert not room.shadows
+    again = await subscribe_as(hub, 1, "discokey:b")
+    assert (second.is_open, again.is_open) == (False, True)
+    assert hub.admits(TAILNET, 1, "discokey:b")
+
+
+async def test_two_machines_with_the_same_keys_do_not_fight(hub: Hub) -> None:
+    room = open_room(hub, node(1), node(2))
+    watch = await subscribe(hub, 2)
+    await subscribe_as(hub, 1, "discokey:a")
+    holder = await subscribe_as(hub, 1, "discokey:b")
+    for turn in range(20):  # the one that was thrown out comes back, and reports, again and again
+        shadow = await subscribe_as(hub, 1, "discokey:a")
+        assert not hub.admits(TAILNET, 1, "discokey:a")
+        hub.report(TAILNET, 2, endpoints=(f"192.0.2.1:{turn}",))
+        await settle(hub, room)
+        assert (holder.is_open, shadow.is_open) == (True, True)
+    assert len(room.shadows) == 1
+    assert shadow.netmap.peers[2].endpoints == ("192.0.2.1:19",)  # its filters and peers stay right
+    assert news_of(watch, 1) <= 1
+    assert room.subscribers[1].stream is holder
+
+
+async def test_a_shadow_takes_the_place_of_a_holder_that_goes(hub: Hub) -> None:
+    room = open_room(hub, node(1), node(2))
+    await subscribe_as(hub, 1, "discokey:a")
+    holder = await subscribe_as(hub, 1, "discokey:b")
+    shadow = await subscribe_as(hub, 1, "discokey:a")
+    holder.close()
+    assert not shadow.is_open
+    assert not room.shadows
+    back = await subscribe_as(hub, 1, "discokey:a")
+    assert room.subscribers[1].stream is back
+    assert hub.admits(TAILNET, 1, "discokey:a")
+
+
+async def test_only_so_many_shadows_are_kept(hub: Hub) -> None:
+    room = open_room(hub, node(1))
+    names = [f"discokey:{number}" for number in range(MAX_SHADOWS + 1)]
+    for name in names:
+        await subscribe_as(hub, 1, name)
+    for name in names[:-1]:
+        await subscribe_as(hub, 1, name)
+    assert len(room.shadows) <= MAX_SHADOWS
+
+
+async def test_a_shadow_that_stays_is_told_to_the_database(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[int, str]] = []
+
+    def in_thread(function: Any) -> Any:
+        async def call(**kwargs: Any) -> dict[int, Any]:
+            if function is hub_module.saw_clones:
+                seen.append(kwargs["seen"])
+            return {}
+
+        return call
+
+    open_room(hub, node(1))
+    await subscribe_as(hub, 1, "discokey:a", "192.0.2.1")
+    await subscribe_as(hub, 1, "discokey:b", "192.0.2.2")
+    await subscribe_as(hub, 1, "discokey:a", "192.0.2.1")
+    monkeypatch.setattr(hub_module, "in_thread", in_thread)
+    monkeypatch.setattr(hub_module, "CLONES_SECONDS", 0.0)
+    await hub._watch_clones()
+    assert not seen  # it may be the last word of a client that was restarted
+    monkeypatch.setattr(hub_module, "SURE_SECONDS", 0.0)
+    await hub._watch_clones()
+    assert seen == [{1: "192.0.2.2, 192.0.2.1"}]
