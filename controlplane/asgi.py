@@ -25,6 +25,7 @@ from django.urls import path  # noqa: E402
 from accounts.changes import set_loop  # noqa: E402
 from controlplane.consumers.panel import PANEL_SOCKETS  # noqa: E402
 from controlplane.consumers.relay import RelayConsumer  # noqa: E402
+from controlplane.control.c2n import ask_for_others  # noqa: E402
 from controlplane.control.consumer import ControlConsumer  # noqa: E402
 from controlplane.control.upgrade import ControlHttpProtocol  # noqa: E402
 from controlplane.env import environment  # noqa: E402
@@ -50,7 +51,7 @@ websockets = URLRouter(
 async def lifespan() -> AsyncIterator[None]:
     """What lives as long as the worker: the hub, and the jobs loop where no Celery worker runs them."""
     set_loop(asyncio.get_running_loop())
-    await start_hub()
+    (await start_hub()).asker = ask_for_others
     jobs = None if environment().scaled else asyncio.create_task(run_jobs())
     try:
         yield

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from controlplane.control.map import find_node
 from controlplane.control.streams import answer_json, answer_text
 from controlplane.env import environment
-from controlplane.hub import get_hub
+from controlplane.hub import ClientSilent, get_hub
 from wire.codec import decode_object
 from wire.control import PingRequest, node_key
 from wire.errors import MessageError
@@ -36,10 +36,6 @@ HEARD = {
     ("POST", "/machine/audit-log"),
     ("PATCH", "/machine/set-device-attr"),
 }
-
-
-class ClientSilent(Exception):
-    """The client has no stream here, or did not answer in time."""
 
 
 _waiting: dict[str, tuple[str, asyncio.Future[bytes]]] = {}
@@ -65,6 +61,11 @@ async def ask(*, tailnet_id: int, node_id: int, machine_key: str, request: bytes
         raise ClientSilent("the device did not answer in time") from None
     finally:
         del _waiting[token]
+
+
+async def ask_for_others(tailnet_id: int, node_id: int, machine_key: str, request: bytes) -> bytes:
+    """:func:`ask`, for questions that come over the channel layer (:mod:`nodes.services.asking`)."""
+    return await ask(tailnet_id=tailnet_id, node_id=node_id, machine_key=machine_key, request=request)
 
 
 async def handle_other(

@@ -27,7 +27,7 @@ from nodes.hostinfo import cleaned, endpoints, hostname, offered_routes, request
 from nodes.services.volatile import Volatile, update_node_state
 from wire.codec import compress, decode_object, encode_json, frame_map
 from wire.control import MIN_CAPABILITY_VERSION, Hostinfo, MapRequest
-from wire.keys import MachinePublic
+from wire.keys import DiscoPublic, MachinePublic
 
 if TYPE_CHECKING:
     from controlplane.control.driver import ResponseStream
@@ -66,7 +66,7 @@ async def handle_map(
     if place is None:
         return answer_text(stream, 404, UNKNOWN_NODE)
     if message.stream:
-        return await _long_poll(message, place, stream)
+        return await _long_poll(message, place, stream, client_address)
     if not message.read_only:
         await take_report(message, place)
         if message.omit_peers:
@@ -92,12 +92,18 @@ async def find_node(node_key: str, peer: MachinePublic) -> Place | None:
         return Place(row.tailnet_id, row.pk) if known else None
 
 
-async def _long_poll(message: MapRequest, place: Place, stream: ResponseStream) -> None:
+async def _long_poll(message: MapRequest, place: Place, stream: ResponseStream, client_address: str) -> None:
     hub = get_hub()
     stream.start()
     zstd = message.compress == "zstd"
     found = await hub.subscribe(
-        place.tailnet_id, place.node_id, stream, zstd=zstd, peers=not message.omit_peers
+        place.tailnet_id,
+        place.node_id,
+        stream,
+        zstd=zstd,
+        peers=not message.omit_peers,
+        disco_key=_text(message.disco_key),
+        address=client_address,
     )
     if not found:
         stream.close()
@@ -136,17 +142,23 @@ async def take_report(message: MapRequest, place: Place) -> None:
     """
     hub = get_hub()
     await hub.room(place.tailnet_id)
+    if not hub.admits(place.tailnet_id, place.node_id, _text(message.disco_key)):
+        return  # a machine that uses another one's keys has no say
     facts: dict[str, Any] = {
         "capability_version": message.version,
         "endpoints": endpoints(message.endpoints),
     }
-    if not message.disco_key.is_zero:
-        facts["disco_key"] = str(message.disco_key)
+    if disco_key := _text(message.disco_key):
+        facts["disco_key"] = disco_key
     news = hub.report(place.tailnet_id, place.node_id, **facts)
     if message.hostinfo is not None:
         await _take_hostinfo(message.hostinfo, message.version, place)
     if "disco_key" in news:
         await hub.write_now(place.tailnet_id)
+
+
+def _text(key: DiscoPublic) -> str:
+    return "" if key.is_zero else str(key)
 
 
 async def _take_hostinfo(hostinfo: Hostinfo, version: int, place: Place) -> None:
