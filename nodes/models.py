@@ -202,4 +202,15 @@ class Presence(TenantModel):
         return self.expires is not None and self.expires > now
 
 
+class PathReport(TenantModel):
+    """How a device reaches its peers, as it said last: the members of :class:`wire.paths.PeerPath`."""
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="path_reports")
+    node = models.OneToOneField(Node, on_delete=models.CASCADE, related_name="path_report")
+    paths = models.JSONField(default=list, blank=True)
+    reported_at = models.DateTimeField()
+
+    objects = TenantManager["PathReport"]()
+
+
 GLOBAL_MODELS: tuple[type, ...] = (PendingLogin,)

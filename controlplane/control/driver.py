@@ -15,11 +15,13 @@ from typing import Protocol
 
 from controlplane.control.c2n import handle_other
 from controlplane.control.map import handle_map
+from controlplane.control.paths import handle_paths
 from controlplane.control.register import handle_register
 from controlplane.control.streams import JSON_HEADERS, TEXT_HEADERS
 from controlplane.services.serverkeys import noise_key
 from wire.errors import WireError
 from wire.keys import ChallengePrivate, MachinePublic
+from wire.paths import PATH as PATHS
 from wire.session import RequestReceived, ServerSession, SessionClosed, StreamClosed
 
 logger = logging.getLogger("trenza.control")
@@ -37,6 +39,7 @@ Handler = Callable[[RequestReceived, MachinePublic, int, "ResponseStream", str],
 ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/machine/register"): handle_register,
     ("POST", "/machine/map"): handle_map,
+    ("POST", PATHS): handle_paths,
 }
 
 
@@ -112,6 +115,14 @@ class ResponseStream:
         """End the stream; the client of a long poll reconnects."""
         self.finish()
 
+    def ping(self) -> int:
+        """Ask the peer for a sign of life; returns how many it owes, this one counted."""
+        return self._driver.ping() if self.open else 0
+
+    def abort(self) -> None:
+        """End the whole connection of a peer that is gone without a word."""
+        self._driver.abort()
+
     def on_closed(self, callback: Callable[[], None]) -> None:
         """Call back once when the stream ends, from whichever side; at once if it already has."""
         if self.open:
@@ -137,6 +148,7 @@ class ControlDriver:
         self._streams: dict[int, ResponseStream] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._closed = False
+        self._owed_pings = 0
         self._loop = asyncio.get_running_loop()
         self._first_request = self._loop.call_later(FIRST_REQUEST_SECONDS, self._nothing_asked)
         self._heard = self._loop.time()
@@ -151,6 +163,7 @@ class ControlDriver:
         if self._closed:
             return
         self._heard = self._loop.time()
+        self._owed_pings = 0
         try:
             events = self.session.receive_data(data)
         except WireError as error:
@@ -175,8 +188,7 @@ class ControlDriver:
             action(self.session)
         except WireError as error:
             logger.info("control connection from %s: %s; closing it", self.client_address, error)
-            self.carrier.abort()
-            self.lost()
+            self.abort()
             return
         self.flush()
 
@@ -188,8 +200,18 @@ class ControlDriver:
             self.carrier.write(data)
         if self.carrier.buffered() > MAX_UNSENT_BYTES:
             logger.info("control connection from %s takes nothing; closing it", self.client_address)
-            self.carrier.abort()
-            self.lost()
+            self.abort()
+
+    def ping(self) -> int:
+        """Send an HTTP/2 PING; whatever comes after it is an answer. Returns how many have none."""
+        self._owed_pings += 1
+        self.send(lambda session: session.ping(PING))
+        return self._owed_pings
+
+    def abort(self) -> None:
+        """Drop the carrier without a word."""
+        self.carrier.abort()
+        self.lost()
 
     def lost(self) -> None:
         """The carrier is gone: end every stream and handler."""
@@ -222,8 +244,7 @@ class ControlDriver:
         silent = self._loop.time() - self._heard
         if silent >= SILENT_SECONDS:
             logger.info("control connection from %s is dead; closing it", self.client_address)
-            self.carrier.abort()
-            self.lost()
+            self.abort()
             return
         self._check = self._loop.call_later(CHECK_SECONDS, self._check_peer)
         if silent >= CHECK_SECONDS:

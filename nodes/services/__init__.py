@@ -6,6 +6,7 @@
 - :mod:`nodes.services.lifecycle`: approve, reject, rename, expire, tag, delete, log out, rotate, sweep
 - :mod:`nodes.services.volatile`: endpoints, Hostinfo, home relay
 - :mod:`nodes.services.clones`: devices whose keys two machines use
+- :mod:`nodes.services.paths`: by which paths devices reach their peers
 - :mod:`nodes.services.presence`: which worker holds a node's stream
 - :mod:`nodes.services.rotation`: new node keys by schedule, and when a person asks
 - :mod:`nodes.services.asking`: asking a connected client something (c2n)

@@ -32,6 +32,7 @@ from accounts.pages import (
 from accounts.roles import Capability, can
 from accounts.selectors import audit_events, members
 from nodes.access import NodeAction, node_for, visible_nodes
+from nodes.connections import connections_of
 from nodes.forms import RenameForm
 from nodes.listing import ORDERS, PAGE_SIZE, STATES, SYSTEMS, TAGGED, DeviceQuery, count_states
 from nodes.models import Node
@@ -140,10 +141,12 @@ def _detail_context(request: HttpRequest, node: Node) -> dict[str, Any]:
     if can(_membership(request), Capability.SEE_ALL):
         events = audit_events().filter(target_type="NODE", target_id=node.stable_id)
         history = list(events[:HISTORY_LENGTH])
+    row = _row(request, node)
     return {
-        "row": _row(request, node),
+        "row": row,
         "node": node,
         "net": connectivity(node),
+        "connections": connections_of(node, membership=_membership(request), online=row.online),
         "routes": list(node.routes.all()),
         "history": history,
         "rotation": rotation_row(node, membership=_membership(request)),

@@ -84,7 +84,7 @@ async def test_an_unknown_path_is_404_and_the_connection_lives(world: World, car
 @pytest.mark.parametrize("body", [b"", b"junk", b"[]", b'{"NodeKey": 5}', b"\xff" * 100, b"[" * 10_000])
 async def test_a_body_that_is_no_message_is_400(world: World, carrier: str, body: bytes) -> None:
     async with devices(world.server, name("box"), carrier=carrier) as (box,):
-        for path in ("/machine/register", "/machine/map", "/machine/update-health"):
+        for path in ("/machine/register", "/machine/map", "/machine/update-health", "/machine/trenza/paths"):
             assert (await box.ask(path, body)).status == 400
         assert (await box.ask("/nothing", {})).status == 404
 
@@ -528,6 +528,7 @@ async def test_a_node_key_of_another_machine_is_refused_by_every_request(world: 
             ("POST", "/machine/update-health"),
             ("POST", "/machine/audit-log"),
             ("PATCH", "/machine/set-device-attr"),
+            ("POST", "/machine/trenza/paths"),
         ):
             assert (await thief.ask(path, key, method)).status == 400, path
             assert (await victim.ask(path, key, method)).status == 200, path

@@ -16,14 +16,17 @@ from accounts.models import AuditEvent, Tailnet, User
 from accounts.roles import Role
 from accounts.services.people import add_member
 from accounts.tenancy import scope
+from nodes.connections import REASONS
 from nodes.listing import PAGE_SIZE
 from nodes.models import Node
 from nodes.services import lifecycle
+from nodes.services.paths import record_paths
 from nodes.services.presence import claim_presence
 from nodes.state import NodeState
 from tests.accounts import factories
 from tests.nodes import factories as machines
 from tests.pages import Visitor, plain_static_files
+from wire.paths import PeerPath, Reason
 
 __all__ = ["plain_static_files"]
 pytestmark = pytest.mark.django_db
@@ -469,3 +472,70 @@ def test_a_new_device_appears_in_the_instructions(place: tuple[Tailnet, User]) -
     assert "/approve" in page.content.decode()
     for odd in ("", "yesterday", "2026-13-45T99:99:99", "0001-01-01T00:00:00+00:00", "2026-01-01"):
         assert visitor.get("/devices/add/arrivals", {"since": odd}).status_code == 200
+
+
+# --- connections -----------------------------------------------------------------------------------------
+
+
+def report_paths(node: Node, *paths: PeerPath) -> None:
+    """The device is connected, and says this."""
+    claim_presence(tailnet=node.tailnet_id, node_id=node.pk, worker="w1")
+    assert record_paths(tailnet=node.tailnet_id, node_id=node.pk, paths=paths)
+
+
+def test_a_device_page_shows_by_which_paths_it_talks(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    box, web, far = (
+        machines.node(tailnet, owner, hostname=h, preapproved=True) for h in ("box", "web", "far")
+    )
+    path = f"/devices/{box.stable_id}"
+    assert 'id="connections"' not in Visitor(owner).get(path).content.decode()
+    report_paths(
+        box,
+        PeerPath(node_id=web.pk, endpoint="203.0.113.7:41641"),
+        PeerPath(node_id=far.pk, derp_region=900, reason=Reason.HARD_NAT_BOTH),
+        PeerPath(node_id=2**70, endpoint="198.51.100.1:1"),
+        PeerPath(node_id=-1),
+    )
+    page = Visitor(owner).get(path).content.decode()
+    assert "203.0.113.7:41641" in page
+    assert "relay, region 900" in page
+    assert "The NATs of both networks are hard" in page
+    assert "198.51.100.1" not in page
+    assert "is not shown here" not in page
+
+
+def test_who_sees_only_their_own_devices_sees_no_others_in_connections(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    colleague = factories.member(tailnet)
+    mine = machines.node(tailnet, colleague.user, hostname="mine", preapproved=True)
+    others = machines.node(tailnet, owner, hostname="secretname", preapproved=True)
+    report_paths(mine, PeerPath(node_id=others.pk, endpoint="203.0.113.7:41641"))
+    page = Visitor(colleague.user).get(f"/devices/{mine.stable_id}").content.decode()
+    assert 'id="connections"' in page
+    assert "secretname" not in page
+    assert "203.0.113.7" not in page
+    assert "and 1 device that is not shown here" in page
+
+
+def test_what_a_device_said_before_it_went_is_not_shown(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    box, web = (machines.node(tailnet, owner, hostname=h, preapproved=True) for h in ("box", "web"))
+    assert record_paths(
+        tailnet=tailnet, node_id=box.pk, paths=[PeerPath(node_id=web.pk, endpoint="203.0.113.7:1")]
+    )
+    assert "203.0.113.7" not in Visitor(owner).get(f"/devices/{box.stable_id}").content.decode()
+
+
+def test_reports_that_come_too_often_are_not_kept(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    box = machines.node(tailnet, owner, hostname="box", preapproved=True)
+    now = timezone.now()
+    assert record_paths(tailnet=tailnet, node_id=box.pk, paths=[], now=now)
+    assert not record_paths(tailnet=tailnet, node_id=box.pk, paths=[], now=now + timedelta(seconds=1))
+    assert record_paths(tailnet=tailnet, node_id=box.pk, paths=[], now=now + timedelta(seconds=30))
+    assert record_paths(tailnet=tailnet, node_id=box.pk + 1000, paths=[], now=now)  # gone meanwhile
+
+
+def test_every_reason_has_words_in_the_panel() -> None:
+    assert set(REASONS) == set(Reason)
