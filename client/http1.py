@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from client.errors import ClientError
@@ -20,7 +22,12 @@ MAX_TRAILERS = 16
 PIECE_BYTES = 64 * 1024
 BUFFER_BYTES = 128 * 1024  # what a stream may hold unread
 HEAD_SECONDS = 10.0
-BODY_SECONDS = 120.0  # between two pieces
+BODY_SECONDS = 600.0  # between two pieces: what is sent may be made slowly
+KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 15,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 3,
+}  # seconds, seconds, probes
 REASONS = {
     200: "OK",
     204: "No Content",
@@ -137,6 +144,13 @@ def body_length(headers: Mapping[str, str]) -> int | None:
     if len(text) > MAX_LENGTH_DIGITS:
         raise BadRequest(413, "the body is too large")
     return int(text)
+
+
+def notice_death(sock: Any) -> None:
+    """Have the kernel end a TCP connection whose other side is gone without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in KEEPALIVE.items():
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class Body:

@@ -7,6 +7,7 @@ import click
 from client.cli.common import OneLineErrors
 from client.cli.debug import debug
 from client.cli.down import down, logout
+from client.cli.file import file
 from client.cli.ip import ip
 from client.cli.netcheck import netcheck
 from client.cli.ping import ping
@@ -17,7 +18,23 @@ from client.cli.version import version
 from client.cli.whois import whoami, whois
 from client.localapi.client import DEFAULT_SOCKET
 
-VERBS = (up, down, login, logout, status, ping, netcheck, ip, version, whoami, whois, set_, get, debug)
+VERBS = (
+    up,
+    down,
+    login,
+    logout,
+    status,
+    ping,
+    netcheck,
+    ip,
+    version,
+    whoami,
+    whois,
+    file,
+    set_,
+    get,
+    debug,
+)
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})

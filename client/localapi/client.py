@@ -6,16 +6,18 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from client.errors import ClientError, NotPermitted, NotRunning
+from client.http1 import PIECE_BYTES, chunk
 
 HOST = "local-trenzad.sock"
 PREFIX = "/localapi/v0/"
 DEFAULT_SOCKET = "/run/trenza/trenzad.sock"
 CALL_SECONDS = 90.0
+FILE_SECONDS = 3700.0  # for one piece of a file: the daemon itself gives up before
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_LINE_BYTES = 1024 * 1024
 
@@ -40,6 +42,23 @@ class _Connection(http.client.HTTPConnection):
         self.sock = self.unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.unix.settimeout(self.timeout)
         self.unix.connect(self._path)
+
+
+class Download:
+    """Something of ``size`` bytes on its way."""
+
+    def __init__(self, size: int, response: http.client.HTTPResponse) -> None:
+        self.size = size
+        self._response = response
+
+    def pieces(self) -> Iterator[bytes]:
+        """All of it; raises ``OSError`` when it breaks off."""
+        left = self.size
+        while left and (piece := self._response.read(min(left, PIECE_BYTES))):
+            left -= len(piece)
+            yield piece
+        if left:
+            raise ConnectionResetError(f"{left} bytes are missing")
 
 
 class Notices:
@@ -68,8 +87,8 @@ class LocalClient:
     def __init__(self, path: str = DEFAULT_SOCKET) -> None:
         self.path = path
 
-    def get(self, name: str, **query: str) -> Any:
-        return self._call("GET", name + (f"?{urlencode(query)}" if query else ""))
+    def get(self, name: str, *, seconds: float = CALL_SECONDS, **query: str) -> Any:
+        return self._call("GET", name + (f"?{urlencode(query)}" if query else ""), seconds=seconds)
 
     def post(
         self, name: str, content: Mapping[str, Any] | None = None, *, seconds: float = CALL_SECONDS
@@ -79,14 +98,46 @@ class LocalClient:
     def patch(self, name: str, content: Mapping[str, Any]) -> Any:
         return self._call("PATCH", name, content)
 
+    def delete(self, name: str) -> Any:
+        return self._call("DELETE", name)
+
+    def put(self, name: str, pieces: Iterable[bytes], size: int | None) -> Any:
+        """Send a body of any size, ``None`` = unknown."""
+        connection = _Connection(self.path, FILE_SECONDS)
+        try:
+            self._connect(connection)
+            connection.putrequest("PUT", PREFIX + name)
+            header = ("Transfer-Encoding", "chunked") if size is None else ("Content-Length", str(size))
+            connection.putheader(*header)
+            connection.endheaders()
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has answered already
+                for piece in pieces:
+                    connection.send(chunk(piece) if size is None else piece)
+                if size is None:
+                    connection.send(chunk(b""))
+            return json.loads(_good(connection.getresponse()).read(MAX_ANSWER_BYTES))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise NotRunning(f"trenzad ended while it took the file: {error}") from error
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def download(self, name: str) -> Iterator[Download]:
+        """Something of any size; raises ``OSError``, too, when it breaks off."""
+        connection = _Connection(self.path, FILE_SECONDS)
+        try:
+            with self._ask(connection, "GET", name, None) as response:
+                yield Download(int(response.headers["Content-Length"]), response)
+        finally:
+            connection.close()
+
     @contextlib.contextmanager
     def watch(self) -> Iterator[Notices]:
         """The daemon's notices as they come, the present one first."""
         connection = _Connection(self.path, CALL_SECONDS)
         try:
-            response = self._ask(connection, "GET", "watch", None)
-            yield Notices(connection, response)
-            response.close()
+            with self._ask(connection, "GET", "watch", None) as response:
+                yield Notices(connection, response)
         finally:
             connection.close()
 
@@ -111,6 +162,11 @@ class LocalClient:
         name: str,
         content: Mapping[str, Any] | None,
     ) -> http.client.HTTPResponse:
+        self._connect(connection)
+        connection.request(method, PREFIX + name, json.dumps(content) if content is not None else None)
+        return _good(connection.getresponse())
+
+    def _connect(self, connection: _Connection) -> None:
         try:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):
@@ -124,11 +180,12 @@ class LocalClient:
             ) from None
         except OSError as error:
             raise NotRunning(f"cannot use the socket {self.path}: {error}") from error
-        connection.request(method, PREFIX + name, json.dumps(content) if content is not None else None)
-        response = connection.getresponse()
-        if response.status != 200:
-            raise _error(response)
-        return response
+
+
+def _good(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    if response.status != 200:
+        raise _error(response)
+    return response
 
 
 def _error(response: http.client.HTTPResponse) -> ClientError:

@@ -11,6 +11,7 @@ from client.commands import Commands
 from client.errors import PrefsError
 from client.hostinfo import program_version
 from client.http1 import BadRequest
+from client.localapi.files import FILE_PUT, FILES, FileRoutes
 from client.localapi.server import Request
 from client.notices import Notice
 from client.store import netmap_json
@@ -42,10 +43,22 @@ class Routes:
             ("POST", "ping"): self._ping,
             ("POST", "netcheck"): self._netcheck,
         }
+        files = FileRoutes(backend, commands)
+        self._routes["GET", "file-targets"] = files.targets
+        # What begins so may be followed by names.
+        self._prefixes: dict[tuple[str, str], Route] = {
+            ("PUT", FILE_PUT): files.put,
+            ("GET", FILES): files.get,
+            ("DELETE", FILES): files.delete,
+        }
+
+    def _find(self, method: str, name: str) -> Route | None:
+        prefix = name[: name.find("/") + 1]
+        return self._routes.get((method, name)) or self._prefixes.get((method, prefix))
 
     async def handle(self, request: Request) -> Any:
         """The answer in JSON's types; raises ``ClientError``."""
-        route = self._routes.get((request.method, request.path.removeprefix(PREFIX)))
+        route = self._find(request.method, request.path.removeprefix(PREFIX))
         if route is None or not request.path.startswith(PREFIX):
             raise BadRequest(404, f"there is no {request.method} {request.path}")
         return await route(request)

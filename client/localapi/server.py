@@ -40,6 +40,7 @@ HOST = "local-trenzad.sock"
 MAX_BODY_BYTES = 64 * 1024
 MAX_CONNECTIONS = 64
 WRITE_SECONDS = 10.0
+PUT_SECONDS = 3600.0  # between two pieces of what may come from a pipe
 SOCKET_MODE = 0o660
 NOT_YOU = "only root may do this: use sudo, or have root run trenza set --operator=YOUR-USER"
 STATUS_OF_CODE = {NotPermitted.code: 403, PeerNotFound.code: 404}
@@ -199,7 +200,7 @@ class Server:
             check_headers(head.headers)
             if not self.may_use(uid):
                 raise NotPermitted(NOT_YOU)
-            body, content = b"", Body(reader, body_length(head.headers))
+            body, content = b"", Body(reader, body_length(head.headers), seconds=PUT_SECONDS)
             if head.method != "PUT":
                 body = await _whole(content)
         return Request(head.method, head.path, head.query, head.headers, body, uid, content)

@@ -9,6 +9,7 @@ from pathlib import Path
 from client.peerapi.handler import Handler, Resolve
 from client.peerapi.hostdns import resolve as resolve_by_host
 from client.peerapi.rights import offers_exit
+from client.peerapi.send import Connect, connect_here
 from client.peerapi.server import Listen, PeerServer, listen_here
 from client.peerapi.taildrop import Taildrop
 from client.prefixes import IPAddress
@@ -25,7 +26,10 @@ def host_time() -> float:
 
 
 class PeerAPI:
-    """``netmap`` gives the newest one, ``folder`` the inbox's place, ``now`` the time of files."""
+    """``netmap`` gives the newest one, ``folder`` the inbox's place, ``now`` the time of files.
+
+    ``listen`` and ``connect`` reach into the tunnel; ``resolve`` is for those who use this exit node.
+    """
 
     def __init__(
         self,
@@ -35,7 +39,9 @@ class PeerAPI:
         *,
         resolve: Resolve = resolve_by_host,
         listen: Listen = listen_here,
+        connect: Connect = connect_here,
     ) -> None:
+        self.connect = connect
         self.taildrop = Taildrop(folder, now)
         self._netmap = netmap
         self._server = PeerServer(netmap, Handler(self.taildrop, resolve).answer, listen)

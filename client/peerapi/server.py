@@ -28,6 +28,7 @@ from client.http1 import (
     answer_head,
     body_length,
     chunk,
+    notice_death,
     parse_head,
     read_head,
 )
@@ -56,7 +57,10 @@ class Listen(Protocol):
 
 
 async def listen_here(accept: Accept, address: str, port: int, /) -> asyncio.Server:
-    return await asyncio.start_server(accept, address, port, limit=BUFFER_BYTES)
+    server = await asyncio.start_server(accept, address, port, limit=BUFFER_BYTES)
+    for sock in server.sockets:
+        notice_death(sock)  # what is accepted inherits it
+    return server
 
 
 class AnswerPeer(Protocol):

@@ -21,6 +21,7 @@ from client.cli.netcheck import describe as describe_netcheck
 from client.cli.ping import describe as describe_ping
 from client.cli.status import connection, last_seen
 from client.commands import Commands
+from client.localapi.client import LocalClient
 from client.localapi.routes import Routes
 from client.localapi.server import Server as Door
 from client.store import Store
@@ -43,10 +44,14 @@ class Machine:
         self.backend.answer = Answerer(rotate=commands.rotate, ping=commands.ping_for_server).answer
         self.door = Door(folder / "sock", Routes(self.backend, commands).handle, lambda: None)
 
-    async def run(self, *arguments: str) -> Result:
+    async def run(self, *arguments: str, stdin: bytes = b"") -> Result:
         """``trenza …``; its output, errors and exit status."""
         line = ["--socket", str(self.door.path), *arguments]
-        return await asyncio.to_thread(CliRunner().invoke, trenza, line)
+        return await asyncio.to_thread(CliRunner().invoke, trenza, line, input=stdin)
+
+    async def local_get(self, name: str) -> Any:
+        """The local API without the command line."""
+        return await asyncio.to_thread(LocalClient(str(self.door.path)).get, name)
 
     async def says(self, *arguments: str) -> str:
         """The output of a command that succeeds."""
