@@ -24,6 +24,7 @@ from channels.layers import get_channel_layer
 from accounts.changes import LAYER_ERRORS, publish
 from controlplane import snapshots
 from controlplane.env import environment
+from controlplane.liveness import PROBE_SECONDS, silent_routers
 from controlplane.netmap.engine import Engine, Update
 from controlplane.netmap.incarnations import MAX_SHADOWS, NOBODY, SURE_SECONDS, Incarnations, Seen, describe
 from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
@@ -87,6 +88,10 @@ class MapStream(Protocol):
     def send(self, frame: bytes) -> bool: ...
 
     def close(self) -> None: ...
+
+    def ping(self) -> int: ...
+
+    def abort(self) -> None: ...
 
     def on_closed(self, callback: Callable[[], None]) -> None: ...
 
@@ -209,6 +214,7 @@ class Hub:
             self._tick,
             self._renew,
             self._write_behind,
+            self._probe,
             self._watch_clones,
         )
         for loop in (*loops, self.relay_keys.follow_messages, self.relay_keys.check_versions):
@@ -841,6 +847,15 @@ class Hub:
                 await in_thread(renew_presence)(tailnet=room.snapshot.id, worker=self.worker, node_ids=ids)
             await self._find_dead_streams(room)
         await asyncio.gather(*(self._join(tailnet_id) for tailnet_id in list(self.rooms)))
+
+    async def _probe(self) -> None:
+        """Routers that have a stand-in and answer no more are offline at once."""
+        await asyncio.sleep(PROBE_SECONDS)
+        for room in list(self.rooms.values()):
+            for subscriber in silent_routers(room):
+                logger.info("node %d of tailnet %d has gone silent", subscriber.node_id, room.snapshot.id)
+                subscriber.stream.abort()
+                self.spawn(self._go_offline(room, subscriber))
 
     async def _find_dead_streams(self, room: Room) -> None:
         """Nodes that were online in a worker that died: offline when their lease has ended."""

@@ -16,6 +16,7 @@ import zstandard
 from controlplane import hub as hub_module
 from controlplane.control import c2n
 from controlplane.hub import MAX_PENDING_BYTES, Hub, Room, Subscriber
+from controlplane.liveness import SILENT_PROBES
 from controlplane.netmap.engine import Engine
 from controlplane.netmap.incarnations import MAX_SHADOWS
 from controlplane.netmap.snapshot import NodeSnapshot
@@ -39,6 +40,8 @@ class Stream:
         self.pending = 0
         self.is_open = True
         self.callback: Callable[[], None] | None = None
+        self.owed = 0
+        self.answers_pings = True
 
     def send(self, frame: bytes) -> bool:
         self.frames.append(frame)
@@ -53,6 +56,13 @@ class Stream:
 
     def on_closed(self, callback: Callable[[], None]) -> None:
         self.callback = callback
+
+    def ping(self) -> int:
+        self.owed = 0 if self.answers_pings else self.owed + 1
+        return self.owed
+
+    def abort(self) -> None:
+        self.close()
 
     @property
     def netmap(self) -> NetMap:
@@ -581,3 +591,69 @@ async def test_a_shadow_that_stays_is_told_to_the_database(hub: Hub, monkeypatch
     monkeypatch.setattr(hub_module, "SURE_SECONDS", 0.0)
     await hub._watch_clones()
     assert seen == [{1: "192.0.2.2, 192.0.2.1"}]
+
+
+# --- routers that share a subnet -------------------------------------------------------------------------
+
+LAN = "10.9.0.0/16"
+
+
+def carrier(watch: Stream) -> list[int]:
+    return [peer.id for peer in watch.netmap.peers.values() if LAN in peer.allowed_ips]
+
+
+async def until_carried_by(watch: Stream, node_id: int) -> None:
+    for _ in range(1000):
+        if carrier(watch) == [node_id]:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"node {node_id} never took over")
+
+
+async def two_routers(hub: Hub) -> tuple[Room, Stream, dict[int, Stream]]:
+    """A viewer, node 1, and the routers 2 and 3 of one subnet, connected in this order."""
+    values = {"routes": (LAN,), "approved": {LAN: datetime(2020, 1, 1, tzinfo=UTC)}}
+    room = open_room(hub, node(1), node(2, **values), node(3, **values))
+    watch = await subscribe(hub, 1)
+    routers = {}
+    for number in (2, 3):
+        routers[number] = await subscribe(hub, number)
+        await settle(hub, room)
+    assert carrier(watch) == [2]
+    return room, watch, routers
+
+
+async def test_a_router_that_hung_up_is_replaced_and_waits_its_turn_when_it_returns(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "OFFLINE_SECONDS", 0.01)
+    room, watch, routers = await two_routers(hub)
+    routers[2].close()
+    await until_carried_by(watch, 3)
+    assert room.snapshot.nodes[2].online_since is None
+    routers[2] = await subscribe(hub, 2)
+    await settle(hub, room)
+    assert room.snapshot.nodes[2].online_since is not None
+    assert carrier(watch) == [3]
+    routers[3].close()
+    await until_carried_by(watch, 2)
+
+
+async def test_a_router_that_goes_silent_is_given_up_and_replaced(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "PROBE_SECONDS", 0.0)
+    _room, watch, routers = await two_routers(hub)
+    for _ in range(2 * SILENT_PROBES):
+        await hub._probe()
+    assert routers[2].is_open, "it answers"
+    watch.answers_pings = routers[2].answers_pings = False
+    for _ in range(SILENT_PROBES + 1):
+        assert routers[2].is_open
+        await hub._probe()
+    assert not routers[2].is_open
+    await until_carried_by(watch, 3)
+    routers[3].answers_pings = False
+    for _ in range(SILENT_PROBES + 1):
+        await hub._probe()
+    assert watch.is_open, "who carries nothing is not asked"
