@@ -18,13 +18,17 @@ from client.control.carriers import CarrierKind
 from client.control.dial import Backoff, Dialer
 from client.control.loop import MAX_CLOCK_SKEW, ControlLoop, Login
 from client.control.session import Session
+from client.dns.service import Dns, wanted_dns
 from client.errors import ClientError, ControlError, LoginError
 from client.hostinfo import own_hostinfo
 from client.magicsock.endpoints import Endpoint
+from client.magicsock.results import PathStatus
 from client.notices import Notice, Watchers
+from client.pathreports import PathReporter
 from client.peerapi.api import PeerAPI
 from client.prefixes import tailnet_addresses
 from client.prefs import Prefs
+from client.routing import awaiting_approval, awaiting_words, exit_trouble, in_use, resolved
 from client.servertime import ServerTime
 from client.state import Facts, State, duties, is_expired, next_expiry, state_of, without_expired
 from client.store import Store
@@ -42,6 +46,10 @@ SETTLE_SECONDS = 20.0
 BUG_PAUSE_SECONDS = 10.0
 ENTROPY_BYTES = 32
 MAX_TIMER_SECONDS = 24 * 3600.0
+BLOCKED = (
+    "an exit node is wanted and the tunnel is not up: traffic to the internet is blocked "
+    "(trenza set --exit-node= lets it out directly)"
+)
 MakeTunnel = Callable[[Callable[[tuple[Endpoint, ...]], None], Callable[[NetInfo], None]], Tunnel]
 Answer = Callable[[Session, PingRequest], Coroutine[Any, Any, None]]
 
@@ -76,10 +84,12 @@ class Backend:
         self.report_changed = asyncio.Event()
         self.answer: Answer | None = None
         self.peerapi: PeerAPI | None = None
+        self.dns: Dns | None = None
         self._auth_key = auth_key
         self._asked_port = port
         self._time = time or ServerTime()
-        self._shown: NetMap | None = None  # what the tunnel was given last
+        self._shown: NetMap | None = None  # the netmap in force
+        self._reduced_from: tuple[NetMap, Prefs, NetMap] | None = None  # and what the tunnel was given of it
         self._services: tuple[Service, ...] = ()
         self._disco = DiscoPrivate.generate(os.urandom(ENTROPY_BYTES))
         self._started = False
@@ -105,12 +115,14 @@ class Backend:
             logger.info("starting with the network map of the last run")
             self._plan_expiry(self.netmap)
         self._begin_login_from_environment()
+        await self._stop_dns()  # a killed daemon's: nobody answers there, and the server has to be found
         self._started = True
         self.reconcile()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._drive_tunnel())
                 group.create_task(self._save_netmaps())
+                group.create_task(self._path_reporter().run())
         finally:
             self._stop_control()
             for task in self._tasks:
@@ -123,10 +135,22 @@ class Backend:
         """After :meth:`run`: take down the tunnel, also a killed daemon's; keep the last netmap."""
         if self.peerapi is not None:
             await self.peerapi.serve_on(())
+        await self._stop_dns()
         if self.tunnel.is_up or self._may_be_left:
             await self.tunnel.down(keep=False)
+        await self.tunnel.guard(None)
         if self.netmap is not None and self.store.identity.node is not None:
             self.store.save_netmap(self.netmap)
+
+    def _path_reporter(self) -> PathReporter:
+        def live() -> dict[int, PathStatus]:
+            return self.tunnel.sock.live_paths() if self.tunnel.sock is not None else {}
+
+        def key() -> NodePublic | None:
+            node = self.store.identity.node
+            return node.public() if node is not None else None
+
+        return PathReporter(live=live, session=lambda: self.control and self.control.session, key=key)
 
     def _begin_login_from_environment(self) -> None:
         """TRENZA_AUTH_KEY joins a node that has no key yet; the server may come up later than we do."""
@@ -177,10 +201,22 @@ class Backend:
     def health(self) -> list[str]:
         """What is wrong now, in sentences."""
         own = [text for _, text in sorted(self._troubles.items())]
+        if self.dns is not None and self.dns.trouble:
+            own.append(self.dns.trouble)
         if abs(skew := self._time.skew()) > MAX_CLOCK_SKEW:
             minutes = round(skew.total_seconds() / 60)
             own.append(f"this machine's clock is not the server's ({minutes:+d} min): set it")
-        return own + list(self.netmap.health if self.netmap else ())
+        return own + self._routing_health() + list(self.netmap.health if self.netmap else ())
+
+    def _routing_health(self) -> list[str]:
+        """What is wrong with the exit node that is used, and with what this node offers."""
+        prefs, netmap = self.store.prefs, self.netmap
+        if self.tunnel.is_up and netmap is not None:
+            found = [exit_trouble(netmap, prefs), *self.tunnel.troubles]
+            if waiting := awaiting_approval(netmap.node, prefs):
+                found.append(f"not approved yet by an administrator: {awaiting_words(waiting)}")
+            return [text for text in found if text]
+        return [BLOCKED] if self._guarding() else []
 
     def reconcile(self) -> None:
         """Have the control loop run or not, wake the tunnel's worker, tell who watches."""
@@ -291,7 +327,7 @@ class Backend:
 
     def hostinfo(self) -> Hostinfo:
         prefs = self.login.prefs if self.login else self.store.prefs
-        return own_hostinfo(prefs, self.net_info, self._services)
+        return own_hostinfo(prefs, self.net_info, self._services, userspace=self.tunnel.is_userspace)
 
     def report(self) -> MapRequest:
         node = self.store.identity.node
@@ -346,12 +382,22 @@ class Backend:
             return
         netmap = apply(None if self._fresh_stream else self.netmap, message, self.now())
         self.netmap, self._fresh_stream = netmap, False
+        self._learn_exit_node(netmap)
         if not is_expired(netmap, self.now()):
             self._key_good, self._if_refused = True, None
             self._well("login")
         self._plan_expiry(netmap)
         self._save.set()
         self.reconcile()
+
+    def _learn_exit_node(self, netmap: NetMap) -> None:
+        """An exit node that was named by its address is known by its ID from now on."""
+        prefs = resolved(netmap, self.store.prefs)
+        if prefs != self.store.prefs:
+            try:
+                self.set_prefs(prefs)
+            except ClientError as error:  # it is found by its address next time, too
+                logger.info("%s", error)
 
     def question(self, session: Session, question: PingRequest) -> None:
         if self.answer is not None:
@@ -398,8 +444,8 @@ class Backend:
 
     def link_changed(self) -> None:
         """The host's network changed."""
-        if self.tunnel.sock is not None:
-            self.tunnel.sock.link_changed()
+        if self.tunnel.is_up:
+            self.tunnel.link_changed()
             self._may_be_dead = True
             self._tunnel_changed.set()
         if self.control is not None:
@@ -435,6 +481,7 @@ class Backend:
         try:
             await self._follow_netmap()
             await self._open_to_peers()
+            await self._follow_dns()
         except ClientError as error:
             self._in_trouble("tunnel", f"no tunnel: {error}")
             self.announce(error)
@@ -449,14 +496,16 @@ class Backend:
     async def _follow_netmap(self) -> None:
         wanted, netmap, node = duties(self.facts).tunnel, self.in_force(), self.store.identity.node
         if not wanted or netmap is None or node is None:
-            return await self._take_down()
+            await self._take_down()
+            return await self.tunnel.guard(self._guarding())
         await self._bury_if_dead()
-        shields_up = self.store.prefs.shields_up
+        prefs = self.store.prefs
+        netmap = self._reduced(netmap, prefs)
         if self.tunnel.is_up:
-            return await self.tunnel.apply(netmap, node, shields_up=shields_up)
+            return await self.tunnel.apply(netmap, node, prefs=prefs)
         keys = Keys(node=node, disco=self._disco)
         ports = Ports(asked=self._asked_port, kept=self.store.identity.listen_port)
-        await self.tunnel.up(netmap, keys, ports=ports, shields_up=shields_up)
+        await self.tunnel.up(netmap, keys, ports=ports, prefs=prefs)
         self._may_be_left = False
         self.store.set_identity(listen_port=self.tunnel.listen_port)
         if self.tunnel.sock is not None:
@@ -477,6 +526,20 @@ class Backend:
             self._services = services
             self.report_changed.set()
 
+    async def _follow_dns(self) -> None:
+        netmap = self.in_force()
+        if self.dns is not None and self.tunnel.is_up and netmap is not None:
+            await self.dns.follow(wanted_dns(netmap, self.store.prefs, self.control_url))
+
+    async def _stop_dns(self) -> None:
+        """Before the tunnel goes: programs must not ask where nobody is."""
+        try:
+            if self.dns is not None:
+                await self.dns.stop()
+            self._well("dns")
+        except ClientError as error:
+            self._in_trouble("dns", str(error))
+
     def in_force(self) -> NetMap | None:
         """The newest netmap as it is by now; the same object while nothing changes."""
         if self.netmap is None:
@@ -486,17 +549,31 @@ class Backend:
             self._shown = seen
         return self._shown
 
+    def _reduced(self, netmap: NetMap, prefs: Prefs) -> NetMap:
+        """What the tunnel is given of a netmap; the same object while nothing changes."""
+        known = self._reduced_from
+        if known is None or known[0] is not netmap or known[1] != prefs:
+            known = self._reduced_from = (netmap, prefs, in_use(netmap, prefs))
+        return known[2]
+
+    def _guarding(self) -> Prefs | None:
+        """The preferences, while an exit node is wanted: without it nothing gets out (the kill switch)."""
+        prefs = self.store.prefs
+        wanted = prefs.uses_exit_node and prefs.want_running and self.store.identity.node is not None
+        return prefs if wanted else None
+
     async def _bury_if_dead(self) -> None:
         """A tunnel whose WireGuard was killed or removed is taken down, to be made anew."""
         if self._may_be_dead and self.tunnel.is_up and not await self.tunnel.is_alive():
             logger.warning("the tunnel's interface is gone; making it anew")
-            await self.tunnel.down(keep=False)
+            await self.tunnel.down(keep=False, guarding=self._guarding())
         self._may_be_dead = False
 
     async def _take_down(self) -> None:
         """Also what a killed daemon left, unless that may be taken over once the server has spoken."""
         if self.tunnel.is_up or (self._may_be_left and self.state is not State.STARTING):
-            await self.tunnel.down(keep=False)
+            await self._stop_dns()
+            await self.tunnel.down(keep=False, guarding=self._guarding())
             self._may_be_left = False
             self.endpoints, self.net_info = (), None
             self.announce()

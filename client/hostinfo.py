@@ -28,18 +28,26 @@ def own_hostname(prefs: Prefs) -> str:
     return prefs.hostname or socket.gethostname() or "localhost"
 
 
-def own_hostinfo(prefs: Prefs, net_info: NetInfo | None, services: tuple[Service, ...] = ()) -> Hostinfo:
+def own_hostinfo(
+    prefs: Prefs,
+    net_info: NetInfo | None,
+    services: tuple[Service, ...] = (),
+    *,
+    userspace: bool = False,
+) -> Hostinfo:
     return Hostinfo(
         hostname=own_hostname(prefs),
         os="linux",
         os_version=platform.release(),
         ipn_version=program_version(),
         distro=_distro(),
+        routable_ips=prefs.advertise_routes,
         request_tags=prefs.advertise_tags,
         services=services,
         shields_up=prefs.shields_up,
         net_info=net_info,
-        raw={"App": "trenza", "GoArch": platform.machine(), "Userspace": False},
+        raw={"App": "trenza", "GoArch": platform.machine(), "Userspace": userspace}
+        | ({"ExitNodeID": prefs.exit_node_id} if prefs.exit_node_id else {}),
     )
 
 

@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from client.engine.base import Engine
+from client.engine.base import USERSPACE, Engine
 from client.engine.host import require_free_port
 from client.errors import EngineError, SetupError
 from client.magicsock.endpoints import Endpoint
 from client.magicsock.netcheck import Report
 from client.magicsock.sock import Magicsock, PathStatus, PingResult
 from client.net.firewall import Door, Firewall
+from client.net.forwarding import NO_GATEWAY
 from client.net.marks import MARK
 from client.net.router import Router, layout, same_layout
+from client.net.traffic import Traffic
 from client.prefixes import tailnet_addresses
+from client.prefs import Prefs
 from wire.control import NetInfo
 from wire.keys import DiscoPrivate, NodePrivate
 from wire.netmap import NetMap, Node
@@ -48,6 +51,7 @@ class Sock(Protocol):
     def set_control_url(self, url: str) -> None: ...
     async def ping(self, node_id: int, timeout: float) -> PingResult: ...  # noqa: ASYNC109
     def path_status(self, node_id: int) -> PathStatus: ...
+    def live_paths(self) -> dict[int, PathStatus]: ...
     async def netcheck(self) -> Report: ...
 
 
@@ -93,6 +97,7 @@ class Tunnel:
         make_sock: MakeSock = Magicsock,
         firewall: Firewall | None = None,
         router: Router | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self.engine = engine
         self.sock: Sock | None = None
@@ -100,15 +105,22 @@ class Tunnel:
         self._make_sock = make_sock
         self._firewall = firewall or Firewall(engine.interface)
         self._router = router or Router(engine.interface)
+        self._traffic = traffic or Traffic(engine.interface)
         self._on_endpoints = on_endpoints
         self._on_net_info = on_net_info
         self._netmap: NetMap | None = None
         self._shields_up = False
+        self._gateway = NO_GATEWAY
         self._node_key: NodePrivate | None = None
 
     @property
     def is_up(self) -> bool:
         return self.sock is not None
+
+    @property
+    def is_userspace(self) -> bool:
+        """Whether this host's programs see no interface of it."""
+        return self.engine.name == USERSPACE
 
     async def is_alive(self) -> bool:
         """Whether WireGuard answers: its process may have died, its interface have been removed."""
@@ -118,13 +130,23 @@ class Tunnel:
             return False
         return True
 
-    async def up(self, netmap: NetMap, keys: Keys, *, ports: Ports, shields_up: bool) -> None:
-        """Bring everything up under ``netmap``; raises ``ClientError``, with nothing left behind."""
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong without being a reason to be down, in sentences."""
+        return self._traffic.troubles
+
+    async def up(self, netmap: NetMap, keys: Keys, *, ports: Ports, prefs: Prefs) -> None:
+        """Bring everything up under ``netmap``, its peers' prefixes reduced by :func:`client.routing.in_use`.
+
+        Raises ``ClientError``, with nothing left behind but the kill switch of an exit node that is wanted.
+        """
         try:
-            await self._firewall.apply(netmap, shields_up=shields_up)
+            await self._filter(netmap, prefs)
+            await self._traffic.guard(prefs)
             taken_over = await self.engine.start()
             await self._set_key(keys.node, ports, taken_over=taken_over)
             await self._router.apply(layout(netmap))
+            await self._traffic.follow(netmap, prefs, self.listen_port)
             sock = self._make_sock(
                 engine=self.engine,
                 node_key=keys.node,
@@ -137,35 +159,47 @@ class Tunnel:
             await sock.start()
             self.sock = sock
             await sock.set_netmap(netmap)
-            self._netmap, self._node_key, self._shields_up = netmap, keys.node, shields_up
+            self._netmap, self._node_key = netmap, keys.node
         except BaseException:
-            await self.down(keep=False)
+            await self.down(keep=False, guarding=prefs)
             raise
         logger.info("%s is up (%s, UDP port %d)", self.engine.interface, self.engine.name, self.listen_port)
 
-    async def apply(self, netmap: NetMap, node_key: NodePrivate, *, shields_up: bool) -> None:
+    async def apply(self, netmap: NetMap, node_key: NodePrivate, *, prefs: Prefs) -> None:
         """Follow a newer netmap or key: the filter closes before peers appear, routes come after them."""
         before, sock = self._netmap, self.sock
         if sock is None:
             return
         if node_key != self._node_key:
             await self._change_key(sock, node_key)
-        await self._firewall.apply(netmap, shields_up=shields_up)
-        self._shields_up = shields_up
+        await self._filter(netmap, prefs)
+        await self._traffic.follow(netmap, prefs, self.listen_port)
         if netmap is before:
             return
         await sock.set_netmap(netmap)
         if before is None or not same_layout(before, netmap):
             await self._router.apply(layout(netmap))
         self._netmap = netmap
-        poke(rekeyed_peers(before, netmap))
+        self._poke(rekeyed_peers(before, netmap))
 
     async def open_doors(self, doors: frozenset[Door]) -> None:
         """Let every peer reach these ports of ours; raises ``SetupError``."""
         if doors != self._firewall.doors:
             self._firewall.doors = doors
             if self._netmap is not None:
-                await self._firewall.apply(self._netmap, shields_up=self._shields_up)
+                await self._firewall.apply(self._netmap, shields_up=self._shields_up, gateway=self._gateway)
+
+    async def _filter(self, netmap: NetMap, prefs: Prefs) -> None:
+        """The filter for this node, and for what it serves."""
+        self._gateway = await self._traffic.gateway(netmap, prefs)
+        await self._firewall.apply(netmap, shields_up=prefs.shields_up, gateway=self._gateway)
+        self._shields_up = prefs.shields_up
+
+    def link_changed(self) -> None:
+        """The host's network changed: paths and routes are looked at anew."""
+        self._traffic.link_changed()
+        if self.sock is not None:
+            self.sock.link_changed()
 
     async def _change_key(self, sock: Sock, key: NodePrivate) -> None:
         """The server, and by now the peers, know our new key: use it, and shake hands with everybody anew."""
@@ -177,10 +211,22 @@ class Tunnel:
         status = await self.engine.status()
         talking = {key for key, peer in status.peers.items() if peer.last_handshake}
         peers = self._netmap.peers.values() if self._netmap else ()
-        poke(peer for peer in peers if peer.key in talking)
+        self._poke(peer for peer in peers if peer.key in talking)
 
-    async def down(self, *, keep: bool) -> None:
-        """``keep``: let go of a tunnel that lives on. Else remove all that :meth:`up` made."""
+    def _poke(self, peers: Iterable[Node]) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            poke(sock, peers)
+
+    async def guard(self, prefs: Prefs | None) -> None:
+        """While there is no tunnel: block what an exit node is wanted for; ``None``: let everything out."""
+        if self.sock is None:
+            await self._traffic.close(prefs)
+
+    async def down(self, *, keep: bool, guarding: Prefs | None = None) -> None:
+        """``keep``: let go of a tunnel that lives on. Else remove all that :meth:`up` made.
+
+        ``guarding``: but what these preferences want an exit node for stays blocked.
+        """
         sock, self.sock, self._netmap = self.sock, None, None
         if sock is not None:
             await sock.close()
@@ -188,6 +234,7 @@ class Tunnel:
         if not keep:
             with contextlib.suppress(SetupError):  # without nft there is nothing to remove
                 await self._firewall.remove()
+            await self._traffic.close(guarding)
 
     async def _set_key(self, key: NodePrivate, ports: Ports, *, taken_over: bool) -> None:
         running = (await self.engine.status()).listen_port if taken_over else 0
@@ -201,17 +248,16 @@ def rekeyed_peers(before: NetMap | None, after: NetMap) -> list[Node]:
     return [peer for peer in after.peers.values() if peer.id in old and old[peer.id].key != peer.key]
 
 
-def poke(peers: Iterable[Node]) -> None:
+def poke(sock: socket.socket, peers: Iterable[Node]) -> None:
     """Send each peer a byte through the tunnel: WireGuard shakes hands now, not when traffic comes.
 
     After a rotation whichever side changed last must speak first: only its handshake finds the other ready.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-        for peer in peers:
-            address = next((ip for ip in tailnet_addresses(peer.addresses) if ip.version == 4), None)
-            if address is not None:
-                with contextlib.suppress(OSError):
-                    sock.sendto(b"\0", (str(address), DISCARD_PORT))
+    for peer in peers:
+        address = next((ip for ip in tailnet_addresses(peer.addresses) if ip.version == 4), None)
+        if address is not None:
+            with contextlib.suppress(OSError):
+                sock.sendto(b"\0", (str(address), DISCARD_PORT))
 
 
 def choose_port(ports: Ports, running: int) -> int:

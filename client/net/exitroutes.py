@@ -86,11 +86,6 @@ class Wish:
     subnets: frozenset[Network] = frozenset()
     served: frozenset[Network] = frozenset()
 
-    @property
-    def blocked(self) -> Wish:
-        """The same with the tunnel closed."""
-        return Wish(exit=self.exit, allow_lan=self.allow_lan, served=self.served)
-
 
 NO_WISH = Wish()
 
@@ -173,10 +168,10 @@ class ExitRoutes:
         """What could not be set and may cost something; "" when all is well."""
         return self._marks.trouble
 
-    async def apply(self, wish: Wish, *, port: int = 0) -> None:
+    async def apply(self, wish: Wish, *, port: int = 0, add_only: bool = False) -> None:
         """Make it so; ``port`` is WireGuard's own, 0 = not known yet. Raises :class:`SetupError`.
 
-        What closes comes before what opens.
+        What closes comes before what opens; with ``add_only`` what is open already stays so.
         """
         try:
             async with AsyncIPRoute() as netlink:
@@ -185,7 +180,7 @@ class ExitRoutes:
                 if wanted:
                     self._clean = False
                     await self._marks.apply(port)
-                    await self._set_routes(netlink, index, wanted)
+                    await self._set_routes(netlink, index, wanted, add_only=add_only)
                     await self._set_rules(netlink, wanted=True)
                 elif not self._clean:
                     await self._set_rules(netlink, wanted=False)
@@ -211,10 +206,15 @@ class ExitRoutes:
                 if is_there != wanted:
                     await _unless_off(netlink.rule("add" if wanted else "del", **rule), version)
 
-    async def _set_routes(self, netlink: Any, index: int | None, wanted: frozenset[Route]) -> None:
+    async def _set_routes(
+        self, netlink: Any, index: int | None, wanted: frozenset[Route], *, add_only: bool = False
+    ) -> None:
         """Without the interface only what needs none can be set."""
         usable = {route for route in wanted if index is not None or route.way is not Way.TUNNEL}
         present = {route async for route in self._routes(netlink)}
+        if add_only:
+            taken = {(route.to, route.metric) for route in present}
+            usable = present | {route for route in usable if (route.to, route.metric) not in taken}
         for verb, route in _steps(present, usable):
             await _unless_off(netlink.route(verb, **_spec(route, index)), route.to.version)
 

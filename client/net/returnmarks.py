@@ -8,11 +8,15 @@ relay's or peer's address too, find that the packet came by another interface, a
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
+from client.errors import SetupError
 from client.net.marks import MARK, MARK_MASK
 from client.net.nft import Expression, key_of, match, meta, payload, run_nft
+
+logger = logging.getLogger("trenzad.net")
 
 TABLE = {"family": "inet", "name": "trenza-marks"}
 SETTINGS = Path("/proc/sys/net/ipv4/conf")
@@ -74,13 +78,16 @@ class ReturnMarks:
             self._port = port
 
     async def remove(self) -> None:
-        """Raises :class:`SetupError`."""
+        """Never raises: a table that is left marks what nobody looks at."""
         self.trouble, self._port = "", None
         if self._set_by_us:
             with contextlib.suppress(OSError):
                 (SETTINGS / "all/src_valid_mark").write_text("0")
             self._set_by_us = False
-        await run_nft({"nftables": [{"add": {"table": TABLE}}, {"delete": {"table": TABLE}}]})
+        try:
+            await run_nft({"nftables": [{"add": {"table": TABLE}}, {"delete": {"table": TABLE}}]})
+        except SetupError as error:
+            logger.info("%s", error)
 
     def _validate_marks(self) -> str:
         """Only a strict filter needs it; returns what is wrong where it cannot be set."""

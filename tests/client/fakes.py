@@ -10,8 +10,11 @@ from client.errors import ClientError, PeerNotFound
 from client.magicsock.endpoints import Endpoint, EndpointType
 from client.magicsock.netcheck import Report
 from client.magicsock.sock import PathStatus, PingResult
+from client.net.exitroutes import ExitRoutes, Wish
 from client.net.firewall import Firewall
+from client.net.forwarding import NO_GATEWAY, Gateway
 from client.net.router import Layout, Router
+from client.net.traffic import Traffic
 from client.tunnel import Tunnel
 from wire.control import NetInfo
 from wire.keys import NodePrivate, NodePublic
@@ -36,9 +39,11 @@ class FakeFirewall(Firewall):
         super().__init__("trenza0")
         self.journal = journal
         self.shields_up = False
+        self.gateway = NO_GATEWAY
 
-    async def apply(self, netmap: NetMap, *, shields_up: bool) -> None:
+    async def apply(self, netmap: NetMap, *, shields_up: bool, gateway: Gateway = NO_GATEWAY) -> None:
         self.journal.note("filter")
+        self.gateway = gateway
         self.shields_up = shields_up
 
     async def remove(self) -> None:
@@ -57,6 +62,23 @@ class FakeRouter(Router):
             raise self.failure
         self.journal.note("link up" if self.layout is None else "routes")
         self.layout = wanted
+
+
+class FakeExitRoutes(ExitRoutes):
+    """``wish``: what is in force; ``None`` = nothing of it is left."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__("trenza0")
+        self.journal = journal
+        self.wish: Wish | None = None
+
+    async def apply(self, wish: Wish, *, port: int = 0, add_only: bool = False) -> None:
+        if wish.exit:
+            self.journal.note("exit open" if wish.open else "exit closed")
+        self.wish = wish
+
+    async def remove(self) -> None:
+        self.wish = None
 
 
 class JournalEngine(FakeEngine):
@@ -114,6 +136,9 @@ class FakeSock:
             raise PeerNotFound("no such peer")
         return PathStatus(current=("192.0.2.8", 41641), active=True, rx_bytes=20, tx_bytes=10)
 
+    def live_paths(self) -> dict[int, PathStatus]:
+        return {node_id: self.path_status(node_id) for node_id in (self.netmap.peers if self.netmap else ())}
+
     async def netcheck(self) -> Report:
         return Report(udp=True, ipv4=True, region_latency={HOME_REGION: 0.004}, preferred_derp=HOME_REGION)
 
@@ -126,6 +151,7 @@ class FakeHost:
         self.engine = JournalEngine(self.journal)
         self.firewall = FakeFirewall(self.journal)
         self.router = FakeRouter(self.journal)
+        self.exits = FakeExitRoutes(self.journal)
         self.sock: FakeSock | None = None
 
     def make_sock(self, **options: Any) -> FakeSock:
@@ -140,6 +166,7 @@ class FakeHost:
             make_sock=self.make_sock,
             firewall=self.firewall,
             router=self.router,
+            traffic=Traffic("trenza0", self.exits),
         )
 
 

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from client.errors import EngineError, SetupError
+from client.prefs import Prefs
 from client.tunnel import Keys, Ports, choose_port, free_port, rekeyed_peers
 from tests.client.fakes import FakeHost, key, netmap, node
 from wire.keys import DiscoPrivate
@@ -21,7 +22,7 @@ def host() -> FakeHost:
 
 async def brought_up(host: FakeHost, **options: object) -> object:
     tunnel = host.make_tunnel(lambda _: None, lambda _: None)
-    await tunnel.up(netmap(node(2)), KEYS, ports=Ports(), shields_up=False)
+    await tunnel.up(netmap(node(2)), KEYS, ports=Ports(), prefs=Prefs())
     return tunnel
 
 
@@ -69,7 +70,7 @@ async def test_letting_go_keeps_filter_and_interface(host: FakeHost) -> None:
 async def test_the_filter_closes_before_peers_are_told(host: FakeHost) -> None:
     tunnel = await brought_up(host)
     newer = netmap(node(3))
-    await tunnel.apply(newer, KEYS.node, shields_up=True)
+    await tunnel.apply(newer, KEYS.node, prefs=Prefs(shields_up=True))
     assert host.firewall.shields_up
     assert host.sock is not None
     assert host.sock.netmap is newer
@@ -78,7 +79,7 @@ async def test_the_filter_closes_before_peers_are_told(host: FakeHost) -> None:
 
 async def test_a_new_node_key_reaches_wireguard_and_the_relays(host: FakeHost) -> None:
     tunnel = await brought_up(host)
-    await tunnel.apply(netmap(node(2)), key(9), shields_up=False)
+    await tunnel.apply(netmap(node(2)), key(9), prefs=Prefs())
     assert host.engine.key == key(9)
     assert host.sock is not None
     assert host.sock.node_key == key(9)

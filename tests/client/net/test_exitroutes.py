@@ -74,11 +74,6 @@ class TestPlan:
         assert own["10.9.7.0/24"] == ["main"]
         assert own["0.0.0.0/0"] == ["tunnel", "nowhere"]
 
-    def test_blocked_means_no_exit_and_no_subnets(self) -> None:
-        wish = Wish(exit=True, open=True, subnets=nets("10.9.0.0/16"))
-        assert "10.9.0.0/16" not in ways(wish.blocked)
-        assert ways(wish.blocked)["0.0.0.0/0"] == ["nowhere"]
-
 
 def ip(*arguments: str) -> str:
     return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True).stdout
@@ -145,6 +140,16 @@ class TestInTheKernel:
             assert table("-4") == table("-6") == set()
             assert rules() == [set(), set()]
             assert listing() == ""
+
+    async def test_guarding_closes_what_is_open_and_leaves_what_flows(self) -> None:
+        with in_namespace():
+            tunnel()
+            await ExitRoutes("tz").apply(Wish(exit=True), add_only=True)
+            assert table("-4") >= {"unreachable default proto static"}
+            assert rules() == [RULES, RULES]
+            await ExitRoutes("tz").apply(self.EXIT)
+            await ExitRoutes("tz").apply(Wish(exit=True), add_only=True)  # as a daemon that takes over does
+            assert "default dev tz proto" in table("-4")
 
     async def test_it_follows_from_wish_to_wish(self) -> None:
         with in_namespace():
