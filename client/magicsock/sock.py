@@ -215,6 +215,13 @@ class Magicsock:
             reason=self._reason(peer),
         )
 
+    def live_paths(self) -> dict[int, PathStatus]:
+        """Those of the peers that this node talks to now, by node ID."""
+        now = self._now()
+        return {
+            peer.node.id: self.path_status(peer.node.id) for peer in self._peers if peer.path.is_active(now)
+        }
+
     async def netcheck(self) -> Report:
         """Measure the network now, in every respect."""
         return await self._surroundings.netcheck()

@@ -1,0 +1,78 @@
+"""Tells Trenza's server by which paths this node reaches its peers; other servers do not want to know."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from client.control.session import Session
+from client.errors import ControlError
+from client.magicsock.endpoints import format_address
+from client.magicsock.results import PathStatus
+from wire.codec import encode_json
+from wire.keys import NodePublic
+from wire.paths import MAX_PATHS, PATH, PeerPath, report_json
+
+log = logging.getLogger("trenzad.paths")
+
+LOOK_SECONDS = 5.0
+MIN_GAP_SECONDS = 30.0  # between reports, and only of what has changed
+UNKNOWN_PATH = (404, 405, 501)
+
+Paths = tuple[PeerPath, ...]
+
+
+def peer_paths(live: Mapping[int, PathStatus]) -> Paths:
+    """What is told of the peers that this node talks to, by node ID, bounded. Pure."""
+    return tuple(_peer_path(node_id, live[node_id]) for node_id in sorted(live)[:MAX_PATHS])
+
+
+def _peer_path(node_id: int, status: PathStatus) -> PeerPath:
+    if status.current is not None:
+        return PeerPath(node_id=node_id, endpoint=format_address(status.current))
+    return PeerPath(node_id=node_id, derp_region=status.relay_region, reason=status.reason)
+
+
+class PathReporter:
+    """``live``: the paths in use; ``session`` and ``key``: what there is of them now."""
+
+    def __init__(
+        self,
+        *,
+        live: Callable[[], Mapping[int, PathStatus]],
+        session: Callable[[], Session | None],
+        key: Callable[[], NodePublic | None],
+    ) -> None:
+        self._live = live
+        self._session = session
+        self._key = key
+        self._told_to: Session | None = None
+        self._told: Paths | None = None
+        self._may_tell_at = float("-inf")
+        self._is_welcome = True
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except (ControlError, TimeoutError) as error:  # the session may be ending: its loop sees to that
+                log.debug("paths are not told: %s", error)
+
+    async def look(self) -> None:
+        """Tell what is new, if it is time. Raises :class:`ControlError`."""
+        session, key, now = self._session(), self._key(), asyncio.get_running_loop().time()
+        if session is None or key is None:
+            return
+        if session is not self._told_to:
+            self._told_to, self._told, self._is_welcome = session, None, True
+        paths = peer_paths(self._live())
+        if not self._is_welcome or now < self._may_tell_at or paths == (self._told or ()):
+            return
+        self._may_tell_at = now + MIN_GAP_SECONDS
+        answer = await session.link.request("POST", PATH, encode_json(report_json(key, paths)))
+        self._is_welcome = answer.status not in UNKNOWN_PATH
+        if answer.status == 200:
+            self._told = paths
