@@ -13,6 +13,8 @@ from wire.keys import NodePrivate, NodePublic
 TUNNEL_MTU = 1280
 # Written on every interface that this program makes, so that it never takes over someone else's.
 INTERFACE_ALIAS = "trenza"
+# The name of the engine that needs no root, and what --tun says for it.
+USERSPACE = "userspace"
 
 
 @dataclass(frozen=True, slots=True)

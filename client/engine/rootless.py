@@ -17,7 +17,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from client.engine import links, uapi
-from client.engine.base import Engine, plan_peers
+from client.engine.base import USERSPACE, Engine, plan_peers
 from client.engine.host import require_free_port, require_tun
 from client.engine.uapi_socket import UapiSocket
 from client.engine.wireguard_go import PROGRAM, START_SECONDS
@@ -34,7 +34,7 @@ START_POLL_SECONDS = 0.02
 class RootlessEngine:
     """``namespace`` is where the interface is; it is made by :meth:`start` and ended by :meth:`close`."""
 
-    name = "userspace"
+    name = USERSPACE
 
     def __init__(self, interface: str, namespace: Namespace) -> None:
         self.interface = interface

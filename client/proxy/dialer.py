@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
 from client.dns.config import Config, make_config
 from client.dns.names import normal
@@ -17,8 +18,7 @@ from wire.netmap import NetMap
 DIAL_SECONDS = 15.0
 ADDRESS_SECONDS = 7.0  # for one of several addresses
 MAX_ADDRESSES = 8
-
-OpenSocket = Callable[[int, int], Awaitable[socket.socket]]
+LOOPBACK = ipaddress.ip_address("127.0.0.1")
 
 
 class Unresolved(ClientError):
@@ -27,18 +27,18 @@ class Unresolved(ClientError):
     code = "unresolved"
 
 
-class Tunnel:
-    """The tunnel's own network. ``leads_to`` says whether an address is reached through it."""
+class Elsewhere(Protocol):
+    """A network beside the host's own, in which some addresses are."""
 
-    def __init__(self, open_socket: OpenSocket, leads_to: Callable[[NetMap, IPAddress], bool]) -> None:
-        self.open_socket = open_socket
-        self.leads_to = leads_to
+    def leads_to(self, address: IPAddress, /) -> bool: ...
+    def is_own(self, address: IPAddress, /) -> bool: ...
+    async def open_socket(self, family: int, kind: int, /) -> socket.socket: ...
 
 
 class Dialer:
     """``netmap`` gives the newest one. ``tunnel`` ``None`` = the host's own routes lead into it."""
 
-    def __init__(self, netmap: Callable[[], NetMap | None], tunnel: Tunnel | None = None) -> None:
+    def __init__(self, netmap: Callable[[], NetMap | None], tunnel: Elsewhere | None = None) -> None:
         self._netmap = netmap
         self._tunnel = tunnel
         self._names: tuple[NetMap, Config] | None = None
@@ -75,6 +75,8 @@ class Dialer:
         return list(found)[:MAX_ADDRESSES]
 
     async def _connect(self, address: IPAddress, port: int) -> Streams:
+        if self._tunnel is not None and self._tunnel.is_own(address):
+            address = LOOPBACK  # where peers are led, too
         sock = await self._socket(address)
         try:
             await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
@@ -85,8 +87,7 @@ class Dialer:
 
     async def _socket(self, address: IPAddress) -> socket.socket:
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        netmap = self._netmap()
-        if self._tunnel is not None and netmap is not None and self._tunnel.leads_to(netmap, address):
+        if self._tunnel is not None and self._tunnel.leads_to(address):
             return await self._tunnel.open_socket(family, socket.SOCK_STREAM)
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)

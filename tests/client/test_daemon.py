@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from client.daemon import DEFAULT_STATE, Config
+from client.daemon import Config
 from client.errors import ClientError
 from client.localapi.client import DEFAULT_SOCKET, LocalClient
 
