@@ -852,8 +852,10 @@ class Hub:
         """Routers that have a stand-in and answer no more are offline at once."""
         await asyncio.sleep(PROBE_SECONDS)
         for room in list(self.rooms.values()):
-            for subscriber in silent_routers(room):
-                logger.info("node %d of tailnet %d has gone silent", subscriber.node_id, room.snapshot.id)
+            streams = {node_id: one.stream for node_id, one in room.subscribers.items()}
+            for node_id in silent_routers(room.snapshot, streams):
+                subscriber = room.subscribers[node_id]
+                logger.info("node %d of tailnet %d has gone silent", node_id, room.snapshot.id)
                 subscriber.stream.abort()
                 self.spawn(self._go_offline(room, subscriber))
 

@@ -6,19 +6,23 @@ such routers are asked every two seconds over their control connection, and soon
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
 from controlplane.netmap.primaries import redundant_routers
-
-if TYPE_CHECKING:
-    from controlplane.hub import Room, Subscriber
+from controlplane.netmap.snapshot import TailnetSnapshot
 
 PROBE_SECONDS = 2.0
 SILENT_PROBES = 4  # owing this many answers counts as being away, as a closed stream does after ten seconds
 
 
-def silent_routers(room: Room) -> list[Subscriber]:
+class Pinged(Protocol):
+    """A node's stream here."""
+
+    def ping(self) -> int: ...
+
+
+def silent_routers(tailnet: TailnetSnapshot, streams: Mapping[int, Pinged]) -> list[int]:
     """Ask every redundant router whose stream is here once more; those that owe too many answers."""
-    asked = redundant_routers(room.snapshot.nodes.values()) & room.subscribers.keys()
-    subscribers = [room.subscribers[node_id] for node_id in sorted(asked)]
-    return [one for one in subscribers if one.stream.ping() > SILENT_PROBES]
+    asked = sorted(redundant_routers(tailnet.nodes.values()) & streams.keys())
+    return [node_id for node_id in asked if streams[node_id].ping() > SILENT_PROBES]
