@@ -28,8 +28,10 @@ from client.pathreports import PathReporter
 from client.peerapi.api import PeerAPI
 from client.prefixes import tailnet_addresses
 from client.prefs import Prefs
+from client.renewal import Renewal
 from client.routing import awaiting_approval, awaiting_words, exit_trouble, in_use, resolved
 from client.servertime import ServerTime
+from client.sleep import SleepWatch
 from client.state import Facts, State, duties, is_expired, next_expiry, state_of, without_expired
 from client.store import Store
 from client.tunnel import Keys, Ports, Tunnel
@@ -83,6 +85,7 @@ class Backend:
         self.net_info: NetInfo | None = None
         self.report_changed = asyncio.Event()
         self.answer: Answer | None = None
+        self.rotate: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.peerapi: PeerAPI | None = None
         self.dns: Dns | None = None
         self._auth_key = auth_key
@@ -122,6 +125,10 @@ class Backend:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._drive_tunnel())
                 group.create_task(self._save_netmaps())
+                group.create_task(SleepWatch(on_wake=self.woke).run())
+                group.create_task(
+                    Renewal(netmap=lambda: self.netmap, now=self.now, rotate=self._rotate).run()
+                )
                 group.create_task(self._path_reporter().run())
         finally:
             self._stop_control()
@@ -441,6 +448,15 @@ class Backend:
         self._save.set()
 
     # --- the tunnel --------------------------------------------------------------------------------------
+
+    def woke(self) -> None:
+        """The host slept: timers are late by that, and connections may have died without a word."""
+        self._expiry_due()
+        self.link_changed()
+
+    async def _rotate(self) -> None:
+        if self.rotate is not None:
+            await self.rotate()
 
     def link_changed(self) -> None:
         """The host's network changed."""

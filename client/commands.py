@@ -30,6 +30,7 @@ class Commands:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        backend.rotate = self.rotate
         self._changing = asyncio.Lock()  # one login, logout or rotation at a time
 
     # --- changes -----------------------------------------------------------------------------------------

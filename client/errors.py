@@ -34,9 +34,16 @@ class PrefsError(ClientError):
 
 
 class ControlError(ClientError):
-    """The control server cannot be reached, or does not speak its protocol."""
+    """The control server cannot be reached, or does not speak its protocol.
+
+    ``retry_after``: seconds for which it asked to be let be; 0 = it did not.
+    """
 
     code = "control"
+
+    def __init__(self, text: str = "", *, retry_after: float = 0.0) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class LoginError(ControlError):

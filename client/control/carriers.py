@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Protocol
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
-from client.control.dial import CONNECT_SECONDS, USER_AGENT, Dialer, Server, not_ours, tls_refusal
+from client.control.dial import BUSY, CONNECT_SECONDS, USER_AGENT, Dialer, Server, busy, not_ours, tls_refusal
 from client.errors import ControlError
 
 PROTOCOL = "tailscale-control-protocol"
@@ -135,7 +136,8 @@ async def _open_websocket(dialer: Dialer, server: Server, handshake: str) -> Car
         )
     except InvalidStatus as error:
         sock.close()
-        raise _refused(server, error.response.status_code) from error
+        headers = {name.lower(): value for name, value in error.response.headers.raw_items()}
+        raise _refused(server, error.response.status_code, headers) from error
     except (InvalidHandshake, ValueError) as error:  # the latter: it would lead us elsewhere
         sock.close()
         raise not_ours(server, "no WebSocket at /ts2021") from error
@@ -179,17 +181,15 @@ def _check_upgrade(server: Server, answer: bytes) -> None:
         name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
     }
     if status != 101:
-        raise _refused(server, status)
+        raise _refused(server, status, headers)
     if headers.get("upgrade", "").lower() != PROTOCOL:
         raise not_ours(server, "it switches to another protocol")
 
 
-def _refused(server: Server, status: int) -> ControlError:
+def _refused(server: Server, status: int, headers: Mapping[str, str]) -> ControlError:
     """A server that knows /ts2021 answers 400 or 403 to an initiation that it cannot open."""
     if status in (400, 403):
         return HandshakeRefused(f"{server.url} does not accept this client's handshake (HTTP {status})")
-    if status >= 500:
-        return ControlError(
-            f"{server.url} cannot answer now (HTTP {status}): is the server starting or down?"
-        )
+    if status >= 500 or status in BUSY:
+        return busy(server, status, headers)
     return not_ours(server, f"HTTP {status} for /ts2021; a proxy in front must pass WebSockets and Upgrade")

@@ -14,7 +14,7 @@ import ipaddress
 import random
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -34,6 +34,8 @@ NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305 §5: the next address is tried beside a 
 MAX_ADDRESSES = 8
 MAX_KEY_BYTES = 64 * 1024
 USER_AGENT = "trenza"
+BUSY = (429, 502, 503, 504)  # what a server, or the proxy before it, says while it starts, stops or is full
+MAX_RETRY_SECONDS = 600.0  # longer than that nobody is kept away by a header
 UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN}
 Address = tuple[str, int]
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
@@ -246,6 +248,24 @@ def not_ours(server: Server, why: str) -> ControlError:
     return ControlError(f"{server.url} is no Trenza or Tailscale control server ({why}): check the address")
 
 
+def busy(server: Server, status: int, headers: Mapping[str, str]) -> ControlError:
+    """A server that answers, but not now."""
+    text = f"{server.url} cannot answer now (HTTP {status}): is the server starting or down?"
+    return ControlError(text, retry_after=retry_after(headers.get("retry-after", "")))
+
+
+def retry_after(text: str) -> float:
+    """Seconds that a Retry-After header asks to wait, from a number or a date; 0 for none or nonsense."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return min(seconds, MAX_RETRY_SECONDS) if seconds > 0 else 0.0
+
+
 async def fetch_key(dialer: Dialer, server: Server) -> KeyAnswer:
     """``GET /key``; raises :class:`ControlError` that says when something else answers there."""
     reader, writer = await dialer.streams(server)
@@ -278,8 +298,8 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
 def _read_key(server: Server, status: int, headers: dict[str, str], body: bytes) -> KeyAnswer:
     if 300 <= status < 400 and "location" in headers:
         raise ControlError(f"{server.url} leads elsewhere ({headers['location'][:200]}): use that address")
-    if status >= 500:
-        raise ControlError(f"{server.url} cannot answer now (HTTP {status}): is the server starting or down?")
+    if status >= 500 or status in BUSY:
+        raise busy(server, status, headers)
     if status != 200:
         raise not_ours(server, f"HTTP {status} for /key")
     try:
@@ -302,10 +322,12 @@ class Backoff:
     spread: Callable[[float, float], float] = random.uniform
     _failures: int = 0
 
-    def next(self) -> float:
-        """Seconds to wait after one more failure."""
+    def next(self, at_least: float = 0.0) -> float:
+        """Seconds to wait after one more failure; a server that asked for a time gets it."""
         delay: float = min(self.cap, self.first * 2 ** min(self._failures, 16))
         self._failures += 1
+        if at_least > delay:
+            return at_least * self.spread(1.0, 1.5)
         return delay * self.spread(0.5, 1.5)
 
     def reset(self) -> None:

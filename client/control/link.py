@@ -34,6 +34,7 @@ DEAD_SECONDS = 40.0
 REQUEST_SECONDS = 30.0
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_UNREAD_BYTES = 64 * 1024 * 1024 + 64 * 1024
+PROBE_SECONDS = 5.0  # after a new network or sleep an answer is expected so soon
 PING_BYTES = 8
 
 
@@ -105,6 +106,8 @@ class Link:
         self._exchanges: dict[int, Exchange] = {}
         self._writing = asyncio.Lock()
         self._lost: ControlError | None = None
+        self._ping_now = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None
 
     @property
     def kind(self) -> CarrierKind:
@@ -156,6 +159,13 @@ class Link:
             pinger.cancel()
             await asyncio.gather(pinger, return_exceptions=True)
 
+    def probe(self) -> None:
+        """Ask the server for a sign of life now; without one in :data:`PROBE_SECONDS` the connection ends."""
+        self._ping_now.set()
+        soon = asyncio.get_running_loop().time() + PROBE_SECONDS
+        if self._patience is not None and (self._patience.when() or soon) >= soon:
+            self._patience.reschedule(soon)
+
     async def close(self) -> None:
         """Say goodbye and close the carrier."""
         self._session.close()
@@ -181,11 +191,7 @@ class Link:
 
     async def _pump(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(DEAD_SECONDS):
-                    data = await self._carrier.read()
-            except TimeoutError:
-                raise ControlError(f"the server was silent for {DEAD_SECONDS:.0f} s") from None
+            data = await self._read()
             if not data:
                 raise ControlError("the server closed the control connection")
             try:
@@ -194,9 +200,21 @@ class Link:
                 raise ControlError(f"the server broke the control protocol: {error}") from error
             await self._flush()
 
+    async def _read(self) -> bytes:
+        try:
+            async with asyncio.timeout(DEAD_SECONDS) as self._patience:
+                return await self._carrier.read()
+        except TimeoutError:
+            raise ControlError("the server went silent") from None
+        finally:
+            self._patience = None
+
     async def _ping(self) -> None:
         while True:
-            await asyncio.sleep(PING_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PING_SECONDS):
+                    await self._ping_now.wait()
+            self._ping_now.clear()
             self._session.ping(os.urandom(PING_BYTES))
             await self._flush()
 

@@ -6,6 +6,7 @@ What it learns goes to its :class:`Owner` at once; it decides nothing about the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
@@ -105,16 +106,20 @@ class ControlLoop:
     async def run(self) -> None:
         """Never returns; raises what ends a login: :class:`LoginError`, or why the server is not reached."""
         while True:
+            asked = 0.0
             try:
                 async with AsyncExitStack() as stack:
                     await self._serve(await self._open(stack))
             except ControlError as error:
                 self._judge(error)
-            await self._pause()
+                asked = error.retry_after
+            await self._pause(asked)
 
     def hurry(self) -> None:
-        """Try again now: the network has changed."""
+        """The network changed, or the host slept: try again now, or see soon whether the server is there."""
         self._hurry.set()
+        if self.session is not None:
+            self.session.link.probe()
 
     def _judge(self, error: ControlError) -> None:
         """Whether an error ends a login, or what the owner is told before the next try."""
@@ -127,13 +132,15 @@ class ControlLoop:
             self.owner.key_refused(UNKNOWN_NODE if isinstance(error, UnknownNode) else str(error))
         self.owner.trouble(error)
 
-    async def _pause(self) -> None:
+    async def _pause(self, asked: float) -> None:
+        """Wait before the next try; ``asked`` seconds at least, whatever the network does."""
+        if asked:
+            await asyncio.sleep(self.backoff.next(asked))
+            return
         self._hurry.clear()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.backoff.next()):
                 await self._hurry.wait()
-        except TimeoutError:
-            pass
 
     # --- connecting --------------------------------------------------------------------------------------
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
+from client.control.dial import BUSY, retry_after
 from client.control.link import Answer, Link
 from client.errors import ControlError, LoginError, UnknownNode
 from wire.codec import MapDecoder, decode_object, encode_json
@@ -23,7 +22,6 @@ from wire.netmap import MapResponse
 WATCHDOG_SECONDS = 120.0  # a keepalive comes every 50 to 60 s
 HEAD_SECONDS = 15.0
 DEFAULT_RETRY_SECONDS = 7.5
-MAX_RETRY_SECONDS = 3600.0
 MAX_RETRIES = 20
 MAX_WORDS = 200
 NewKey = Callable[[], NodePublic]
@@ -45,7 +43,7 @@ class Session:
             answer = await self.link.request("POST", "/machine/register", body, patience=_patience(request))
             if answer.status != 429:
                 break
-            await asyncio.sleep(_retry_after(answer))
+            await asyncio.sleep(_asked_for(answer) or DEFAULT_RETRY_SECONDS)
         _check(answer, "registration")
         try:
             response = RegisterResponse.from_json(decode_object(answer.body))
@@ -148,18 +146,10 @@ def _check(answer: Answer, subject: str) -> None:
     if answer.status == 404 and subject != "registration":
         raise UnknownNode(words or "the server does not know this node")
     raise ControlError(
-        f"the server refuses the {subject} (HTTP {answer.status}): {words or 'without a word'}"
+        f"the server refuses the {subject} (HTTP {answer.status}): {words or 'without a word'}",
+        retry_after=_asked_for(answer) if answer.status in BUSY else 0.0,
     )
 
 
-def _retry_after(answer: Answer) -> float:
-    """Seconds that a 429 asks to wait, from a number or a date."""
-    text = answer.headers.get("retry-after", "")
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError, OverflowError):
-            seconds = 0.0
-    return seconds if 0 < seconds <= MAX_RETRY_SECONDS else DEFAULT_RETRY_SECONDS
+def _asked_for(answer: Answer) -> float:
+    return retry_after(answer.headers.get("retry-after", ""))

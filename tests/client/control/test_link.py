@@ -149,7 +149,7 @@ async def test_what_ends_a_connection_ends_what_waits_on_it(raw: bytes, words: s
 async def test_a_server_without_a_sign_of_life_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "DEAD_SECONDS", 0.05)
     async with connected(silent) as (link, _):
-        with pytest.raises(ControlError, match="was silent"):
+        with pytest.raises(ControlError, match="went silent"):
             await link.request("POST", "/x", b"1", patience=None)
 
 
