@@ -130,6 +130,25 @@ class Commands:
             raise PeerNotFound(f"no node {text!r} in this tailnet")
         return whois_json(self.netmap(), node)
 
+    def dns_status(self) -> dict[str, Any]:
+        """How names are found here now, and what the server wants of that."""
+        prefs, netmap, dns = self._backend.store.prefs, self._backend.netmap, self._backend.dns
+        return {
+            "AcceptDNS": prefs.accept_dns,
+            "Running": self._backend.tunnel.is_up,
+            "MagicDNS": netmap is not None and netmap.dns_config.proxied,
+            "MagicDNSSuffix": netmap.magic_dns_suffix if netmap else "",
+            "DNSName": netmap.node.name if netmap else "",
+            "Config": netmap.dns_config.to_json() if netmap else {},
+            "Resolver": dns.status() if dns is not None else {},
+        }
+
+    async def dns_query(self, name: str, kind: str) -> dict[str, Any]:
+        """A question to this node's own resolver, whether the host's programs are led to it or not."""
+        if self._backend.dns is None or not self._backend.tunnel.is_up:
+            raise ClientError(f"the tunnel is not up (state {self._backend.state}): trenza up first")
+        return await self._backend.dns.query(name, kind)
+
     def netmap(self) -> NetMap:
         netmap = self._backend.netmap
         if netmap is None:
@@ -147,7 +166,7 @@ class Commands:
         situation = Situation(
             version=program_version(),
             state=backend.state,
-            tun=True,
+            tun=not backend.tunnel.is_userspace,
             node_key=identity.node.public() if identity.node else None,
             auth_url=backend.login.auth_url if backend.login else "",
             health=backend.health(),

@@ -1,6 +1,7 @@
 """``trenzad``: reads its arguments and environment, puts the parts together, and takes them down at the end.
 
-SIGTERM and SIGINT remove the tunnel; ``kill -9`` leaves it running, and the next start takes it over.
+SIGTERM and SIGINT remove the tunnel; ``kill -9`` leaves it running, and the next start takes it over. Without
+root (``--tun userspace``) the tunnel ends with the daemon in any case.
 """
 
 from __future__ import annotations
@@ -19,27 +20,33 @@ from pathlib import Path
 from typing import Self
 
 from client.authkey import read_auth_key
-from client.backend import Backend
+from client.backend import Backend, MakeTunnel
 from client.c2n import Answerer
 from client.commands import Commands
 from client.control.carriers import CarrierKind
+from client.dns.service import Dns
 from client.engine import Engine, choose_engine
-from client.engine.host import require_capabilities, require_free_port
+from client.engine.base import USERSPACE
+from client.engine.host import has_capabilities, require_capabilities, require_free_port
 from client.errors import ClientError, SetupError
 from client.hostinfo import program_version
-from client.localapi.client import DEFAULT_SOCKET
 from client.localapi.routes import Routes, operator_uid
 from client.localapi.server import Server
+from client.net.hostdns import HostDns
 from client.net.monitor import Monitor
 from client.net.nft import find_nft
 from client.peerapi.api import PeerAPI
+from client.peerapi.server import listen_here
+from client.places import ROOT, SOCKET, SYSTEM_SOCKET, SYSTEM_STATE, default_socket, default_state
 from client.prefs import normal_url
+from client.proxy.dialer import Dialer
+from client.proxy.server import Listen, make_proxies
+from client.rootless.host import RootlessHost
 from client.store import Store
 from client.tunnel import Tunnel
 
 logger = logging.getLogger("trenzad")
 
-DEFAULT_STATE = "/var/lib/trenza"
 DEFAULT_TUN = "trenza0"
 INTERFACE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
 NETWORK_DEVICES = Path("/sys/class/net")
@@ -56,21 +63,32 @@ class Config:
     tun: str
     port: int
     carrier: CarrierKind
+    userspace: bool = False
+    socks: Listen | None = None
+    web: Listen | None = None
     control_url: str = ""
     auth_key: str = field(default="", repr=False)
 
     @classmethod
-    def read(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> Self:
+    def read(
+        cls, arguments: Sequence[str], environment: Mapping[str, str], *, uid: int | None = None
+    ) -> Self:
         """Raises :class:`ClientError`; ends the process for ``--help`` and unknown options."""
         options = make_parser().parse_args(arguments)
-        if not INTERFACE_NAME.fullmatch(options.tun):
-            raise SetupError(f"--tun {options.tun!r} is no interface name: up to 15 letters, digits, _ . -")
+        uid = os.geteuid() if uid is None else uid
+        tun = options.tun or (DEFAULT_TUN if uid == ROOT or has_capabilities() else USERSPACE)
+        if not INTERFACE_NAME.fullmatch(tun):
+            raise SetupError(f"--tun {tun!r} is no interface name: up to 15 letters, digits, _ . -")
         if not 0 <= options.port <= 65535:
             raise SetupError(f"--port {options.port} is no UDP port: 0 (any) to 65535")
         return cls(
-            state=options.state,
-            socket=options.socket,
-            tun=options.tun,
+            state=options.state or default_state(environment, uid),
+            socket=options.socket or default_socket(environment, uid),
+            tun=DEFAULT_TUN if tun == USERSPACE else tun,
+            userspace=tun == USERSPACE,
+            socks=options.socks5_server and Listen.parse(options.socks5_server, "--socks5-server"),
+            web=options.outbound_http_proxy_listen
+            and Listen.parse(options.outbound_http_proxy_listen, "--outbound-http-proxy-listen"),
             port=options.port,
             carrier=CarrierKind(options.carrier),
             control_url=normal_url(environment.get("TRENZA_CONTROL_URL", "")),
@@ -87,10 +105,28 @@ def make_parser() -> argparse.ArgumentParser:
         "(a key, or file:PATH, that joins while this device has no identity yet).",
     )
     parser.add_argument(
-        "--state", type=Path, default=Path(DEFAULT_STATE), help="folder of keys and preferences"
+        "--state",
+        type=Path,
+        help=f"folder of keys and preferences (root: {SYSTEM_STATE}; others: XDG_STATE_HOME/trenza)",
     )
-    parser.add_argument("--socket", type=Path, default=Path(DEFAULT_SOCKET), help="Unix socket for trenza")
-    parser.add_argument("--tun", default=DEFAULT_TUN, help="name of the network interface")
+    parser.add_argument(
+        "--socket",
+        type=Path,
+        help=f"Unix socket for trenza (root: {SYSTEM_SOCKET}; others: XDG_RUNTIME_DIR/trenza/{SOCKET})",
+    )
+    parser.add_argument(
+        "--tun",
+        help=f"name of the network interface, or {USERSPACE}: none, in a network namespace of our own, which "
+        f"needs no root (root: {DEFAULT_TUN}; others: {USERSPACE})",
+    )
+    parser.add_argument(
+        "--socks5-server", metavar="ADDRESS", help="a SOCKS5 proxy into the tailnet, such as localhost:1055"
+    )
+    parser.add_argument(
+        "--outbound-http-proxy-listen",
+        metavar="ADDRESS",
+        help="an HTTP proxy into the tailnet, such as localhost:1055",
+    )
     parser.add_argument("--port", type=int, default=0, help="UDP port of WireGuard; 0: any, then kept")
     parser.add_argument(
         "--carrier",
@@ -114,37 +150,75 @@ def check_host(config: Config) -> Engine:
 
 async def serve(config: Config) -> None:
     """Run until a signal; raises :class:`ClientError` for what keeps it from starting."""
-    require_capabilities()
+    if not config.userspace:
+        require_capabilities()
     store = Store(config.state)
     store.open()
     try:
-        await _serve(config, store, check_host(config))
+        if config.userspace:
+            await _serve_without_root(config, store)
+        else:
+            engine = check_host(config)
+            await _serve(
+                config,
+                store,
+                lambda endpoints, net_info: Tunnel(
+                    engine=engine, on_endpoints=endpoints, on_net_info=net_info
+                ),
+            )
     finally:
         store.close()
 
 
-async def _serve(config: Config, store: Store, engine: Engine) -> None:
+async def _serve_without_root(config: Config, store: Store) -> None:
+    host = RootlessHost(config.tun, [place.port for place in (config.socks, config.web) if place])
+    try:
+        await host.prepare(config.port)
+        await _serve(config, store, host.make_tunnel, host)
+    finally:
+        await host.namespace.close()
+
+
+async def _serve(
+    config: Config, store: Store, make_tunnel: MakeTunnel, rootless: RootlessHost | None = None
+) -> None:
     backend = Backend(
         store=store,
-        make_tunnel=lambda endpoints, net_info: Tunnel(
-            engine=engine, on_endpoints=endpoints, on_net_info=net_info
-        ),
+        make_tunnel=make_tunnel,
         kind=config.carrier,
         default_url=config.control_url,
         auth_key=config.auth_key,
         port=config.port,
     )
-    backend.peerapi = PeerAPI(backend.in_force, lambda: store.folder / INBOX)
+    backend.dns = Dns(
+        interface=config.tun,
+        host=HostDns(config.tun, store.folder),
+        on_trouble=backend.announce,
+        touch_host=rootless is None,
+    )
+    backend.peerapi = PeerAPI(
+        backend.in_force,
+        lambda: store.folder / INBOX,
+        resolve=backend.dns.answer_peer,
+        listen=rootless.listen if rootless else listen_here,
+    )
+    if rootless is not None:
+        rootless.namespace.on_end = backend.link_changed
     commands = Commands(backend)
     backend.answer = Answerer(rotate=commands.rotate, ping=commands.ping_for_server).answer
     routes = Routes(backend, commands)
     server = Server(config.socket, routes.handle, lambda: operator_uid(store.prefs.operator))
+    proxies = make_proxies(config.socks, config.web, Dialer(backend.in_force, rootless))
     await server.start()
     monitor = Monitor(ignore=config.tun, on_change=backend.link_changed)
     logger.info("trenzad %s on %s, state in %s", program_version(), config.socket, config.state)
     try:
+        for proxy in proxies:
+            await proxy.start()
         await _until_signal(backend, monitor)
     finally:
+        for proxy in proxies:
+            await proxy.close()
         await server.close()
         await backend.close()
 

@@ -12,10 +12,11 @@ from urllib.parse import urlencode
 
 from client.errors import ClientError, NotPermitted, NotRunning
 from client.http1 import PIECE_BYTES, chunk
+from client.places import SYSTEM_SOCKET
 
 HOST = "local-trenzad.sock"
 PREFIX = "/localapi/v0/"
-DEFAULT_SOCKET = "/run/trenza/trenzad.sock"
+DEFAULT_SOCKET = str(SYSTEM_SOCKET)
 CALL_SECONDS = 90.0
 FILE_SECONDS = 3700.0  # for one piece of a file: the daemon itself gives up before
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
