@@ -7,7 +7,7 @@ SOURCES := wire relay client accounts nodes controlplane tests bench manage.py
 STRICT := wire relay client accounts nodes controlplane
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help install run prepare check test test-fast test-browser test-long test-kernel demo screenshots bench \
+.PHONY: help install run prepare check deb test test-fast test-browser test-long test-kernel demo screenshots bench \
 	bench-relay bench-push messages locks system clean
 
 help: ## list the targets
@@ -57,6 +57,9 @@ test-long: install system ## soaks, faults, repeats, full fuzzing, the kernel's 
 
 test-kernel: install system ## the lab on the kernel's own WireGuard, in QEMU (about ten times slower)
 	$(BIN)/python -m tests.kernel
+
+deb: install ## the client's Debian package, in dist/ (on Debian or Ubuntu)
+	@bash deploy/deb/build.sh dist
 
 demo: install system ## root: a server and three nodes behind NATs join, talk, survive a killed server
 	$(BIN)/python -m tests.lab.demo

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 POSTGRES_HOMES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+VERSION = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
 BY_MARKER = {"root": ("root", "netns", "tun"), "browser": ("chromium",)}
 
 
@@ -51,6 +53,15 @@ def _kernel_wireguard() -> str:
     return "" if done.returncode == 0 else "this kernel has no WireGuard (make test-kernel has one)"
 
 
+def _system_python() -> str:
+    """The distribution's Python, of this environment's version: what packages are built for."""
+    done = subprocess.run(["/usr/bin/python3", "-c", VERSION], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return "no /usr/bin/python3 with venv (apt install python3-venv)"
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return "" if done.stdout.strip() == here else f"/usr/bin/python3 is {done.stdout.strip()}, not {here}"
+
+
 CHECKS: dict[str, Callable[[], str]] = {
     "root": lambda: "" if os.geteuid() == 0 else "not root",
     "netns": _namespaces,
@@ -60,6 +71,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "postgres": lambda: "" if os.environ.get("TRENZA_TEST_POSTGRES") else _installed("initdb", "PostgreSQL"),
     "redis": lambda: _installed("redis-server", "Redis"),
     "systemd-analyze": lambda: _installed("systemd-analyze", "systemd"),
+    "system-python": _system_python,
     "dpkg-deb": lambda: _installed("dpkg-deb", "dpkg"),
     "bash": lambda: _installed("bash", "bash"),
     "zsh": lambda: _installed("zsh", "zsh"),
