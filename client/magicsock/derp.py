@@ -23,10 +23,14 @@ _random = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Seconds. The home relay is pinged every ``ping``; a silence of ``dead`` after a ping ends the link."""
+    """Seconds. The home relay is pinged every ``ping``; a silence of ``dead`` after a ping ends the link.
+
+    One of ``doubt`` is told: another relay may be the better home long before this one is given up.
+    """
 
     tick: float = 1.0
-    ping: float = 10.0
+    ping: float = 5.0
+    doubt: float = 3.0
     dead: float = 15.0
     dead_after_change: float = 3.0
     idle: float = 60.0
@@ -45,8 +49,8 @@ class DerpPool:
     """Connections to relays. All methods belong to the running loop.
 
     ``on_packets(region, sender, packets)`` gets disco and WireGuard packets alike, in batches;
-    ``on_gone(region, peer, reason)`` what a relay says of a peer; ``on_change(region, connected)`` ups and
-    downs.
+    ``on_gone(region, peer, reason)`` what a relay says of a peer; ``on_change(region, answers)`` ups and
+    downs, also that a relay which is still connected has fallen silent, or answers again.
     """
 
     def __init__(
@@ -106,9 +110,10 @@ class DerpPool:
         known = self._regions.get(region)
         return known.send(peer, packets) if known is not None else False
 
-    def connected(self, region: int) -> bool:
+    def answers(self, region: int) -> bool:
+        """Connected, and not silent."""
         known = self._regions.get(region)
-        return known is not None and known.link is not None
+        return known is not None and known.link is not None and not known.is_silent
 
     async def close(self) -> None:
         self._ticker.cancel()
@@ -143,6 +148,7 @@ class _Region:
         self.region = region
         self.number = region.region_id
         self.link: Link | None = None
+        self.is_silent = False
         self._pool = pool
         self._queue = FrameQueue()
         self._home = False
@@ -203,12 +209,20 @@ class _Region:
             return
         if self._pinged is not None and link.last_received >= self._pinged:
             self._pinged = None
+            self._set_silent(False)
+        if self._pinged is not None and now - self._pinged > timing.doubt:
+            self._set_silent(True)
         if self._pinged is not None and now - self._pinged > self._patience:
             link.end("the relay does not answer")
         elif self._home and now - self._last_ping >= timing.ping:
             self._ping(link, now, timing.dead)
         elif not self._home and now - self._last_used >= timing.idle:
             link.end("idle")
+
+    def _set_silent(self, silent: bool) -> None:
+        if silent != self.is_silent:
+            self.is_silent = silent
+            self._pool.on_change(self.number, not silent)
 
     # --- the task ----------------------------------------------------------------------------------------
 
@@ -236,7 +250,7 @@ class _Region:
 
     async def _serve(self, connection: Connection) -> str:
         link = Link(connection, self._queue, on_packets=self._packets, on_gone=self._gone)
-        self.link = link
+        self.link, self.is_silent = link, False
         self._last_ping, self._pinged = self._pool.loop.time(), None
         self._pool.on_change(self.number, True)
         try:

@@ -212,21 +212,31 @@ class Homes:
         return self._reports[-1][1] if self._reports else None
 
     def choose(
-        self, report: Report, derp_map: DERPMap, now: float, *, current: int, alive: bool, stay: bool
+        self,
+        report: Report,
+        derp_map: DERPMap,
+        now: float,
+        *,
+        current: int,
+        alive: bool,
+        stay: bool,
+        dead: bool = False,
     ) -> Report:
-        """``report`` with its home. ``alive``: the ``current`` home is connected. ``stay``: do not move."""
+        """``report`` with its home. ``alive``: the ``current`` one answers; ``dead``: it has not for long.
+
+        ``stay``: do not move.
+        """
         self._reports = [(at, old) for at, old in self._reports if now - at <= REMEMBERED]
         self._reports.append((now, report))
-        chosen = replace(report, preferred_derp=self._region(report, derp_map, current, alive, stay))
-        self._reports[-1] = (now, chosen)
-        return chosen
-
-    def _region(self, report: Report, derp_map: DERPMap, current: int, alive: bool, stay: bool) -> int:
         current = current if current in derp_map.regions else 0
-        if current and stay:
-            return current
+        latencies = {r: v for r, v in report.region_latency.items() if not (dead and r == current)}
+        region = current if current and stay else self._region(latencies, derp_map, current, alive=alive)
+        self._reports[-1] = (now, replace(report, preferred_derp=region))
+        return self._reports[-1][1]
+
+    def _region(self, latencies: Mapping[int, float], derp_map: DERPMap, current: int, *, alive: bool) -> int:
         scores = derp_map.region_scores
-        here = {r: value * scores.get(r, 1.0) for r, value in report.region_latency.items()}
+        here = {r: value * scores.get(r, 1.0) for r, value in latencies.items()}
         best = {r: self._best(r) * scores.get(r, 1.0) for r in here if r in derp_map.regions}
         if not best:
             return current or _any_home(derp_map)

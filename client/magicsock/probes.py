@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 STUN_SECONDS = 3.0
 STUN_GAPS = (0.2, 0.5, 1.0, 1.3)  # a server that is silent is asked again after each but the last
 LATE_SECONDS = 0.5  # once one server answered, the others get so long
+TLS_AFTER_SECONDS = 0.8  # so long nobody answered STUN: UDP may be blocked
 TLS_SECONDS = 3.0
 MAX_TLS_REGIONS = 8
 
@@ -49,13 +50,24 @@ class Prober:
         nodes = nodes_to_measure(derp_map, last, home=home, full=full)
         self._running = measurement = Measurement(os_has_ipv6=os_has_ipv6)
         try:
-            await self._ask_all(nodes, measurement)
+            async with asyncio.TaskGroup() as group:
+                otherwise = self._measure_otherwise(nodes, last, measurement, full=full)
+                by_tls = group.create_task(otherwise)
+                await self._ask_all(nodes, measurement)
+                if measurement.any_answer:
+                    by_tls.cancel()
         finally:
             self._running, self._limit = None, None
             self._answers.clear()
+        return measurement
+
+    async def _measure_otherwise(
+        self, nodes: Iterable[DERPNode], last: Report | None, measurement: Measurement, *, full: bool
+    ) -> None:
+        """Without waiting for the end of a round that nobody answers: a new home may be wanted soon."""
+        await asyncio.sleep(TLS_AFTER_SECONDS)
         if not measurement.any_answer:
             await self._measure_by_tls(nodes, last, measurement, full=full)
-        return measurement
 
     def receive(self, packet: bytes) -> None:
         """A STUN packet came to WireGuard's port; what answers nothing that was asked is ignored."""

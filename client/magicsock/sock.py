@@ -126,6 +126,7 @@ class Magicsock:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
                 await self._running
+        self._surroundings.close()
         await self._surroundings.mapper.release()
         for peer in self._peers:
             self._abandon(peer)
@@ -333,8 +334,8 @@ class Magicsock:
         if peer := self._peers.by_key(key):
             peer.path.relay_gone(region)
 
-    def _on_relay_change(self, region: int, connected: bool) -> None:
-        self._surroundings.relay_changed(region, connected)
+    def _on_relay_change(self, region: int, answers: bool) -> None:
+        self._surroundings.relay_changed(region, answers)
 
     # --- what paths want ---------------------------------------------------------------------------------
 

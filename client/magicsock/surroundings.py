@@ -24,6 +24,7 @@ RESTUN_MIN, RESTUN_SPREAD = 20.0, 6.0  # between STUN rounds while a session is 
 FRESH = 27.0  # STUN younger than this is good enough for a call-me-maybe
 FRESH_WITHOUT_UDP = 4.0  # found blocked, UDP is tried again before each call: it may be open by now
 FULL = 300.0  # between full netchecks
+GIVE_UP = 8.0  # a home relay without an answer for so long is none, whatever was measured
 MIN_GAP = 1.0  # whatever asks: at most one netcheck in this time
 
 
@@ -60,6 +61,8 @@ class Surroundings:
         self._mark = mark
         self._prober = Prober(send=send, entropy=entropy, mark=mark)
         self.mapper = make_mapper(self._publish_again)
+        self._lost: asyncio.TimerHandle | None = None  # runs while the home relay does not answer
+        self._home_is_dead = False
         self._portal: bool | None = None
         self._hosts: list[str] = []
         self._homes = Homes()
@@ -102,11 +105,30 @@ class Surroundings:
         self.mapper.refresh()
         self.refresh()
 
-    def relay_changed(self, region: int, connected: bool) -> None:
-        """A home relay that is lost may have a better neighbour."""
-        if region == self._home and not connected:
-            self._full_at = float("-inf")
-            self.refresh()
+    def relay_changed(self, region: int, answers: bool) -> None:
+        """A home relay that is lost, or silent, may have a better neighbour; one that stays so surely has."""
+        if region != self._home:
+            return
+        if self._lost is not None:
+            self._lost.cancel()
+            self._lost = None
+        self._home_is_dead = False
+        if not answers:
+            self._lost = self._loop.call_later(GIVE_UP, self._give_up_home)
+            self._measure_all()
+
+    def _give_up_home(self) -> None:
+        """Even if its STUN answers: without a connection it is no home."""
+        self._home_is_dead = True
+        self._measure_all()
+
+    def _measure_all(self) -> None:
+        self._full_at = float("-inf")
+        self.refresh()
+
+    def close(self) -> None:
+        if self._lost is not None:
+            self._lost.cancel()
 
     def receive_stun(self, packet: bytes) -> None:
         self._prober.receive(packet)
@@ -196,7 +218,8 @@ class Surroundings:
             self._map,
             self._loop.time(),
             current=self._home,
-            alive=self._pool.connected(self._home),
+            alive=self._pool.answers(self._home),
+            dead=self._home_is_dead,
             stay=not self.connected,
         )
         self._set_home(report.preferred_derp)
@@ -204,7 +227,7 @@ class Surroundings:
 
     def _set_home(self, region: int) -> None:
         if region != self._home:
-            self._home = region
+            self._home, self._home_is_dead = region, False
             self._pool.set_home(region)
 
     def _publish(self, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Paths told to the server: only what changed, not often, anew to each session, and not at all where they are unwanted."""
+"""Paths told to the server: what changed, not often, to each session anew, not where they are unwanted."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Host:
         self.pool.set_map(DERPMap.from_json(self.config["derp_map"]))
         self.pool.set_home(self.region)
         async with asyncio.timeout(RELAY_SECONDS):
-            while not self.pool.connected(self.region):
+            while not self.pool.answers(self.region):
                 self.relay_changed.clear()
                 await self.relay_changed.wait()
 

@@ -87,7 +87,7 @@ class Client:
     async def up(self, derp_map: DERPMap) -> Client:
         self.pool.set_map(derp_map)
         self.pool.set_home(REGION)
-        await self.until(lambda: self.pool.connected(REGION))
+        await self.until(lambda: self.pool.answers(REGION))
         return self
 
 
@@ -140,7 +140,7 @@ async def test_a_connection_is_made_on_demand_and_what_was_sent_before_it_arrive
 ) -> None:
     bob, alice = await client().up(relay.map), client()
     alice.pool.set_map(relay.map)
-    assert not alice.pool.connected(REGION)
+    assert not alice.pool.answers(REGION)
     assert alice.pool.send(REGION, bob.key.public(), [b"first"])
     await bob.until(lambda: bob.packets == [(alice.key.public(), b"first")])
 
@@ -216,7 +216,7 @@ async def test_after_a_network_change_a_dead_link_is_found_without_waiting_for_t
     alice.pool.link_changed()
     await alice.until(lambda: alice.changes == [True, False])
     own_relay.signal(signal.SIGCONT)
-    await alice.until(lambda: alice.pool.connected(REGION))
+    await alice.until(lambda: alice.pool.answers(REGION))
 
 
 async def test_only_the_home_link_outlives_idleness(own_relay: RelayProcess, client: Spawn) -> None:
@@ -241,7 +241,7 @@ async def test_regions_that_leave_the_map_or_change_lose_their_link(
     await alice.until(lambda: alice.changes == [True, False, True])
     alice.pool.set_map(DERPMap())
     await alice.until(lambda: alice.changes == [True, False, True, False])
-    assert not alice.pool.connected(REGION)
+    assert not alice.pool.answers(REGION)
 
 
 async def test_another_certificate_than_the_named_one_is_refused(

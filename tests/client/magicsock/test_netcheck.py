@@ -262,3 +262,13 @@ def test_the_same_report_again_never_moves_the_home(latency: dict[int, float]) -
     homes = Homes()
     first = choose(homes, latency, 0.0)
     assert choose(homes, latency, 1.0, current=first) == first
+
+
+def test_a_home_that_has_not_answered_for_long_is_left_though_its_stun_does() -> None:
+    homes = Homes()
+    here = Report(udp=True, region_latency={1: 0.01, 2: 0.05})
+    assert homes.choose(here, TWO, 0.0, current=1, alive=False, stay=False).preferred_derp == 1
+    assert homes.choose(here, TWO, 1.0, current=1, alive=False, stay=False, dead=True).preferred_derp == 2
+    only = map_of(region(1))
+    alone = Report(udp=True, region_latency={1: 0.01})
+    assert homes.choose(alone, only, 2.0, current=1, alive=False, stay=False, dead=True).preferred_derp == 1

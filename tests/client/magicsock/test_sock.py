@@ -217,7 +217,7 @@ class Host:
     @property
     def is_connected(self) -> bool:
         """To the relay, and measured."""
-        return bool(self.endpoints) and self.sock._pool.connected(REGION)
+        return bool(self.endpoints) and self.sock._pool.answers(REGION)
 
     def is_direct(self, other: Host) -> bool:
         return self.sock.path_status(other.number).current == other.address
