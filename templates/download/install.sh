@@ -24,6 +24,9 @@ fetch() { # URL FILE
 
 [ "$(uname -s)" = Linux ] || fail "this client runs on Linux; use the official Tailscale app here, with this server's address $URL"
 [ "$(id -u)" = 0 ] || fail "run this as root: it sets up a network interface and a service (add sudo)"
+if [ "$PREFIX" = /opt/trenza ] && dpkg-query -W -f '${db:Status-Status}' trenza 2>/dev/null | grep -q '^installed$'; then
+  fail "the Debian package trenza is installed here and updates the client; join with: trenza up --login-server=$URL"
+fi
 command -v python3 >/dev/null 2>&1 || fail "python3 is missing; install Python 3.11 or newer"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed, this is $(python3 -V)"
 python3 -c 'import venv, ensurepip' 2>/dev/null || fail "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"
@@ -74,7 +77,11 @@ chmod 0600 "$CONF/client.env"
 umask 022
 if [ "$PREFIX" = /opt/trenza ] && [ -d /usr/local/bin ]; then
   ln -sf "$PREFIX/bin/trenza" /usr/local/bin/trenza
+  share=/usr/local/share
+else
+  share=$PREFIX/share
 fi
+"$PREFIX/bin/python" -I -m client.manual "$share" 2>/dev/null || say "no manual pages: $share cannot be written"
 
 if [ -d /run/systemd/system ] && [ "$SOCKET" = /run/trenza/trenzad.sock ]; then
   sed -e "s|/opt/trenza/|$PREFIX/|g" -e "s|/etc/trenza/|$CONF/|g" "$work/trenzad.service" >/etc/systemd/system/trenzad.service

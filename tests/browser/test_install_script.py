@@ -130,6 +130,8 @@ def test_the_script_installs_from_the_server_and_joins(
     assert "PyPI" not in said  # everything came from the server
     assert "does not survive a restart" in said  # no systemd here: it says so
     assert machine.status()["BackendState"] == "Running"
+    for page in ("man/man1/trenza-up.1", "bash-completion/completions/trenza"):
+        assert (machine.prefix / "share" / page).exists()
     settings = machine.folder / "conf" / "client.env"
     assert stat.S_IMODE(settings.stat().st_mode) == 0o600
     assert f"TRENZA_CONTROL_URL={serving.url}\n" in settings.read_text()
