@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from client.dns.answers import Unreadable, describe, make_query
 from client.dns.config import Config, Upstream, Upstreams, make_config, same_names
@@ -19,6 +20,8 @@ from client.dns.server import DnsServer
 from client.errors import ClientError, SetupError
 from client.net.hostdns import HostConfig, HostDns
 from client.net.serviceaddresses import SERVICE4, SERVICE_ADDRESSES, put_service_addresses
+from client.prefixes import tailnet_addresses
+from client.prefs import Prefs
 from wire.derpmap import DERPMap
 from wire.netmap import NetMap, Node
 
@@ -52,14 +55,15 @@ class Wanted:
 
 
 class Dns:
-    """``host`` ``None``: nothing of the host is touched, the resolver answers inside alone."""
+    """``touch_host`` false: nothing of the host is changed, :attr:`resolver` answers inside alone."""
 
     def __init__(
         self,
         *,
         interface: str,
-        host: HostDns | None,
+        host: HostDns,
         on_trouble: Callable[[], None] = lambda: None,
+        touch_host: bool = True,
         server: DnsServer | None = None,
         resolver: Resolver | None = None,
         check_seconds: float = CHECK_SECONDS,
@@ -69,6 +73,7 @@ class Dns:
         self._interface = interface
         self._host = host
         self._on_trouble = on_trouble
+        self._touch_host = touch_host
         self._server = server or DnsServer(self.resolver)
         self._check_seconds = check_seconds
         self._wanted: Wanted | None = None
@@ -103,47 +108,49 @@ class Dns:
             self._say("")
             await self._server.close()
             await self.resolver.close()
-            if self._host is not None:
+            if self._touch_host:
                 await self._host.remove()
             self._may_be_installed = False
 
     async def _apply(self, wanted: Wanted) -> None:
-        if self._host is None:
-            return
         self.resolver.config = self.resolver.config.with_base(_upstreams(self._host.base()))
+        if not self._touch_host:
+            return
         self._addresses = await put_service_addresses(self._interface)
         if not self._server.is_serving:
             await self._server.start(self._addresses)
         config = self.resolver.config
         if wanted.accept and not config.is_empty:
-            await self._lead_here(self._host, config)
+            await self._lead_here(config)
         elif self._may_be_installed:
             await self._host.remove()
             self._installed, self._may_be_installed = None, False
 
-    async def _lead_here(self, host: HostDns, config: Config) -> None:
+    async def _lead_here(self, config: Config) -> None:
+        """Have this host's programs ask us, as far as there is something to ask."""
+        host = self._host
         asked = HostConfig(SERVICE4, config.search, config.match_domains, config.takes_all)
         if asked == self._installed and await host.is_installed():
             return
         if asked == self._installed:
-            self._count_repair(host)
+            self._count_repair()
         self._may_be_installed = True
         await host.install(asked)
         self._installed = asked
         # Only now it is clear who rules here, and what was before.
         self.resolver.config = config.with_base(_upstreams(host.base()))
 
-    def _count_repair(self, host: HostDns) -> None:
+    def _count_repair(self) -> None:
         """Raises :class:`SetupError` when somebody else insists: the host is theirs until they rest."""
         now = asyncio.get_running_loop().time()
         self._repairs = [moment for moment in self._repairs if now - moment < REPAIR_SECONDS]
         if len(self._repairs) >= MAX_REPAIRS:
             raise SetupError(
-                f"another program keeps changing this host's DNS ({host.manager}), so names of the tailnet "
-                "may not be found: have it leave DNS alone, or use trenza set --accept-dns=false"
+                f"another program keeps changing this host's DNS ({self._host.manager}), so names of the "
+                "tailnet may not be found: have it leave DNS alone, or use trenza set --accept-dns=false"
             )
         self._repairs.append(now)
-        logger.info("another program has changed this host's DNS (%s); setting it again", host.manager)
+        logger.info("another program has changed this host's DNS (%s); setting it again", self._host.manager)
 
     # --- watching ----------------------------------------------------------------------------------------
 
@@ -174,9 +181,12 @@ class Dns:
 
     # --- questions ---------------------------------------------------------------------------------------
 
-    async def answer_peer(self, query: bytes) -> bytes | None:
-        """The answer to a peer that uses this exit node; ``None`` for what is no query."""
-        return await self.resolver.answer_peer(query)
+    async def answer_peer(self, query: bytes) -> bytes:
+        """The answer to a peer that uses this exit node; raises :class:`ClientError` for what is no query."""
+        answer = await self.resolver.answer_peer(query)
+        if answer is None:
+            raise ClientError("a malformed question")
+        return answer
 
     async def query(self, name: str, kind: str) -> dict[str, Any]:
         """What this node answers to a question; raises :class:`ClientError`."""
@@ -197,10 +207,10 @@ class Dns:
 
     def status(self) -> dict[str, Any]:
         """What holds now, in JSON's types."""
-        config, host = self.resolver.config, self._host
+        config = self.resolver.config
         return {
             "Serving": list(self._addresses) if self._server.is_serving else [],
-            "Manager": host.manager if host is not None else "",
+            "Manager": self._host.manager,
             "Search": list(config.search),
             "Routes": {name: list(map(str, upstreams)) for name, upstreams in sorted(config.routes.items())},
             "Default": None if config.default is None else list(map(str, config.default)),
@@ -208,6 +218,26 @@ class Dns:
             "Names": len(config.hosts),
             "Trouble": self.trouble,
         }
+
+
+def wanted_dns(netmap: NetMap, prefs: Prefs, control_url: str) -> Wanted:
+    """What a netmap and the preferences ask for."""
+    return Wanted(
+        netmap=netmap,
+        accept=prefs.accept_dns,
+        hidden=prefs.uses_exit_node,
+        exit_node=_exit_node(netmap, prefs),
+        control_host=urlsplit(control_url).hostname or "",
+    )
+
+
+def _exit_node(netmap: NetMap, prefs: Prefs) -> Node | None:
+    for peer in netmap.peers.values():
+        if prefs.exit_node_id and peer.stable_id == prefs.exit_node_id:
+            return peer
+        if prefs.exit_node_ip and prefs.exit_node_ip in map(str, tailnet_addresses(peer.addresses)):
+            return peer
+    return None
 
 
 def _config(wanted: Wanted) -> Config:
