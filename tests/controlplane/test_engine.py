@@ -267,6 +267,18 @@ def test_a_change_that_peers_are_not_shown_is_no_news_to_them() -> None:
     assert engine.with_nodes({2: told_more}).message_for(1, NOW) is None
 
 
+def test_who_may_send_files_is_told_where_they_are_taken() -> None:
+    """What official clients ask for: the capability of their own node, and each peer's PeerAPI."""
+    services = [{"Proto": "peerapi4", "Port": 40001}, {"Proto": "peerapi6", "Port": 40002}]
+    engine = Engine(tailnet(node(1), node(2)))
+    update = engine.with_nodes({2: node(2, hostinfo={"OS": "linux", "Services": services})})
+    (peer,) = json.loads(update.message_for(1, NOW) or b"")["PeersChanged"]
+    assert peer["Hostinfo"]["Services"] == services
+    whole = json.loads(engine.full_map(1, NOW))
+    assert "https://tailscale.com/cap/file-sharing" in whole["Node"]["CapMap"]
+    assert whole["Peers"][0]["Hostinfo"]["Services"] == services
+
+
 def test_a_switch_that_was_written_as_text_reaches_peers_as_a_switch() -> None:
     engine = Engine(tailnet(node(1), node(2, hostinfo={"shieldsup": "true"})))
     (peer,) = json.loads(engine.full_map(1, NOW))["Peers"]
