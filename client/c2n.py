@@ -55,10 +55,20 @@ def response(status: int, body: bytes) -> bytes:
 
 
 class Answerer:
-    """Answers questions, each URL once, a few at a time. ``rotate`` and ``ping`` are the node's."""
+    """Answers questions, each URL once, a few at a time. What it is made of is the node's."""
 
-    def __init__(self, *, rotate: Callable[[], Awaitable[None]], ping: Ping) -> None:
-        self._rotate = rotate
+    def __init__(
+        self,
+        *,
+        rotate: Callable[[], Awaitable[None]],
+        ping: Ping,
+        set_exit_node: Callable[[bytes], Awaitable[None]] | None = None,
+    ) -> None:
+        self._posts: dict[str, Callable[[bytes], Awaitable[None]]] = {
+            "/trenza/rotate-node-key": lambda _: rotate()
+        }
+        if set_exit_node is not None:
+            self._posts["/trenza/exit-node"] = set_exit_node
         self._ping = ping
         self._last_url = ""
         self._open = 0
@@ -89,12 +99,12 @@ class Answerer:
             return response(400, b"not an HTTP request")
         if request.path == "/echo":
             return response(200, request.body)
-        if request.path != "/trenza/rotate-node-key":
+        if request.path not in self._posts:
             return response(400, b"unknown path")
         if request.method != "POST":
             return response(405, b"POST only")
         try:
-            await self._rotate()
+            await self._posts[request.path](request.body)
         except ClientError as error:
             return response(500, str(error).encode())
         return response(200, b"{}")

@@ -179,6 +179,7 @@ class Commands:
             endpoints=[str(endpoint) for endpoint in backend.endpoints],
             home_region=backend.net_info.preferred_derp if backend.net_info else 0,
             paths=self._paths() if peers else {},
+            prefs=backend.store.prefs,
         )
         return status_json(situation, peers=peers)
 

@@ -29,6 +29,7 @@ from client.engine import Engine, choose_engine
 from client.engine.base import USERSPACE
 from client.engine.host import has_capabilities, require_capabilities, require_free_port
 from client.errors import ClientError, SetupError
+from client.exitnodes import ExitNodes
 from client.hostinfo import program_version
 from client.localapi.routes import Routes, operator_uid
 from client.localapi.server import Server
@@ -205,7 +206,9 @@ async def _serve(
     if rootless is not None:
         rootless.namespace.on_end = backend.link_changed
     commands = Commands(backend)
-    backend.answer = Answerer(rotate=commands.rotate, ping=commands.ping_for_server).answer
+    backend.answer = Answerer(
+        rotate=commands.rotate, ping=commands.ping_for_server, set_exit_node=ExitNodes(backend).set_by_admin
+    ).answer
     routes = Routes(backend, commands)
     server = Server(config.socket, routes.handle, lambda: operator_uid(store.prefs.operator))
     proxies = make_proxies(config.socks, config.web, Dialer(backend.in_force, rootless))

@@ -164,7 +164,10 @@ class Prefs:
                 raise PrefsError(f"{error} ({name})") from None
         if values.keys() & {"exit_node_id", "exit_node_ip"}:  # whoever chooses says who it was
             values.setdefault("exit_node_by_admin", False)
-        return replace(self, **values)
+        edited = replace(self, **values)
+        if edited.uses_exit_node and edited.offers_exit_node:
+            raise PrefsError("a node cannot use an exit node and be one: take one of the two back")
+        return edited
 
     @property
     def uses_exit_node(self) -> bool:

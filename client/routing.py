@@ -55,13 +55,15 @@ def exit_node(netmap: NetMap, prefs: Prefs) -> Node | None:
     """The peer that the preferences name, whether it may be an exit node or not."""
     if not prefs.uses_exit_node:
         return None
-    for peer in netmap.peers.values():
-        if prefs.exit_node_id:
-            if peer.stable_id == prefs.exit_node_id:
-                return peer
-        elif any(text.partition("/")[0] == prefs.exit_node_ip for text in peer.addresses):
-            return peer
-    return None
+    return next((peer for peer in netmap.peers.values() if is_named(peer, prefs)), None)
+
+
+def is_named(peer: Node, prefs: Prefs) -> bool:
+    """Whether a peer is the exit node that the preferences name."""
+    if prefs.exit_node_id:
+        return peer.stable_id == prefs.exit_node_id
+    named = prefs.exit_node_ip
+    return bool(named) and any(text.partition("/")[0] == named for text in peer.addresses)
 
 
 def in_use(netmap: NetMap, prefs: Prefs) -> NetMap:

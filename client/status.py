@@ -14,6 +14,8 @@ from typing import Any
 from client.magicsock.endpoints import format_address
 from client.magicsock.netcheck import Report
 from client.magicsock.sock import PathStatus
+from client.prefs import Prefs
+from client.routing import awaiting_approval, exit_node, is_named
 from client.state import State
 from wire.control import format_time
 from wire.derpmap import DERPMap
@@ -40,6 +42,7 @@ class Situation:
     endpoints: Sequence[str] = ()
     home_region: int = 0
     paths: Mapping[int, PathStatus] = field(default_factory=dict)
+    prefs: Prefs = field(default_factory=Prefs)
 
 
 def status_json(situation: Situation, *, peers: bool = True) -> dict[str, Any]:
@@ -73,10 +76,23 @@ def status_json(situation: Situation, *, peers: bool = True) -> dict[str, Any]:
         "MagicDNSSuffix": suffix,
         "MagicDNSEnabled": netmap.dns_config.proxied,
     }
+    if situation.prefs.uses_exit_node:
+        content["ExitNodeStatus"] = _exit_node(netmap, situation.prefs)
     shown = list(netmap.peers.values()) if peers else []
     content["Peer"] = {str(peer.key): _peer(peer, situation) for peer in shown}
     content["User"] = _users([netmap.node, *shown], netmap.user_profiles)
     return content
+
+
+def _exit_node(netmap: NetMap, prefs: Prefs) -> dict[str, Any]:
+    """``ByAdmin``: it was chosen in the server's panel."""
+    chosen = exit_node(netmap, prefs)
+    return {
+        "ID": chosen.stable_id if chosen else prefs.exit_node_id,
+        "Online": chosen is not None and chosen.online is not False,
+        "TailscaleIPs": list(chosen.addresses) if chosen else [],
+        "ByAdmin": prefs.exit_node_by_admin,
+    }
 
 
 def _self(situation: Situation) -> dict[str, Any]:
@@ -91,6 +107,8 @@ def _self(situation: Situation) -> dict[str, Any]:
         "CurAddr": "",
         "Relay": _region_code(situation.netmap.derp_map, situation.home_region or node.home_derp),
         "Online": situation.connected,
+        "AdvertisedRoutes": list(situation.prefs.advertise_routes),
+        "AwaitingApproval": list(awaiting_approval(node, situation.prefs)),
         "Active": False,
         "RxBytes": 0,
         "TxBytes": 0,
@@ -111,6 +129,7 @@ def _peer(peer: Node, situation: Situation) -> dict[str, Any]:
         "LastHandshake": format_time(handshake),
         "Online": bool(peer.online),
         "Active": path.active,
+        "ExitNode": is_named(peer, situation.prefs),
         "InEngine": peer.id in situation.paths,
         "Expired": peer.expired or (peer.key_expiry is not None and peer.key_expiry <= situation.now),
     }
@@ -139,6 +158,7 @@ def _node(node: Node) -> dict[str, Any]:
         "Tags": list(node.tags),
         "PrimaryRoutes": list(node.primary_routes),
         "CapMap": dict(node.cap_map),
+        "Location": node.hostinfo.get("Location"),
     }
     return content | {name: value for name, value in optional.items() if value}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from client.cli.approval import say_what_awaits_approval
 from client.cli.common import daemon, json_option, say, show_json
 from client.cli.options import GoFlags, changes_of, exit_node_id, given, setting_options, values_of
 from client.errors import ClientError
@@ -22,6 +23,7 @@ def set_(context: click.Context, /, **options: Any) -> None:
     if named.get("exit_node"):
         named["exit_node"] = exit_node_id(named["exit_node"], local.get("status"))
     local.patch("prefs", changes_of(named, values_of(local.get("prefs"))))
+    say_what_awaits_approval(local, named)
 
 
 @click.command()

@@ -40,6 +40,8 @@ def status(context: click.Context, as_json: bool, active: bool, own: bool, peers
         say(trouble)
         context.exit(1)
     say(table(content, own=own, now=utc_now()))
+    if (content.get("ExitNodeStatus") or {}).get("ByAdmin"):
+        say("\n# An administrator chose the exit node (trenza set --exit-node= undoes it).")
     if reasons := relayed(content):
         say("\n" + "\n".join(["# Relayed:", *(f"#     - {text}" for text in reasons)]))
     if content["Health"]:
@@ -80,9 +82,12 @@ def connection(peer: Mapping[str, Any], now: datetime) -> str:
     """How a peer is reached, in the words of ``tailscale status``."""
     traffic = bool(peer["TxBytes"] or peer["RxBytes"])
     offline = "" if peer["Online"] else "; offline" + last_seen(peer["LastSeen"], now)
+    role = exit_role(peer)
     if peer["Active"]:
         path = f"direct {peer['CurAddr']}" if peer["CurAddr"] else f'relay "{peer["Relay"]}"'
-        text = f"active; {path}{offline}"
+        text = f"active; {role + '; ' if role else ''}{path}{offline}"
+    elif role:
+        text = f"idle; {role}{offline}"
     elif traffic:
         text = f"idle{offline}"
     else:
@@ -90,6 +95,13 @@ def connection(peer: Mapping[str, Any], now: datetime) -> str:
     if traffic:
         text += f", tx {peer['TxBytes']} rx {peer['RxBytes']}"
     return text + ("; key expired" if peer["Expired"] else "")
+
+
+def exit_role(peer: Mapping[str, Any]) -> str:
+    """Whether a peer is the exit node in use, or might be."""
+    if peer.get("ExitNode"):
+        return "exit node"
+    return "offers exit node" if peer.get("ExitNodeOption") else ""
 
 
 def relayed(content: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ import click
 import segno
 
 from client.authkey import read_auth_key
+from client.cli.approval import say_what_awaits_approval
 from client.cli.common import Duration, daemon, say, show_json
 from client.cli.options import (
     GoFlags,
@@ -87,6 +88,8 @@ def run(context: click.Context, options: dict[str, Any], *, reset: bool, as_json
         "ForceReauth": options["force_reauth"],
     }
     Progress(local, show_qr=options["qr"], as_json=as_json).follow(request, options["timeout"])
+    if not as_json:
+        say_what_awaits_approval(local, wanted)
 
 
 def refuse_forgetting(named: Mapping[str, Any], before: Mapping[str, Any]) -> None:

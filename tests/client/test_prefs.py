@@ -22,7 +22,7 @@ SAMPLE = Prefs(
     exit_node_id="nABC1",
     exit_node_allow_lan=True,
     exit_node_by_admin=True,
-    advertise_routes=("0.0.0.0/0", "10.1.0.0/16", "::/0", "2001:db8::/64"),
+    advertise_routes=("10.1.0.0/16", "2001:db8::/64"),
     accept_routes=True,
     no_snat=True,
     accept_dns=False,
@@ -45,8 +45,14 @@ def test_an_edit_changes_only_what_it_names() -> None:
 
 def test_routes_are_kept_in_one_order() -> None:
     routes = ["2001:db8::/64", "::/0", "10.1.0.0/16", "0.0.0.0/0", "10.1.0.0/16"]
-    assert Prefs().edited({"AdvertiseRoutes": routes}).advertise_routes == SAMPLE.advertise_routes
-    assert SAMPLE.offers_exit_node
+    prefs = Prefs().edited({"AdvertiseRoutes": routes})
+    assert prefs.advertise_routes == ("0.0.0.0/0", "10.1.0.0/16", "::/0", "2001:db8::/64")
+    assert prefs.offers_exit_node
+
+
+def test_no_node_is_an_exit_node_and_uses_one() -> None:
+    with pytest.raises(PrefsError, match="cannot use an exit node and be one"):
+        SAMPLE.edited({"AdvertiseRoutes": ["0.0.0.0/0", "::/0"]})
 
 
 def test_an_exit_node_chosen_by_the_user_is_no_longer_the_administrators() -> None:

@@ -123,6 +123,10 @@ class Server:
         """``manage.py approvenode`` from another process."""
         return self.manage("approvenode", tailnet, node, "--json")
 
+    def approve_routes(self, node: str, *prefixes: str, tailnet: str = TAILNET) -> Any:
+        """``manage.py approveroutes``: exactly these of what the device offers; without any: all."""
+        return self.manage("approveroutes", tailnet, node, *prefixes, "--json")
+
     def nodes(self, *, tailnet: str = TAILNET) -> dict[str, dict[str, Any]]:
         """The tailnet's devices by host name (the first label of their name)."""
         found = self.manage("listnodes", tailnet, "--json")
