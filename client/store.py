@@ -98,6 +98,11 @@ def _check(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()[:CHECK_DIGITS]
 
 
+def _netmap_check(content: Any) -> str:
+    """A flipped bit in a cached netmap would be another peer's key or route: it proves itself, too."""
+    return hashlib.sha256(encode_json(content)).hexdigest()
+
+
 def _optional(parse: Callable[[str], T], text: Any) -> T | None:
     return parse(text) if text else None
 
@@ -206,7 +211,8 @@ class Store:
     # --- the cached netmap -------------------------------------------------------------------------------
 
     def save_netmap(self, netmap: NetMap) -> None:
-        self._write(NETMAP, {"format": FORMAT, "binding": self._binding(), "map": netmap_json(netmap)})
+        content = {"format": FORMAT, "binding": self._binding(), "map": netmap_json(netmap)}
+        self._write(NETMAP, content | {"check": _netmap_check(content["map"])})
 
     def load_netmap(self) -> NetMap | None:
         """The cached netmap, if it is whole and belongs to this server and this node key."""
@@ -216,6 +222,7 @@ class Store:
                 content is None
                 or content.get("binding") != self._binding()
                 or content.get("format") != FORMAT
+                or content.get("check") != _netmap_check(content.get("map"))
             ):
                 return None
             return apply(None, MapResponse.from_json(content.get("map")))

@@ -203,3 +203,10 @@ class TestCachedNetmap:
         store.forget_netmap()
         store.forget_netmap()
         assert store.load_netmap() is None
+
+    def test_one_that_was_edited_is_not_believed(self, store: Store, folder: Path) -> None:
+        joined(store)
+        store.save_netmap(netmap(node(2)))
+        path = folder / NETMAP
+        path.write_bytes(path.read_bytes().replace(b"100.64.0.2", b"100.64.0.3"))
+        assert store.load_netmap() is None

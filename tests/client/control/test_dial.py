@@ -13,7 +13,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from client.control.dial import Address, Backoff, Dialer, KeyAnswer, Server, fetch_key
+from client.control.dial import (
+    MAX_RETRY_SECONDS,
+    Address,
+    Backoff,
+    Dialer,
+    KeyAnswer,
+    Server,
+    fetch_key,
+    retry_after,
+)
 from client.control.loop import check_clock
 from client.errors import ControlError
 from tests.client.control.servers import answering, http
@@ -192,3 +201,24 @@ def test_waits_are_spread() -> None:
         0.125,
         0.375,
     }
+
+
+def test_a_server_that_asks_for_time_gets_it_and_no_crowd_after() -> None:
+    assert Backoff(spread=lambda low, high: low).next(60.0) == 60.0
+    assert Backoff(spread=lambda low, high: high).next(60.0) == 90.0
+    assert Backoff(spread=lambda low, high: low).next(0.01) == 0.125
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7.0), ("0", 0.0), ("-3", 0.0), ("1e9", MAX_RETRY_SECONDS), ("soon", 0.0), ("", 0.0), ("nan", 0.0)],
+)
+def test_what_a_retry_after_asks_for(text: str, seconds: float) -> None:
+    assert retry_after(text) == seconds
+
+
+async def test_a_busy_server_says_when_to_come_again() -> None:
+    async with answering(http("503 Service Unavailable", b"", "Retry-After: 7")) as port:
+        with pytest.raises(ControlError, match="cannot answer now") as caught:
+            await fetch_key(Dialer(), server(port))
+    assert caught.value.retry_after == 7.0

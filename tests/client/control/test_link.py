@@ -161,6 +161,30 @@ async def test_a_quiet_connection_is_kept_alive_by_pings(monkeypatch: pytest.Mon
         assert (await link.request("POST", "/x", b"1")).body == b"still here"
 
 
+async def test_after_sleep_a_dead_connection_is_found_out_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "PROBE_SECONDS", 0.1)
+    async with connected(silent) as (link, server):
+        asking = asyncio.create_task(link.request("POST", "/x", b"1", patience=None))
+        await asyncio.sleep(0.05)
+
+        async def swallow(data: bytes) -> None:
+            pass
+
+        monkeypatch.setattr(server, "write", swallow)
+        link.probe()
+        with pytest.raises(ControlError, match="went silent"):
+            await asking
+
+
+async def test_after_sleep_a_live_connection_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "PROBE_SECONDS", 0.2)
+    async with connected(answering((200, b"still here"))) as (link, _):
+        await asyncio.sleep(0.05)
+        link.probe()
+        await asyncio.sleep(0.5)
+        assert (await link.request("POST", "/x", b"1")).body == b"still here"
+
+
 async def test_an_answer_that_does_not_come_is_waited_for_so_long() -> None:
     async with connected(silent) as (link, server):
         with pytest.raises(ControlError, match="did not answer /x"):
