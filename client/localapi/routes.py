@@ -9,10 +9,12 @@ from typing import Any
 from client.backend import Backend
 from client.commands import Commands
 from client.errors import PrefsError
+from client.exitnodes import ExitNodes
 from client.hostinfo import program_version
 from client.http1 import BadRequest
 from client.localapi.files import FILE_PUT, FILES, FileRoutes
 from client.localapi.server import Request
+from client.localapi.tools import ToolRoutes
 from client.notices import Notice
 from client.store import netmap_json
 
@@ -42,9 +44,17 @@ class Routes:
             ("POST", "rotate-keys"): self._rotate,
             ("POST", "ping"): self._ping,
             ("POST", "netcheck"): self._netcheck,
+            ("GET", "suggest-exit-node"): self._suggest_exit_node,
+            ("GET", "dns"): self._dns_status,
+            ("POST", "dns-query"): self._dns_query,
         }
-        files = FileRoutes(backend, commands)
-        self._routes["GET", "file-targets"] = files.targets
+        files, tools = FileRoutes(backend, commands), ToolRoutes(backend, commands)
+        self._routes |= {
+            ("GET", "file-targets"): files.targets,
+            ("GET", "metrics"): tools.metrics,
+            ("POST", "bugreport"): tools.bugreport,
+            ("POST", "dial"): tools.dial,
+        }
         # What begins so may be followed by names.
         self._prefixes: dict[tuple[str, str], Route] = {
             ("PUT", FILE_PUT): files.put,
@@ -124,8 +134,21 @@ class Routes:
             raise BadRequest(400, "Target must be a text and Timeout a number of seconds")
         return await self._commands.ping(target, min(max(float(seconds), 0.05), MAX_PING_SECONDS))
 
+    async def _suggest_exit_node(self, request: Request) -> Any:
+        return ExitNodes(self._backend).suggest()
+
     async def _netcheck(self, request: Request) -> Any:
         return await self._commands.netcheck()
+
+    async def _dns_status(self, request: Request) -> Any:
+        return self._commands.dns_status()
+
+    async def _dns_query(self, request: Request) -> Any:
+        content = request.json()
+        name, kind = content.get("Name"), content.get("Type", "A")
+        if not isinstance(name, str) or not isinstance(kind, str):
+            raise BadRequest(400, "Name and Type must be texts")
+        return await self._commands.dns_query(name, kind)
 
 
 def operator_uid(name: str) -> int | None:
