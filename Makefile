@@ -8,7 +8,7 @@ STRICT := wire relay client accounts nodes controlplane
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help install run prepare check deb test test-fast test-browser test-long test-kernel demo screenshots bench \
-	bench-relay bench-push messages locks system clean
+	bench-relay bench-push bench-client messages locks system clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,13 +67,16 @@ demo: install system ## root: a server and three nodes behind NATs join, talk, s
 screenshots: install system ## pictures of every page, in build/screenshots
 	$(BIN)/python -m tests.browser.screenshots build/screenshots
 
-bench: bench-relay bench-push ## all benchmarks
+bench: bench-relay bench-push bench-client ## all benchmarks
 
 bench-relay: install ## the relay beside derper
 	$(BIN)/python -m bench.relay
 
 bench-push: install ## pushes to 1,000 streams on each carrier, and a reconnect storm
 	$(BIN)/python -m bench.push
+
+bench-client: install system ## root: the client beside tailscaled: throughput, latency, memory, idling, joining
+	$(BIN)/python -m bench.client
 
 messages: install ## refresh the translation catalogues
 	$(BIN)/python manage.py makemessages --all --no-location

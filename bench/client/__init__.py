@@ -1,0 +1,1 @@
+"""The client beside the official one: ``python -m bench.client`` (root; network namespaces)."""
