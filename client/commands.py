@@ -178,12 +178,13 @@ class Commands:
             netmap=backend.netmap,
             endpoints=[str(endpoint) for endpoint in backend.endpoints],
             home_region=backend.net_info.preferred_derp if backend.net_info else 0,
-            paths=self._paths() if peers else {},
+            paths=self.paths() if peers else {},
             prefs=backend.store.prefs,
         )
         return status_json(situation, peers=peers)
 
-    def _paths(self) -> dict[int, PathStatus]:
+    def paths(self) -> dict[int, PathStatus]:
+        """How each peer is reached, by node ID."""
         sock, netmap = self._backend.tunnel.sock, self._backend.netmap
         paths = {}
         if sock is not None and netmap is not None:

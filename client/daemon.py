@@ -37,6 +37,7 @@ from client.net.hostdns import HostDns
 from client.net.monitor import Monitor
 from client.net.nft import find_nft
 from client.peerapi.api import PeerAPI
+from client.peerapi.send import connect_by
 from client.peerapi.server import listen_here
 from client.places import ROOT, SOCKET, SYSTEM_SOCKET, SYSTEM_STATE, default_socket, default_state
 from client.prefs import normal_url
@@ -197,11 +198,13 @@ async def _serve(
         on_trouble=backend.announce,
         touch_host=rootless is None,
     )
+    dialer = Dialer(backend.in_force, rootless)
     backend.peerapi = PeerAPI(
         backend.in_force,
         lambda: store.folder / INBOX,
         resolve=backend.dns.answer_peer,
         listen=rootless.listen if rootless else listen_here,
+        connect=connect_by(dialer.dial),
     )
     if rootless is not None:
         rootless.namespace.on_end = backend.link_changed
@@ -211,7 +214,7 @@ async def _serve(
     ).answer
     routes = Routes(backend, commands)
     server = Server(config.socket, routes.handle, lambda: operator_uid(store.prefs.operator))
-    proxies = make_proxies(config.socks, config.web, Dialer(backend.in_force, rootless))
+    proxies = make_proxies(config.socks, config.web, dialer)
     await server.start()
     monitor = Monitor(ignore=config.tun, on_change=backend.link_changed)
     logger.info("trenzad %s on %s, state in %s", program_version(), config.socket, config.state)

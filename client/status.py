@@ -159,8 +159,13 @@ def _node(node: Node) -> dict[str, Any]:
         "PrimaryRoutes": list(node.primary_routes),
         "CapMap": dict(node.cap_map),
         "Location": node.hostinfo.get("Location"),
+        "sshHostKeys": _texts(node.hostinfo.get("sshHostKeys")),
     }
     return content | {name: value for name, value in optional.items() if value}
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def _ips(node: Node) -> list[str]:

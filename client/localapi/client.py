@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -129,6 +129,17 @@ class LocalClient:
         try:
             with self._ask(connection, "GET", name, None) as response:
                 yield Download(int(response.headers["Content-Length"]), response)
+        finally:
+            connection.close()
+
+    @contextlib.contextmanager
+    def dial(self, host: str, port: int) -> Iterator[tuple[socket.socket, Callable[[], bytes]]]:
+        """A connection to a peer: a socket to send to, and what gives the next bytes (``b""`` at the end)."""
+        connection = _Connection(self.path, CALL_SECONDS)
+        try:
+            with self._ask(connection, "POST", "dial", {"Host": host, "Port": port}) as response:
+                connection.unix.settimeout(None)
+                yield connection.unix, lambda: response.read1(PIECE_BYTES)
         finally:
             connection.close()
 

@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from client.http1 import (
     parse_head,
     read_head,
 )
+from client.proxy.splice import Streams, splice
 from wire.codec import decode_object, encode_json
 from wire.errors import WireError
 
@@ -75,13 +77,24 @@ class Raw:
     pieces: AsyncGenerator[bytes, None]
 
 
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """An answer that is another connection: from here on its bytes and the asker's are passed on, both ways.
+
+    ``closing`` lets go of it.
+    """
+
+    streams: Streams
+    closing: AsyncExitStack
+
+
 Stream = AsyncIterator[Mapping[str, Any]]
 Handler = Callable[[Request], Awaitable[Any]]
 
 
 @dataclass
 class Server:
-    """``handle`` answers a request with JSON, a stream of JSON lines, or :class:`Raw`.
+    """``handle`` answers a request with JSON, a stream of JSON lines, :class:`Raw`, or :class:`Joined`.
 
     ``operator`` names the user ID, besides root, that the socket file is opened to.
     """
@@ -186,11 +199,7 @@ class Server:
             return await _write(writer, 500, {"code": "internal", "message": "trenzad failed; see its log"})
         if request.method != "GET":
             self.set_owner()
-        if isinstance(answer, Raw):
-            return await _write_raw(writer, answer)
-        if isinstance(answer, AsyncIterator):
-            return await _stream(reader, writer, answer)
-        return await _write(writer, 200, answer)
+        return await _give(reader, writer, answer)
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
         """Read a request, check who sends it and how; raises :class:`BadRequest`, :class:`NotPermitted`."""
@@ -204,6 +213,18 @@ class Server:
             if head.method != "PUT":
                 body = await _whole(content)
         return Request(head.method, head.path, head.query, head.headers, body, uid, content)
+
+
+async def _give(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Any) -> None:
+    match answer:
+        case Raw():
+            await _write_raw(writer, answer)
+        case Joined():
+            await _join(reader, writer, answer)
+        case AsyncIterator():
+            await _stream(reader, writer, answer)
+        case _:
+            await _write(writer, 200, answer)
 
 
 async def _whole(content: Body) -> bytes:
@@ -246,6 +267,12 @@ async def _write_raw(writer: asyncio.StreamWriter, answer: Raw) -> None:
             writer.write(piece)
             async with asyncio.timeout(WRITE_SECONDS):
                 await writer.drain()
+
+
+async def _join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Joined) -> None:
+    async with answer.closing:
+        writer.write(answer_head(200, {"Content-Type": "application/octet-stream", "Connection": "close"}))
+        await splice((reader, writer), answer.streams)
 
 
 async def _stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Stream) -> None:

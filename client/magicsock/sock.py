@@ -84,6 +84,7 @@ class Magicsock:
         self._tailnet: frozenset[str] = frozenset()  # hosts inside the tunnel: no way to carry the tunnel
         self._callers: dict[int, int] = {}  # node ID → region of a call-me-maybe that waits for fresh STUN
         self._pings = 0
+        self._relayed_in = self._relayed_out = 0
         self._look = asyncio.Event()
         self._raw, self._shuttle = make_ports(
             listen_port, mark=mark, on_packet=self._on_udp, on_outgoing=self._on_outgoing
@@ -223,6 +224,10 @@ class Magicsock:
             peer.node.id: self.path_status(peer.node.id) for peer in self._peers if peer.path.is_active(now)
         }
 
+    def relayed_bytes(self) -> tuple[int, int]:
+        """What came and what went through relays since the start."""
+        return self._relayed_in, self._relayed_out
+
     async def netcheck(self) -> Report:
         """Measure the network now, in every respect."""
         return await self._surroundings.netcheck()
@@ -298,6 +303,7 @@ class Magicsock:
                 data.append(packet)
         if data:
             peer.handshake.heard()
+            self._relayed_in += sum(map(len, data))
             self._shuttle.inject(sender, data)
             self._do(peer, peer.path.relayed(region, self._now()))
 
@@ -327,6 +333,7 @@ class Magicsock:
             now = self._now()
             peer.handshake.sent(packets, now)
             if region := peer.path.region:
+                self._relayed_out += sum(map(len, packets))
                 self._pool.send(region, key, packets)
             self._do(peer, peer.path.outgoing(now))
 

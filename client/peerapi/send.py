@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 from urllib.parse import quote
 
@@ -64,14 +64,26 @@ class Connect(Protocol):
     def __call__(self, address: str, port: int, /) -> contextlib.AbstractAsyncContextManager[Streams]: ...
 
 
-@contextlib.asynccontextmanager
-async def connect_here(address: str, port: int, /) -> AsyncIterator[Streams]:
-    reader, writer = await asyncio.open_connection(address, port, limit=BUFFER_BYTES)
-    notice_death(writer.get_extra_info("socket"))
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
+def connect_by(dial: Callable[[str, int], Awaitable[Streams]]) -> Connect:
+    """Connections that ``dial`` opens."""
+
+    @contextlib.asynccontextmanager
+    async def connect(address: str, port: int, /) -> AsyncIterator[Streams]:
+        reader, writer = await dial(address, port)
+        notice_death(writer.get_extra_info("socket"))
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+    return connect
+
+
+async def _dial_here(address: str, port: int) -> Streams:
+    return await asyncio.open_connection(address, port, limit=BUFFER_BYTES)
+
+
+connect_here = connect_by(_dial_here)
 
 
 class _Blocks:

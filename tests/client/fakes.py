@@ -139,6 +139,9 @@ class FakeSock:
     def live_paths(self) -> dict[int, PathStatus]:
         return {node_id: self.path_status(node_id) for node_id in (self.netmap.peers if self.netmap else ())}
 
+    def relayed_bytes(self) -> tuple[int, int]:
+        return 5, 3
+
     async def netcheck(self) -> Report:
         return Report(udp=True, ipv4=True, region_latency={HOME_REGION: 0.004}, preferred_derp=HOME_REGION)
 
