@@ -23,17 +23,16 @@ ASK_SECONDS = 2.0
 NAME = "where.example."
 
 
-class Internet:
-    """Listens on TCP port 80 and UDP port 53 of both addresses, in the lab's internet; ``seen`` by whom."""
+class Mirror:
+    """Listens on TCP port 80 and UDP port 53 of a namespace's addresses; ``seen`` tells who came."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, *addresses: str) -> None:
         self.seen: set[tuple[str, str]] = set()  # ("tcp" or "dns", address)
-        for address in (f"{WEB4}/32", f"{WEB6}/128"):
-            namespace.run("ip", "addr", "replace", address, "dev", "lo")
         self._selector = selectors.DefaultSelector()
         self._sockets = []
         with namespace.entered():
-            for family, address in ((socket.AF_INET, WEB4), (socket.AF_INET6, WEB6)):
+            for address in addresses:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
                 self._sockets.append(socket.create_server((address, WEB_PORT), family=family))
                 datagrams = socket.socket(family, socket.SOCK_DGRAM)
                 datagrams.bind((address, DNS_PORT))
@@ -79,6 +78,15 @@ class Internet:
         answer = dns.message.make_response(query)
         answer.answer.append(dns.rrset.from_text(query.question[0].name, 0, "IN", "TXT", peer[0]))
         sock.sendto(answer.to_wire(), peer)
+
+
+class Internet(Mirror):
+    """One with public addresses, in the middle of the lab's internet."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        for address in (f"{WEB4}/32", f"{WEB6}/128"):
+            namespace.run("ip", "addr", "replace", address, "dev", "lo")
+        super().__init__(namespace, WEB4, WEB6)
 
 
 def asked_from(namespace: Namespace, address: str) -> str:
