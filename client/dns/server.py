@@ -1,7 +1,6 @@
 """The sockets of the resolver: UDP and TCP on port 53 of the service addresses, for this host alone.
 
-Bound to the loopback device: what this host sends to its own addresses passes there, and nobody else's does.
-RFC 7766 for TCP.
+What comes to those addresses from elsewhere is dropped by :mod:`client.net.firewall`. RFC 7766 for TCP.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ logger = logging.getLogger("trenzad.dns")
 MAX_TASKS = 256  # datagrams being answered; more are dropped, and asked again
 MAX_CONNECTIONS = 64
 IDLE_SECONDS = 10.0
-LOOPBACK = b"lo\0"
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -51,8 +49,8 @@ class _Datagrams(asyncio.DatagramProtocol):
 class DnsServer:
     """Serves ``resolver`` on each address once :meth:`start` has returned."""
 
-    def __init__(self, resolver: Resolver, *, port: int = PORT, device: bytes = LOOPBACK) -> None:
-        self._resolver, self.port, self._device = resolver, port, device
+    def __init__(self, resolver: Resolver, *, port: int = PORT) -> None:
+        self._resolver, self.port = resolver, port
         self._transports: list[asyncio.DatagramTransport] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,8 +91,6 @@ class DnsServer:
         try:
             if kind == socket.SOCK_STREAM:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if self._device:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._device)
             sock.bind((address, self.port))
         except BaseException:
             sock.close()

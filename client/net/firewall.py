@@ -42,6 +42,7 @@ from client.net.rules import (
     own_addresses,
     reduce_rules,
 )
+from client.net.serviceaddresses import SERVICE
 from client.net.spans import Span, merge
 from client.prefixes import IPAddress
 from wire.netmap import NetMap
@@ -75,7 +76,7 @@ def ruleset(
         _chain("input", hook="input"),
         _chain("forward", hook="forward"),
         # Nobody beside the tunnel may speak to the tunnel's addresses.
-        *[_rule("input", *elsewhere, sent_to(address), DROP) for address in own],
+        *[_rule("input", *elsewhere, sent_to(address), DROP) for address in (*own, *SERVICE)],
         _rule("input", tunnel, {"jump": {"target": "from_tunnel"}}),
         # From peer to peer there is a tunnel already. What a container here asked for comes back to it.
         _rule("forward", tunnel, match(meta("oifname"), interface), DROP),

@@ -18,6 +18,7 @@ from client.prefixes import Network
 SERVICE4 = "100.100.100.100"
 SERVICE6 = "fd7a:115c:a1e0::53"
 SERVICE_ADDRESSES = (SERVICE4, SERVICE6)
+SERVICE = tuple(map(ipaddress.ip_address, SERVICE_ADDRESSES))
 SERVICE_PREFIXES: frozenset[Network] = frozenset(map(ipaddress.ip_network, SERVICE_ADDRESSES))
 HOST_SCOPE = 254
 FOREVER = 2**32 - 1

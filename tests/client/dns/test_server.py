@@ -41,7 +41,7 @@ def free_port() -> int:
 async def server() -> AsyncIterator[DnsServer]:
     resolver = Resolver()
     resolver.config = CONFIG
-    made = DnsServer(resolver, port=free_port(), device=b"")
+    made = DnsServer(resolver, port=free_port())
     await made.start([HOST])
     yield made
     await made.close()
@@ -143,7 +143,7 @@ async def test_only_so_many_connections(server: DnsServer, monkeypatch: pytest.M
 
 
 async def test_a_port_that_is_taken_is_one_line_and_nothing_is_left(server: DnsServer) -> None:
-    other = DnsServer(Resolver(), port=server.port, device=b"")
+    other = DnsServer(Resolver(), port=server.port)
     with pytest.raises(SetupError, match="another program has it"):
         await other.start([HOST])
     assert not other.is_serving
