@@ -84,8 +84,9 @@ class TenantManager(models.Manager[M]):
         return TenantQuerySet(self.model, using=self._db).filter(tailnet=scope[DIMENSION])
 
     def all(self) -> models.QuerySet[M]:
+        """Not a copy: rows that were prefetched would be read again."""
         queryset = self.get_queryset()
-        return queryset.all()
+        return queryset.all() if isinstance(queryset, RefusingQuerySet) else queryset
 
 
 class TenantModel(models.Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.db.models import Q
 from django.http import HttpRequest
 
 from accounts.models import User
@@ -12,6 +13,7 @@ from accounts.roles import Capability, can
 from accounts.views import THEME_COOKIE, language_names, theme_names
 from controlplane.env import environment
 from nodes.access import visible_nodes
+from nodes.selectors import offers_wait
 from nodes.state import NodeState
 
 
@@ -41,6 +43,7 @@ def _pending_counter(membership: Any) -> Callable[[], int]:
     def count() -> int:
         if membership is None or not membership.is_active:
             return 0
-        return visible_nodes(membership).filter(state=NodeState.PENDING.value).count()
+        waiting = Q(state=NodeState.PENDING.value) | offers_wait()
+        return visible_nodes(membership).filter(waiting).count()
 
     return count

@@ -12,6 +12,7 @@ from typing import Any
 
 MAX_ROUTES = 1000
 MAX_HOSTNAME = 255
+MAX_STABLE_ID = 32
 MAX_ENDPOINTS = 64
 MAX_PORT = 65535
 EXIT_ROUTES = frozenset({"0.0.0.0/0", "::/0"})
@@ -39,6 +40,11 @@ def strings(hostinfo: Mapping[str, Any], name: str) -> list[str]:
 
 def hostname(hostinfo: Mapping[str, Any]) -> str:
     return text(hostinfo, "Hostname")
+
+
+def used_exit_node(hostinfo: Mapping[str, Any]) -> str:
+    """The stable ID of the exit node that the node uses; "" = none."""
+    return text(hostinfo, "ExitNodeID", MAX_STABLE_ID)
 
 
 def request_tags(hostinfo: Mapping[str, Any]) -> list[str]:
@@ -107,7 +113,18 @@ MAX_TEXT = 1024
 MAX_MEMBERS = 256
 MAX_DEPTH = 6
 MAX_BYTES = 64 * 1024
-ESSENTIAL = ("Hostname", "OS", "OSVersion", "IPNVersion", "RoutableIPs", "RequestTags", "Services", "NetInfo")
+ESSENTIAL = (
+    "Hostname",
+    "OS",
+    "OSVersion",
+    "IPNVersion",
+    "App",
+    "RoutableIPs",
+    "RequestTags",
+    "ExitNodeID",
+    "Services",
+    "NetInfo",
+)
 
 
 def cleaned(hostinfo: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from nodes.models import Node
+from nodes.selectors import is_exit_node, offers_wait
 from nodes.state import NodeState
 
 PAGE_SIZE = 50
@@ -24,6 +25,8 @@ STATES: dict[str, str | Promise] = {
     "pending": _("Needs approval"),
     "expired": _("Key expired"),
     "logged-out": _("Signed out"),
+    "routes-waiting": _("Routes waiting"),
+    "exit-nodes": _("Exit nodes"),
 }
 SYSTEMS = {
     "linux": "Linux",
@@ -66,6 +69,10 @@ def _good(now: datetime) -> Q:
 def state_filter(state: str, now: datetime) -> Q:
     """The devices that a page calls by this state word."""
     active = Q(state=NodeState.ACTIVE.value)
+    if state == "routes-waiting":
+        return offers_wait()
+    if state == "exit-nodes":
+        return active & is_exit_node()
     if state == "online":
         return _good(now) & online_at(now)
     if state == "offline":

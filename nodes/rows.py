@@ -14,6 +14,7 @@ from nodes.access import NodeAction, may
 from nodes.hostinfo import field, text
 from nodes.models import Node, PreAuthKey, Presence
 from nodes.names import fqdn
+from nodes.offers import Offers, offers_of
 from nodes.selectors import is_online
 from nodes.state import NodeState
 
@@ -59,6 +60,7 @@ class Permissions:
     expire: bool
     delete: bool
     set_expiry: bool
+    approve_routes: bool
 
     @property
     def any(self) -> bool:
@@ -82,6 +84,7 @@ class DeviceRow:
     expires_soon: bool
     last_seen: datetime | None
     may: Permissions
+    offers: Offers
 
     @property
     def dom_id(self) -> str:
@@ -146,7 +149,9 @@ def device_row(node: Node, *, membership: Membership, base_domain: str, now: dat
             and may(membership, NodeAction.EXPIRE, node),
             delete=may(membership, NodeAction.DELETE, node),
             set_expiry=not node.is_tagged and may(membership, NodeAction.SET_EXPIRY, node),
+            approve_routes=may(membership, NodeAction.APPROVE_ROUTES, node),
         ),
+        offers=offers_of(node),
     )
 
 

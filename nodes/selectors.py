@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 from django.db.models import Prefetch, Q, QuerySet
 
+from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node, PreAuthKey, Presence, Route
 from nodes.state import NodeState
 
@@ -23,6 +24,24 @@ def nodes() -> QuerySet[Node]:
 def pending_nodes() -> QuerySet[Node]:
     """Devices that wait for approval, oldest first."""
     return nodes().filter(state=NodeState.PENDING.value).order_by("created", "pk")
+
+
+def is_exit_node() -> Q:
+    """Devices of which both default routes are approved."""
+    approved = Route.objects.filter(approved_at__isnull=False)
+    v4, v6 = (Q(pk__in=approved.filter(prefix=prefix).values("node")) for prefix in sorted(EXIT_ROUTES))
+    return v4 & v6
+
+
+def offers_wait() -> Q:
+    """Approved devices that offer something which nobody has approved."""
+    waiting = Route.objects.filter(approved_at__isnull=True)
+    return Q(state=NodeState.ACTIVE.value, pk__in=waiting.values("node"))
+
+
+def exit_nodes() -> QuerySet[Node]:
+    """Devices that others may use as exit node."""
+    return nodes().filter(is_exit_node(), state=NodeState.ACTIVE.value)
 
 
 def find_node(reference: str) -> Node | None:

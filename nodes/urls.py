@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from nodes.views import devices, joining, keys, rotation
+from nodes.views import devices, joining, keys, offers, rotation
 
 urlpatterns = [
     path("devices", devices.devices, name="devices"),
@@ -20,6 +20,9 @@ urlpatterns = [
     path("devices/<str:node_id>/delete", devices.delete, name="delete-device"),
     path("devices/<str:node_id>/key-expiry", devices.key_expiry, name="device-key-expiry"),
     path("devices/<str:node_id>/rotate-key", rotation.rotate_key, name="device-rotate-key"),
+    path("devices/<str:node_id>/approve-exit-node", offers.approve_exit_node, name="approve-exit-node"),
+    path("devices/<str:node_id>/approve-route", offers.approve_route, name="approve-route"),
+    path("devices/<str:node_id>/use-exit-node", offers.choose_exit_node, name="use-exit-node"),
     path("register/<str:token>", joining.register, name="register"),
     path("keys", keys.keys, name="keys"),
     path("keys/new", keys.new_key, name="new-key"),

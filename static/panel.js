@@ -220,6 +220,10 @@ document.addEventListener("htmx:responseError", (event) => {
   if (event.detail.xhr.getResponseHeader("HX-Trigger")) return;  // it brought its own words
   toast(texts()[`error${status}`] ?? texts().error, { error: true });
 });
+// A switch shows what is true: a change that was refused goes back.
+const undo = (event) => event.detail.elt?.closest?.("form[data-undo]")?.reset();
+document.addEventListener("htmx:responseError", undo);
+document.addEventListener("htmx:sendError", undo);
 document.addEventListener("htmx:sendError", () => toast(texts().offline, { error: true }));
 
 document.addEventListener("otherTailnet", () => {

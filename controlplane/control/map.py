@@ -23,7 +23,7 @@ from controlplane.control.streams import answer_text
 from controlplane.hub import get_hub
 from controlplane.netmap.builder import farewell_map
 from controlplane.snapshots import in_thread
-from nodes.hostinfo import cleaned, endpoints, hostname, offered_routes, request_tags
+from nodes.hostinfo import cleaned, endpoints, hostname, offered_routes, request_tags, used_exit_node
 from nodes.services.volatile import Volatile, update_node_state
 from wire.codec import compress, decode_object, encode_json, frame_map
 from wire.control import MIN_CAPABILITY_VERSION, Hostinfo, MapRequest
@@ -171,5 +171,5 @@ async def _take_hostinfo(hostinfo: Hostinfo, version: int, place: Place) -> None
     hub.take_hostinfo(place.tailnet_id, place.node_id, reported)
 
 
-def _durable(hostinfo: dict[str, Any]) -> tuple[str, list[str], list[str]]:
-    return hostname(hostinfo), offered_routes(hostinfo), request_tags(hostinfo)
+def _durable(hostinfo: dict[str, Any]) -> tuple[Any, ...]:
+    return hostname(hostinfo), offered_routes(hostinfo), request_tags(hostinfo), used_exit_node(hostinfo)

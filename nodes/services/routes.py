@@ -14,6 +14,8 @@ from accounts.services import audit
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node, Route
 
+MAX_PREFIX = 50
+
 
 def sync_routes(
     change: ChangeSet, node: Node, offered: Collection[str], approved: Collection[str], now: datetime
@@ -73,9 +75,23 @@ def set_approved_routes(
         return sorted(routes.values(), key=lambda route: route.prefix)
 
 
+def set_route(*, node: Node, prefix: str, approved: bool, by: Actor) -> list[Route]:
+    """Approve or withdraw one offered prefix, leaving the others as they are."""
+    with write(node.tailnet_id):
+        found = Route.objects.filter(node_id=node.pk, approved_at__isnull=False)
+        now_approved = set(found.values_list("prefix", flat=True))
+        given = EXIT_ROUTES if prefix in EXIT_ROUTES else frozenset({prefix})
+        wanted = now_approved | {prefix} if approved else now_approved - given
+        return set_approved_routes(node=node, prefixes=wanted, by=by)
+
+
 def set_exit_node(*, node: Node, enabled: bool, by: Actor) -> list[Route]:
     """Approve or withdraw the node as an exit node, leaving its subnets as they are."""
     with write(node.tailnet_id):
+        if enabled and Route.objects.filter(node_id=node.pk, prefix__in=EXIT_ROUTES).count() < len(
+            EXIT_ROUTES
+        ):
+            raise Conflict("the device does not offer itself as exit node")
         approved = Route.objects.filter(node_id=node.pk, approved_at__isnull=False)
         subnets = {route.prefix for route in approved if not route.is_exit}
         return set_approved_routes(node=node, prefixes=subnets | (EXIT_ROUTES if enabled else set()), by=by)

@@ -1,8 +1,8 @@
 """What a running device reports of itself: endpoints, disco key, home relay, Hostinfo.
 
 Most of it is volatile: the hub pushes it at once and writes it behind with :func:`write_volatile`, without a
-new ``netmap_version``. What others rely on durably (name, offered routes) goes through
-:func:`update_node_state`, which publishes it.
+new ``netmap_version``. What others rely on durably (name, offered routes), and the exit node that it uses, go
+through :func:`update_node_state`, which publishes and records them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from accounts.changes import ChangeSet, write
 from accounts.models import Tailnet
 from accounts.services import audit
 from accounts.tenancy import scope
-from nodes.hostinfo import hostname, merged, offered_routes, preferred_derp
+from nodes.hostinfo import hostname, merged, offered_routes, preferred_derp, used_exit_node
 from nodes.models import Node, Route
 from nodes.services.enrolment import NoPolicy, Policy, take_hostinfo
 from nodes.services.routes import sync_routes
@@ -83,11 +83,13 @@ def _take(row: Node, report: Volatile) -> None:
 
 
 def has_durable_news(node: Node, hostinfo: dict[str, Any]) -> bool:
-    """Whether this Hostinfo changes the node's name or offered routes. Needs the tailnet's scope."""
+    """Whether this Hostinfo changes the node's name, offered routes or exit node. Needs the open scope."""
     if not hostinfo:
         return False
     reported = hostname(hostinfo)
     if reported and reported != node.hostname:
+        return True
+    if used_exit_node(hostinfo) != used_exit_node(node.hostinfo):
         return True
     known = set(Route.objects.filter(node_id=node.pk).values_list("prefix", flat=True))
     return known != set(offered_routes(hostinfo))
@@ -130,7 +132,18 @@ def update_node_state(
 def _durable(node: Node) -> dict[str, Any]:
     """What of a report the audit log tells, by the log's words."""
     prefixes = Route.objects.filter(node_id=node.pk).order_by("prefix").values_list("prefix", flat=True)
-    return {"HOSTNAME": node.hostname, "MACHINE_NAME": node.name, "OFFERED_ROUTES": list(prefixes)}
+    return {
+        "HOSTNAME": node.hostname,
+        "MACHINE_NAME": node.name,
+        "OFFERED_ROUTES": list(prefixes),
+        "USED_EXIT_NODE": _name_of(used_exit_node(node.hostinfo)),
+    }
+
+
+def _name_of(stable_id: str) -> str:
+    """A device's name for people, or its ID when there is none of it here; "" for none."""
+    name = Node.objects.filter(stable_id=stable_id).values_list("name", flat=True).first()
+    return str(name) if name is not None else stable_id
 
 
 def _audit(change: ChangeSet, node: Node, before: dict[str, Any]) -> None:

@@ -33,9 +33,11 @@ from accounts.roles import Capability, can
 from accounts.selectors import audit_events, members
 from nodes.access import NodeAction, node_for, visible_nodes
 from nodes.connections import connections_of
+from nodes.exit_choice import exit_choice
 from nodes.forms import RenameForm
 from nodes.listing import ORDERS, PAGE_SIZE, STATES, SYSTEMS, TAGGED, DeviceQuery, count_states
 from nodes.models import Node
+from nodes.offers import subnets_of
 from nodes.rotation_row import rotation_row
 from nodes.rows import DeviceRow, connectivity, device_row
 from nodes.services import lifecycle
@@ -85,9 +87,7 @@ def devices(request: HttpRequest) -> HttpResponse:
     target = request.htmx.target if is_htmx(request) else None  # type: ignore[attr-defined]
     if target == TABS_ID:
         return render(request, "nodes/_tabs.html", context)
-    page = Paginator(query.select(visible.prefetch_related(None), now), PAGE_SIZE).get_page(
-        request.GET.get("page")
-    )
+    page = Paginator(query.select(visible, now), PAGE_SIZE).get_page(request.GET.get("page"))
     context |= {
         "page": page,
         "rows": [_row(request, node, now) for node in page],
@@ -147,7 +147,8 @@ def _detail_context(request: HttpRequest, node: Node) -> dict[str, Any]:
         "node": node,
         "net": connectivity(node),
         "connections": connections_of(node, membership=_membership(request), online=row.online),
-        "routes": list(node.routes.all()),
+        "subnets": subnets_of(node, among=visible_nodes(_membership(request))),
+        "exit": exit_choice(node, membership=_membership(request), online=row.online),
         "history": history,
         "rotation": rotation_row(node, membership=_membership(request)),
         "section": "devices",
