@@ -107,6 +107,21 @@ class Server:
         """End everything in order."""
         self.daemon.stop()
 
+    # -- its database, past Django
+
+    def look(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Read rows, quick enough to be asked often."""
+        database = sqlite3.connect(f"file:{self.data / 'db.sqlite3'}?mode=ro", uri=True, timeout=5)
+        with contextlib.closing(database):
+            return database.execute(query, values).fetchall()
+
+    def alter(self, statement: str, *values: Any) -> None:
+        """Change rows as no service does (a key made months ago, say); netmaps follow."""
+        database = sqlite3.connect(self.data / "db.sqlite3", timeout=20)
+        with contextlib.closing(database), database:
+            database.execute(statement, values)
+            database.execute("UPDATE accounts_tailnet SET netmap_version = netmap_version + 1")
+
     # -- the operator
 
     def manage(self, *arguments: str) -> Any:

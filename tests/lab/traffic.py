@@ -90,10 +90,23 @@ def unreachable(source: Namespace, target: str, *, seconds: float = 15.0) -> Non
 
 
 class Iperf:
-    """``iperf3`` over TCP from ``source`` to an address of ``target``, in the background."""
+    """``iperf3`` over TCP from ``source`` to an address of ``target``, in the background.
 
-    def __init__(self, source: Namespace, target: Namespace, address: str, *, seconds: int) -> None:
+    ``every``: seconds in one interval of the result; ``rate``: at most so many Mbit/s (0 = all there is).
+    """
+
+    def __init__(
+        self,
+        source: Namespace,
+        target: Namespace,
+        address: str,
+        *,
+        seconds: int,
+        every: float = 1.0,
+        rate: float = 0.0,
+    ) -> None:
         self.seconds = seconds
+        self.every = every
         self.server = target.spawn(
             "iperf3",
             "-s",
@@ -107,7 +120,8 @@ class Iperf:
         )
         sockets = ["ss", "-Hltn", f"sport = :{IPERF_PORT}"]
         wait_for("iperf3 listens", lambda: target.run(*sockets).stdout != "")
-        options = ["-c", address, "-p", str(IPERF_PORT), "-t", str(seconds), "-i", "1", "-J"]
+        options = ["-c", address, "-p", str(IPERF_PORT), "-t", str(seconds), "-i", str(every), "-J"]
+        options += ["-b", f"{rate}M"] if rate else []
         self._end = time.monotonic() + seconds
         self.client = source.spawn(
             "iperf3", *options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -130,7 +144,8 @@ class Iperf:
         if "error" in value:
             raise LabError(f"iperf3: {value['error']}")
         rates = [interval["sum"]["bits_per_second"] / 1e6 for interval in value["intervals"]]
-        return IperfResult(tuple(rates), value["end"]["sum_received"]["bits_per_second"] / 1e6)
+        received = value["end"]["sum_received"]["bits_per_second"] / 1e6
+        return IperfResult(tuple(rates), received, self.every)
 
     def close(self) -> None:
         for process in (self.client, self.server):
@@ -141,12 +156,19 @@ class Iperf:
 
 @dataclass(frozen=True)
 class IperfResult:
-    """Megabits per second: of each second, and as received over all."""
+    """Megabits per second: of each interval (``every`` seconds), and as received over all."""
 
     each: tuple[float, ...]
     received: float
+    every: float = 1.0
 
     @property
     def stalled(self) -> int:
-        """Seconds in which nothing was sent."""
+        """Intervals in which nothing was sent."""
         return sum(rate == 0 for rate in self.each)
+
+    @property
+    def gap(self) -> float:
+        """The longest time without a byte, in seconds."""
+        runs = "".join("." if rate == 0 else " " for rate in self.each).split()
+        return max(map(len, runs), default=0) * self.every
