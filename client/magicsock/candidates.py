@@ -47,6 +47,16 @@ def is_loopback(address: Address) -> bool:
     return address[0].startswith("127.") or address[0] == "::1"
 
 
+def shows_hard_nat(named: Iterable[Address]) -> bool:
+    """Whether a peer's addresses are those of one behind a hard NAT.
+
+    Such a node gives its public address twice, as servers saw it and with its own port, for someone may have
+    forwarded that.
+    """
+    hosts = [host for host, _ in set(named) if ":" not in host]
+    return len(hosts) > len(set(hosts))
+
+
 @dataclass(slots=True)
 class Candidate:
     """One address of a peer: who named it, and how it answers. Times are of the caller's clock."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
 from collections.abc import Collection
 
-from client.magicsock.candidates import PRIVATE, Address
+from client.magicsock.candidates import PRIVATE, Address, shows_hard_nat
 from client.magicsock.netcheck import Report
 from wire.paths import Reason
 
@@ -22,22 +21,12 @@ def explained(reason: Reason | None, report: Report | None, named: Collection[Ad
         return Reason.UDP_BLOCKED_HERE
     if reason is not Reason.SILENT:
         return reason
-    here, there = report.is_hard, is_hard(named)
+    here, there = report.is_hard, shows_hard_nat(named)
     if here and there:
         return Reason.HARD_NAT_BOTH
     if here or there:
         return Reason.HARD_NAT_HERE if here else Reason.HARD_NAT_THERE
     return Reason.UDP_BLOCKED_THERE if named and all(map(_is_private, named)) else reason
-
-
-def is_hard(named: Collection[Address]) -> bool:
-    """Whether a peer's addresses are those of one behind a hard NAT.
-
-    Such a node gives its public address twice, as servers saw it and with its own port, for someone may have
-    forwarded that.
-    """
-    hosts = Counter(host for host, _ in set(named) if ":" not in host)
-    return any(count > 1 for count in hosts.values())
 
 
 def _is_private(address: Address) -> bool:
