@@ -19,6 +19,7 @@ from tests.lab.net import Lab
 from tests.needs import missing
 
 FEW, MANY = 100, 1000
+MEGABYTE = 1e6 / 2**20  # in MiB
 NEEDED = ("root", "netns", "tun", "iperf3")
 HEADER = f"{'':<44}{'trenza':>9}{'tailscaled':>12}{'ratio':>8}{'bare WG':>10}{'ratio':>8}   aim"
 
@@ -86,35 +87,29 @@ def joins(field: Field, options: argparse.Namespace) -> Iterator[Row]:
     yield Row("up to a direct path (easy NATs), s", flip, -1, "under 1 s", lambda one: one["trenza"] < 1, 2)
 
 
-def load(field: Field, options: argparse.Namespace) -> Iterator[Row]:
-    """What the daemon takes of the machine."""
-    field.server.stop()
-    field.populate(FEW)
-    field.start()
-    cpu = measures.idle(field, peers=FEW, seconds=options.idle_seconds)
-    yield Row(f"idle with {FEW} peers, % of a core", cpu, -1, "under 1 %", lambda one: one["trenza"] < 1, 2)
-    field.server.stop()
-    field.populate(MANY - FEW)
-    field.start()
-    memory = measures.memory(field, peers=MANY)
+def idle(field: Field, options: argparse.Namespace) -> Iterator[Row]:
+    """What the daemon takes of the processors."""
+    used = measures.idle(field, peers=FEW, seconds=options.idle_seconds)
+    yield Row(f"idle with {FEW} peers, % of a core", used, -1, "under 1 %", lambda one: one["trenza"] < 1, 2)
+
+
+def memory(field: Field, _: argparse.Namespace) -> Iterator[Row]:
+    """What the daemon takes of the memory."""
+    found = measures.memory(field, peers=MANY)
     yield Row(
         f"resident with {MANY} peers, MiB",
-        memory,
+        found,
         -1,
         "at most 80 MB, or tailscaled's",
-        lambda one: one["trenza"] <= max(80, one.get("tailscaled", 0)),
+        lambda one: one["trenza"] <= max(80 * MEGABYTE, one.get("tailscaled", 0)),
     )
-    if "wireguard-go" in memory:
-        yield Row(
-            "… with its wireguard-go",
-            memory | {"trenza": memory["trenza"] + memory["wireguard-go"]},
-            -1,
-            "(tailscaled has it inside)",
-            lambda _: True,
-        )
+    if engine := found.get("wireguard-go"):
+        both = found | {"trenza": found["trenza"] + engine}
+        yield Row("  with its wireguard-go", both, -1, "(tailscaled has it inside)", lambda _: True)
 
 
-PARTS = {"paths": paths, "joins": joins, "load": load}
+# Each part, and how many devices its tailnet has from the start.
+PARTS = {"paths": (paths, 0), "joins": (joins, 0), "idle": (idle, FEW), "memory": (memory, MANY)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,9 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("no official client (set TRENZA_TAILSCALED and TRENZA_TAILSCALE): our figures only, no ratios")
     print(HEADER, flush=True)
     for name in [options.only] if options.only else PARTS:
+        measure, devices = PARTS[name]
         with Lab() as lab:
-            field = Field(lab).start()
-            for row in PARTS[name](field, options):
+            field = Field(lab, devices=devices)
+            for row in measure(field, options):
                 print(row.text(), flush=True)
             field.server.stop()
     print(f"medians of {options.rounds} turns of {options.seconds} s; {os.cpu_count()} cores")

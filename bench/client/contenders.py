@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import secrets
 import sys
 from collections.abc import Callable
@@ -45,17 +44,16 @@ class Pair:
 
 
 class Field:
-    """A lab with a server; nodes and pairs are made in it."""
+    """A lab with a server, its tailnet with some ``devices`` that are not there; nodes are made in it."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, devices: int = 0) -> None:
         self.lab = lab
         self.server = Server(lab.host("server"))
         self.key = self.server.auth_key("--preapproved", "--reusable")
         self._names = itertools.count(1)
-
-    def start(self) -> Field:
+        if devices:
+            self._populate(devices)
         self.server.start()
-        return self
 
     def host(self, router: Router | None = None) -> Namespace:
         """A host on the internet, or behind a router."""
@@ -97,17 +95,9 @@ class Field:
         reachable(hosts[0], BARE_ADDRESSES[1])
         return Pair("bare", hosts[0], hosts[1], BARE_ADDRESSES[1])
 
-    def populate(self, count: int) -> None:
-        """Put devices that are not there into the tailnet. The server must not be running."""
-        file = self.lab.folder / f"devices{next(self._names)}.json"
-        command = [sys.executable, "-m", "bench.push.populate", str(count), str(file)]
-        self.server.namespace.run(
-            *command,
-            environment=self.server.environment,
-            seconds=POPULATE_SECONDS,
-        )
-        if len(json.loads(file.read_text())) != count:
-            raise SystemExit(f"populate made other than {count} devices")
+    def _populate(self, count: int) -> None:
+        command = [sys.executable, "-m", "bench.push.populate", str(count), str(self.lab.folder / "devices")]
+        self.server.namespace.run(*command, environment=self.server.environment, seconds=POPULATE_SECONDS)
 
     def remove(self, *nodes: Node) -> None:
         for node in nodes:
