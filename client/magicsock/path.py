@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from client.magicsock.actions import Actions, Answered, CallPeer, SendDirect, SendRelay, UseDirect, UseRelay
-from client.magicsock.candidates import Address, Candidate, Candidates, is_better, is_usable, shows_hard_nat
+from client.magicsock.candidates import Address, Candidate, Candidates, is_better, is_usable
 from client.magicsock.evidence import NEVER, PATIENCE, Evidence
 from client.magicsock.pings import Pings
 from client.magicsock.states import TRANSITIONS, PeerInfo, Signal, State, Timer
@@ -37,8 +37,6 @@ REPLY_GAP = 1.0  # least time between pings that answer an event (a ping, a call
 ASK_RELAY, ASK_ROUNDS, ASK_SLOW = 3.0, 10, 10.0  # between pings by relay while the direct address is in doubt
 MAX_IDLE_ASKS = 3
 SILENCE = 5.0  # nobody heard by relay for so long after a session began: try the last good address
-QUIET_ROUNDS = 2  # of discovery in which a forwarded port waits to be found
-QUIET_AFTER = 20.0  # a peer that was heard so long ago may be pinged: the router still knows its flow
 IN_FLIGHT = 1.0  # what was injected before the last look may be counted after it
 UNKNOWN_LATENCY = 1.0
 
@@ -48,7 +46,6 @@ class Path:
 
     def __init__(self, *, own_key: NodePublic, entropy: Callable[[int], bytes]) -> None:
         self.own_key = own_key
-        self.forwarded = False  # our NAT is hard, and forwards a port to us
         self.state = State.RELAYED
         self.endpoint: Address | None = None
         self.candidates = Candidates()
@@ -145,7 +142,7 @@ class Path:
         self._heard_region = region
         if self.state is State.PROBING:
             return []
-        if self.state is not State.RELAYED and now - self._reacted_at < REPLY_GAP:
+        if Timer.SLEEP in self._timers and now - self._reacted_at < REPLY_GAP:
             return []
         self._reacted_at = now
         self._wake(now)
@@ -457,8 +454,6 @@ class Path:
     # --- pings -------------------------------------------------------------------------------------------
 
     def _ping(self, candidate: Candidate, now: float, *, number: int = 0) -> None:
-        if candidate.address != self.endpoint and self._waits_for(candidate, now):
-            return
         ping = self._new_ping(candidate.address, now, number)
         if ping is None:
             return
@@ -470,18 +465,6 @@ class Path:
     def _ping_relay(self, now: float, *, number: int = 0) -> None:
         if self.region and (ping := self._new_ping(None, now, number)):
             self._actions.append(SendRelay(self.region, ping))
-
-    def _waits_for(self, candidate: Candidate, now: float) -> bool:
-        """Whether the peer had better ping us first.
-
-        Behind a hard NAT our ping leaves by another port than the one that is forwarded to us. The router
-        then takes what the peer sends to the latter for part of a flow that it is not, and drops it. A peer
-        behind a hard NAT itself comes from another port than it names: there is nothing to confuse.
-        """
-        if not self.forwarded or self._rounds > QUIET_ROUNDS or ":" in candidate.address[0]:
-            return False
-        heard = candidate.heard_at is not None and now - candidate.heard_at <= QUIET_AFTER
-        return not heard and not shows_hard_nat(self.candidates.named())
 
     def _new_ping(self, to: Address | None, now: float, number: int) -> Ping | None:
         return None if self.info.disco.is_zero else self._pings.new(to, self.own_key, now, number=number)

@@ -107,7 +107,7 @@ class Magicsock:
             is_active=self._any_active,
             on_endpoints=on_endpoints,
             on_net_info=on_net_info,
-            on_measured=self._measured,
+            on_measured=self._call_waiting,
             make_mapper=partial(make_mapper, listen_port, mark, node_key),
         )
         self._running: asyncio.Task[None] | None = None
@@ -388,17 +388,6 @@ class Magicsock:
         if call.endpoints and (packet := self._seal(peer, call)):
             self._pool.send(region, peer.key, [packet])
 
-    def _measured(self) -> None:
-        """The network is known anew."""
-        for peer in self._peers:
-            peer.path.forwarded = self._is_forwarded
-        self._call_waiting()
-
-    @property
-    def _is_forwarded(self) -> bool:
-        report = self._surroundings.report
-        return report is not None and report.mapping_varies_by_dest_ip is True and report.mapped is not None
-
     def _call_waiting(self) -> None:
         callers, self._callers = self._callers, {}
         for node_id, region in callers.items():
@@ -431,7 +420,7 @@ class Magicsock:
             known = self._peers.by_id(node.id)
             if known is not None and known.node == node:
                 continue
-            peer = known or Peer(node, self._new_path())
+            peer = known or Peer(node, Path(own_key=self._own_key, entropy=self._entropy))
             if known is None:
                 self._peers.add(peer)
                 new.append(peer)
@@ -442,11 +431,6 @@ class Magicsock:
             self._tell_path(peer, peer_info(node, self._tailnet))
         self._peers.index()
         return new
-
-    def _new_path(self) -> Path:
-        path = Path(own_key=self._own_key, entropy=self._entropy)
-        path.forwarded = self._is_forwarded
-        return path
 
     def _tell_path(self, peer: Peer, info: PeerInfo) -> None:
         """A peer that has just joined may have a relay only now."""

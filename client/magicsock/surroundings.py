@@ -200,7 +200,6 @@ class Surroundings:
         if self.report is not None:
             self.report = self._completed(self.report)
             self._publish(self.report)
-            self._on_measured()
 
     async def _behind_portal(self) -> bool | None:
         wanted = checks(self._map, home=self._home, control_url=self.control_url)

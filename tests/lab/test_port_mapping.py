@@ -29,7 +29,7 @@ def test_a_forwarded_port_makes_a_hard_nat_direct_and_is_given_back(world: World
     world.join(mia)
     first = wait_for("a port is forwarded", lambda: forwarded(lou.status()["Self"]["Addrs"], public))
     introduce(lou, mia)
-    mia.ping(lou.name, "--until-direct", "-c", "20")
+    lou.ping(mia.name, "--until-direct", "-c", "20")
     # miniupnpd forwards the port whichever of the router's addresses was asked.
     assert mia.direct(lou.name).rpartition(":")[2] == first.rpartition(":")[2]
     assert lou.direct(mia.name).startswith(f"{other.namespace.address4}:")

@@ -547,3 +547,11 @@ def test_a_peer_that_moves_all_the_time_fills_no_memory() -> None:
 )
 def test_endpoints_are_addresses_and_ports(text: str, address: tuple[str, int] | None) -> None:
     assert parse_address(text) == address
+
+
+def test_a_session_that_begins_right_after_a_call_also_ends() -> None:
+    path = new_path()
+    answer(path, path.got_call(CallMeMaybe(()), REGION, 0.0), ONE, 0.0)
+    path.relayed(REGION, 0.0)
+    run(path, 0.0, ACTIVE + 90)
+    assert not run(path, ACTIVE + 90, 3600.0)
