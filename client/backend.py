@@ -106,6 +106,7 @@ class Backend:
         self._tunnel_changed = asyncio.Event()
         self._settled = asyncio.Event()
         self._save = asyncio.Event()
+        self._saving = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._expiry_timer: asyncio.TimerHandle | None = None
 
@@ -113,10 +114,7 @@ class Backend:
 
     async def run(self) -> None:
         """Live until cancelled. The tunnel is still as it was then: see :meth:`close`."""
-        self.netmap = self.store.load_netmap()
-        if self.netmap is not None:
-            logger.info("starting with the network map of the last run")
-            self._plan_expiry(self.netmap)
+        self._load_account()
         self._begin_login_from_environment()
         await self._stop_dns()  # a killed daemon's: nobody answers there, and the server has to be found
         self._started = True
@@ -138,6 +136,46 @@ class Backend:
             if self._expiry_timer is not None:
                 self._expiry_timer.cancel()
 
+    def _load_account(self) -> None:
+        """Begin with what is known of the account in use."""
+        self.netmap = self.store.load_netmap()
+        if self.netmap is not None:
+            logger.info("starting with the network map of the last run")
+            self._plan_expiry(self.netmap)
+            self._describe_account(self.netmap)
+
+    async def change_account(self, change: Callable[[], None]) -> None:
+        """Let go of the account in use, and go on with the one that ``change`` puts into the store.
+
+        Raises ``ClientError``, what ``change`` raises (the account in use goes on then), ``TimeoutError``.
+        """
+        self.cancel_login()
+        self._started = False
+        try:
+            await self.settle()
+            async with self._saving:
+                if self.netmap is not None and self.store.identity.node is not None:
+                    self.store.save_netmap(self.netmap)
+                change()
+            self._forget_account()
+            self._load_account()
+        finally:
+            self._started = True
+            self.reconcile()
+
+    def _forget_account(self) -> None:
+        self.login = self._if_refused = self.netmap = self._shown = None
+        self._key_good = self._fresh_stream = True
+        self._troubles.clear()
+        self._disco = DiscoPrivate.generate(os.urandom(ENTROPY_BYTES))
+
+    def _describe_account(self, netmap: NetMap) -> None:
+        """For the list of accounts; should the disk be full, that is all it lacks."""
+        try:
+            self.store.describe_profile(netmap)
+        except ClientError as error:
+            logger.info("%s", error)
+
     async def close(self) -> None:
         """After :meth:`run`: take down the tunnel, also a killed daemon's; keep the last netmap."""
         if self.peerapi is not None:
@@ -157,7 +195,9 @@ class Backend:
             node = self.store.identity.node
             return node.public() if node is not None else None
 
-        return PathReporter(live=live, session=lambda: self.control and self.control.session, key=key)
+        return PathReporter(
+            live=live, session=lambda: self.control.session if self.control else None, key=key
+        )
 
     def _begin_login_from_environment(self) -> None:
         """TRENZA_AUTH_KEY joins a node that has no key yet; the server may come up later than we do."""
@@ -390,6 +430,7 @@ class Backend:
         netmap = apply(None if self._fresh_stream else self.netmap, message, self.now())
         self.netmap, self._fresh_stream = netmap, False
         self._learn_exit_node(netmap)
+        self._describe_account(netmap)
         if not is_expired(netmap, self.now()):
             self._key_good, self._if_refused = True, None
             self._well("login")
@@ -433,15 +474,19 @@ class Backend:
         while True:
             await self._save.wait()
             self._save.clear()
-            netmap = self.netmap
-            if netmap is not None:
-                try:
-                    await asyncio.to_thread(self.store.save_netmap, netmap)
-                    self._well("save")
-                except ClientError as error:
-                    self._in_trouble("save", str(error))
+            async with self._saving:  # not while the account changes
+                netmap = self.netmap
+                await self._save_netmap(netmap)
             peers = len(netmap.peers) if netmap is not None else 0
             await asyncio.sleep(SAVE_PAUSE_SECONDS + peers / SAVED_PEERS_PER_SECOND)
+
+    async def _save_netmap(self, netmap: NetMap | None) -> None:
+        if netmap is not None:
+            try:
+                await asyncio.to_thread(self.store.save_netmap, netmap)
+                self._well("save")
+            except ClientError as error:
+                self._in_trouble("save", str(error))
 
     def save_soon(self) -> None:
         """The node key has changed: the netmap on disk is bound to the old one."""

@@ -101,6 +101,46 @@ class Commands:
             backend.save_soon()
             await backend.settle()
 
+    # --- accounts ----------------------------------------------------------------------------------------
+
+    def profiles(self) -> list[dict[str, Any]]:
+        """The accounts of this device, as ``tailscale switch --list --json`` has them."""
+        profiles = self._backend.store.profiles
+        return [
+            {
+                "id": profile.id,
+                "nickname": profile.account,
+                "tailnet": profile.tailnet,
+                "account": profile.account,
+                "controlURL": profile.control_url,
+                "selected": profile.id == profiles.current_id,
+            }
+            for profile in profiles.all
+        ]
+
+    async def switch(self, text: str) -> bool:
+        """Use the account of this ID, tailnet or name; ``False`` when it is in use already."""
+        async with self._changing:
+            store = self._backend.store
+            wanted = store.profiles.find(text).id
+            if wanted == store.profiles.current_id:
+                return False
+            await self._backend.change_account(lambda: store.switch(wanted))
+            return True
+
+    async def new_profile(self) -> str:
+        """Use a new account, unless the one in use never signed in; returns the ID of the one before."""
+        async with self._changing:
+            store = self._backend.store
+            before, identity = store.profiles.current_id, store.identity
+            if identity.node is not None or identity.pending is not None:
+                await self._backend.change_account(store.new_profile)
+            return before
+
+    def remove_profile(self, text: str) -> None:
+        store = self._backend.store
+        store.remove_profile(store.profiles.find(text).id)
+
     # --- questions ---------------------------------------------------------------------------------------
 
     async def ping(self, target: str, seconds: float) -> dict[str, Any]:

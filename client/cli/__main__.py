@@ -21,6 +21,7 @@ from client.cli.ping import ping
 from client.cli.settings import get, set_
 from client.cli.ssh import ssh
 from client.cli.status import status
+from client.cli.switch import switch
 from client.cli.up import login, up
 from client.cli.version import version
 from client.cli.wait import wait
@@ -46,6 +47,7 @@ VERBS = (
     ssh,
     wait,
     metrics,
+    switch,
     bugreport,
     set_,
     get,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import time
 from collections.abc import Callable, Mapping
@@ -66,17 +67,27 @@ def up(context: click.Context, /, reset: bool, as_json: bool, **options: Any) ->
 @setting_options
 @click.pass_context
 def login(context: click.Context, /, as_json: bool, **options: Any) -> None:
-    """Sign in to a tailnet, also when this node is signed in already."""
-    run(context, options | {"force_reauth": True}, reset=False, as_json=as_json)
+    """Sign in to a tailnet with another account; trenza switch goes back to those that are here already."""
+    local = daemon(context)
+    before = local.post("profiles/new")["Before"]
+    try:
+        run(context, options | {"force_reauth": True}, reset=False, is_new=True, as_json=as_json)
+    except DaemonError:  # the login is over, and nothing came of it
+        with contextlib.suppress(DaemonError):
+            local.post("profiles/switch", {"Profile": before})
+        raise
 
 
-def run(context: click.Context, options: dict[str, Any], *, reset: bool, as_json: bool) -> None:
+def run(
+    context: click.Context, options: dict[str, Any], *, reset: bool, as_json: bool, is_new: bool = False
+) -> None:
+    """``is_new``: an account that has no settings yet which could be forgotten."""
     local = daemon(context)
     named = given(options)
     if named.get("exit_node"):
         named["exit_node"] = exit_node_id(named["exit_node"], local.get("status"))
     before = values_of(local.get("prefs"))
-    if not reset:
+    if not reset and not is_new:
         refuse_forgetting(named, before)
     wanted = defaults() | named if reset else named
     changes = changes_of(wanted, before)

@@ -54,6 +54,10 @@ class Routes:
             ("GET", "metrics"): tools.metrics,
             ("POST", "bugreport"): tools.bugreport,
             ("POST", "dial"): tools.dial,
+            ("GET", "profiles"): tools.profiles,
+            ("POST", "profiles/switch"): tools.switch,
+            ("POST", "profiles/new"): tools.new_profile,
+            ("POST", "profiles/remove"): tools.remove_profile,
         }
         # What begins so may be followed by names.
         self._prefixes: dict[tuple[str, str], Route] = {

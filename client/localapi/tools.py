@@ -1,4 +1,4 @@
-"""Metrics, bug reports and connections to peers, as the command line asks for them."""
+"""Metrics, bug reports, accounts and connections to peers, as the command line asks for them."""
 
 from __future__ import annotations
 
@@ -55,6 +55,19 @@ class ToolRoutes:
         )
         return metrics_text(self._traffic, facts)
 
+    async def profiles(self, request: Request) -> Any:
+        return self._commands.profiles()
+
+    async def switch(self, request: Request) -> Any:
+        return {"Switched": await self._commands.switch(_profile(request))}
+
+    async def new_profile(self, request: Request) -> Any:
+        return {"Before": await self._commands.new_profile()}
+
+    async def remove_profile(self, request: Request) -> Any:
+        self._commands.remove_profile(_profile(request))
+        return {}
+
     async def bugreport(self, request: Request) -> Any:
         content = request.json()
         note, diagnose = content.get("Note", ""), content.get("Diagnose") is True
@@ -81,6 +94,13 @@ class ToolRoutes:
             except OSError as error:
                 raise CannotDial(f"cannot connect to {host} port {port}: {error or 'no answer'}") from error
             return Joined(streams, stack.pop_all())
+
+
+def _profile(request: Request) -> str:
+    text = request.json().get("Profile")
+    if not isinstance(text, str) or not text:
+        raise BadRequest(400, "Profile must be a text")
+    return text
 
 
 async def _once(text: bytes) -> AsyncGenerator[bytes, None]:

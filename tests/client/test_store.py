@@ -112,7 +112,7 @@ def whole() -> bytes:
     with tempfile.TemporaryDirectory() as name:
         store = Store(Path(name))
         store.open()
-        store._write(NODE, IDENTITY.to_json())
+        store._write(store.place / NODE, IDENTITY.to_json())
         store.close()
         return (Path(name) / NODE).read_bytes()
 
