@@ -50,7 +50,13 @@ def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
             tagged,
             {"Distro": "debian", "RoutableIPs": ["10.20.0.0/16", "0.0.0.0/0", "::/0"]},
         ),
-        ("borealis", "linux", tagged, {"Distro": "ubuntu"}),
+        ("borealis", "linux", tagged, {"Distro": "ubuntu", "App": "trenza"}),
+        (
+            "calypso",
+            "linux",
+            tagged,
+            {"Distro": "debian", "RoutableIPs": ["10.20.0.0/16", "0.0.0.0/0", "::/0"]},
+        ),
         ("maria-macbook-pro", "macOS", hers, {}),
         ("workstation", "windows", mine, {}),
         ("pixel-9", "android", mine, {}),
@@ -60,6 +66,7 @@ def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
         device.register(auth_key=key)
         device.listen()
         demo.online.append(device)
+    server.command("approveroutes", "default", "calypso", "--json")
     for name, system, key in (
         ("ipad-de-maria", "iOS", hers),
         ("old-thinkpad", "linux", mine),

@@ -59,6 +59,10 @@ def _make_key(page: Page) -> None:
     page.wait_for_selector("#secret")
 
 
+def _choose_exit_node(page: Page) -> None:
+    page.locator("#exit-node").scroll_into_view_if_needed()
+
+
 def _drawer(page: Page) -> None:
     toggle = page.locator(".menu-button")
     if toggle.is_visible():
@@ -80,6 +84,8 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "devices-rename": ("/devices", _row_sheet("rename")),
         "devices-delete": ("/devices", _row_sheet("delete")),
         "device": (device, _nothing),
+        "device-exit": (device_path(server, "borealis"), _choose_exit_node),
+        "device-router": (device_path(server, "calypso"), _nothing),
         "add-device": ("/devices", _open_sheet(".top a[href='/devices/add']")),
         "add-device-page": ("/devices/add?os=ios", _nothing),
         "keys": ("/keys", _nothing),
