@@ -32,12 +32,16 @@ START_POLL_SECONDS = 0.02
 
 
 class RootlessEngine:
-    """``namespace`` is where the interface is; it is made by :meth:`start` and ended by :meth:`close`."""
+    """``namespace`` is where the interface is; it is made by :meth:`start` and ended by :meth:`close`.
+
+    ``talking``: to whom the last WireGuard, which :meth:`close` ended, had something to say.
+    """
 
     name = USERSPACE
 
     def __init__(self, interface: str, namespace: Namespace) -> None:
         self.interface = interface
+        self.talking: frozenset[NodePublic] = frozenset()
         self._namespace = namespace
         self._uapi: UapiSocket | None = None
         self._inner: socket.socket | None = None
@@ -118,6 +122,7 @@ class RootlessEngine:
     async def close(self, *, keep: bool) -> None:
         """Nothing can be kept."""
         if self._crossing is not None:
+            self.talking = frozenset(self._crossing.talked)
             self._crossing.close()
         if self._inner is not None:
             self._inner.close()

@@ -41,6 +41,7 @@ class Crossing:
     """``inner`` is a UDP socket of the namespace, not yet bound; WireGuard listens there on ``port`` already.
 
     ``on_packet(payload, from)`` gets STUN and disco, ``on_outgoing(peer, packets)`` what is for a relay.
+    ``talked``: the peers that were removed again after WireGuard had sent them something.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Crossing:
         on_outgoing: Callable[[NodePublic, list[bytes]], None],
     ) -> None:
         self.lanes = Lanes()
+        self.talked: set[NodePublic] = set()
         self._inner = inner
         self._wireguard = (LOOPBACK, port)
         self._port = port
@@ -124,7 +126,9 @@ class Crossing:
         return self.lanes.of_peer(peer).host, self._inner_port
 
     def remove(self, peer: NodePublic) -> None:
-        self.lanes.remove(peer)
+        lane = self.lanes.remove(peer)
+        if lane is not None and (lane.spoken_to or (lane.direct is not None and lane.direct.spoken_to)):
+            self.talked.add(peer)
 
     def rekey(self, old: NodePublic, new: NodePublic) -> None:
         self.lanes.rekey(old, new)
@@ -196,6 +200,7 @@ class Crossing:
                 if lane := by_inside.get(ancillary[0][2][8:]):
                     runs.setdefault(lane, []).append(packet)
         for lane, packets in runs.items():
+            lane.spoken_to = True
             if lane.outside is not None:
                 self._to_host(lane.outside, packets)
             elif lane.peer is not None:

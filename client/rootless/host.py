@@ -109,6 +109,7 @@ class RootlessTunnel(Tunnel):
             router=Router(engine.interface, netlink=namespace.netlink),
             traffic=host.ways,
         )
+        self._engine = engine
         self._namespace = namespace
         self._inbound = Inbound(
             namespace, engine.interface, lambda port: port in closed or port == self.listen_port
@@ -116,11 +117,14 @@ class RootlessTunnel(Tunnel):
         self._poker: socket.socket | None = None
 
     async def up(self, netmap: NetMap, keys: Keys, *, ports: Ports, prefs: Prefs) -> None:
+        talking = self._engine.talking
         await super().up(netmap, keys, ports=ports, prefs=prefs)
         try:
             await self._lead_out()
             self._poker = await self._namespace.open_socket(socket.AF_INET, socket.SOCK_DGRAM)
             await self._inbound.start()
+            # A WireGuard that died knew sessions which its successor does not: others learn of it now.
+            self._poke([peer for peer in netmap.peers.values() if peer.key in talking])
         except BaseException as error:
             await self.down(keep=False, guarding=prefs)
             if isinstance(error, OSError | NetlinkError):

@@ -31,6 +31,7 @@ class Lane:
     peer: NodePublic | None = None
     outside: Address | None = None
     direct: Lane | None = None  # of a relay's lane: what its packets are disguised as (see Shuttle)
+    spoken_to: bool = False  # WireGuard has sent something here
 
 
 class Lanes:
@@ -80,9 +81,10 @@ class Lanes:
             elif lane.outside is not None and inside not in self._idle:
                 self._idle[inside] = lane
 
-    def remove(self, peer: NodePublic) -> None:
+    def remove(self, peer: NodePublic) -> Lane | None:
         if lane := self.by_peer.pop(peer, None):
             self.by_inside.pop(lane.inside, None)
+        return lane
 
     def rekey(self, old: NodePublic, new: NodePublic) -> None:
         """The same lane under a peer's new key."""

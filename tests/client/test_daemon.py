@@ -17,6 +17,7 @@ import pytest
 from client.daemon import Config
 from client.errors import ClientError
 from client.localapi.client import DEFAULT_SOCKET, LocalClient
+from client.proxy.server import Listen
 
 PATIENCE_SECONDS = 20.0
 # Its own network, processes' view of /run and /dev/net: nothing of the machine is touched.
@@ -25,14 +26,28 @@ ALONE = ["unshare", "--net", "--mount", "sh", "-c", 'mount -t tmpfs none /run; {
 
 class TestConfig:
     def test_the_defaults_are_the_packages(self) -> None:
-        config = Config.read([], {})
+        config = Config.read([], {}, uid=0)
         assert (str(config.state), str(config.socket), config.tun, config.port, str(config.carrier)) == (
-            DEFAULT_STATE,
+            "/var/lib/trenza",
             DEFAULT_SOCKET,
             "trenza0",
             0,
             "websocket",
         )
+
+    def test_users_have_folders_of_their_own(self) -> None:
+        session = {"XDG_RUNTIME_DIR": "/run/user/1000", "HOME": "/home/ada"}
+        config = Config.read([], session, uid=1000)
+        assert str(config.state) == "/home/ada/.local/state/trenza"
+        assert str(config.socket) == "/run/user/1000/trenza/trenzad.sock"
+        config = Config.read([], {"XDG_STATE_HOME": "/srv/ada", "HOME": "/home/ada"}, uid=1000)
+        assert str(config.socket) == "/srv/ada/trenza/trenzad.sock"
+
+    def test_no_interface_is_asked_for_by_a_word(self) -> None:
+        config = Config.read(["--tun", "userspace", "--socks5-server", "localhost:1055"], {})
+        assert config.userspace
+        assert config.socks == Listen("127.0.0.1", 1055)
+        assert not Config.read(["--tun", "tz0"], {}, uid=1000).userspace
 
     def test_the_environment_names_server_and_key(self, tmp_path: Path) -> None:
         (tmp_path / "key").write_text("tskey-auth-x\n")
@@ -49,6 +64,8 @@ class TestConfig:
         [
             (["--tun", "a/b"], {}),
             (["--tun", "x" * 16], {}),
+            (["--socks5-server", "0.0.0.0:1055"], {}),
+            (["--outbound-http-proxy-listen", "localhost"], {}),
             (["--port", "70000"], {}),
             ([], {"TRENZA_CONTROL_URL": "vpn.example.com"}),
             ([], {"TRENZA_AUTH_KEY": "file:/nonexistent"}),
@@ -123,6 +140,14 @@ class TestRefusals:
         line = trenzad.refuses(prefix=drop)
         assert "needs root" in line
         assert not trenzad.state.exists()
+
+    def test_where_user_namespaces_are_forbidden(self, trenzad: Trenzad) -> None:
+        """The setting is of the namespace that the test makes, not of the machine."""
+        script = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
+        forbid = ("unshare", "-Ur", "sh", "-c", script, "sh")
+        line = trenzad.refuses("--tun", "userspace", prefix=forbid)
+        assert "sysctl -w user.max_user_namespaces" in line
+        assert not trenzad.socket.exists()
 
     def test_without_tun(self, trenzad: Trenzad) -> None:
         line = trenzad.refuses(prepare="mount -t tmpfs none /dev/net;")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab.net import Lab, Nat, Router
 from tests.lab.official import OfficialNode
+from tests.lab.rootless import RootlessNode
 from tests.lab.server import Server
 from tests.lab.trenza import TrenzaNode
 from tests.needs import need
@@ -42,6 +43,13 @@ class World:
         node = TrenzaNode(router.host(name), *options, **environment)
         self._nodes.append(node)
         return node.start() if start else node
+
+    def rootless(self, name: str, router: Router, *options: str) -> RootlessNode:
+        """A Trenza client behind ``router`` that nobody runs, started, not joined."""
+        node = RootlessNode(router.host(name), *options)
+        self._nodes.append(node)
+        node.start()
+        return node
 
     def official(self, name: str, router: Router) -> OfficialNode:
         """An official client behind ``router``, started, not joined."""

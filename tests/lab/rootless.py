@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
 from pathlib import Path
 
 from tests.lab.net import Namespace
-from tests.lab.trenza import TRENZAD, TrenzaNode
+from tests.lab.trenza import TRENZAD, TrenzaNode, program_of
 
 NOBODY = 65534
 SOCKS_PORT, WEB_PORT = 1055, 1056
@@ -49,8 +50,7 @@ class RootlessNode(TrenzaNode):
         return {pid for pid in _children(self.daemon.pid) if _network(pid) != own}
 
     def wireguard_pid(self) -> int | None:
-        names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in self.inner_pids()}
-        return next((pid for pid, name in names.items() if name == "wireguard-go"), None)
+        return next((pid for pid in self.inner_pids() if program_of(pid) == "wireguard-go"), None)
 
 
 def as_nobody(folder: Path) -> list[str]:
@@ -74,7 +74,7 @@ def as_nobody(folder: Path) -> list[str]:
 def _closed_to_others(path: Path) -> tuple[Path, Path] | None:
     """The first folder on the way to ``path`` that others may not enter, and what is next on the way."""
     ways = [*reversed(path.parents), path]
-    for outer, inner in zip(ways, ways[1:], strict=False):
+    for outer, inner in itertools.pairwise(ways):
         if not outer.stat().st_mode & 0o001:
             return outer, inner
     return None

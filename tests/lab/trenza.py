@@ -80,12 +80,12 @@ class TrenzaNode(Node):
     def wireguard_pid(self) -> int | None:
         """The detached wireguard-go of its interface; ``None`` with the kernel's WireGuard."""
         for pid in self.namespace.pids():
-            if _program(pid) == "wireguard-go":
+            if program_of(pid) == "wireguard-go":
                 return pid
         return None
 
 
-def _program(pid: int) -> str:
+def program_of(pid: int) -> str:
     try:
         return Path(os.readlink(f"/proc/{pid}/exe")).name
     except OSError:  # it has just ended

@@ -1,0 +1,109 @@
+"""Trenza without root: nobody runs the daemon, and its programs use the tailnet all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import World
+from tests.lab.net import LabError
+from tests.lab.processes import wait_for
+from tests.lab.rootless import NOBODY, SOCKS_PORT, WEB_PORT, RootlessNode
+from tests.lab.services import (
+    ask,
+    ask_by_connect,
+    ask_by_proxy,
+    ask_by_socks,
+    echoed,
+    udp_echo,
+    web_server,
+)
+from tests.lab.test_paths import introduce
+from tests.lab.traffic import ping, reachable
+from tests.lab.trenza import TrenzaNode
+
+pytestmark = [pytest.mark.root, pytest.mark.needs("wireguard-go")]
+
+PORT = 8000
+MEGABYTE = 1_000_000
+
+
+def pair(world: World, ann: str, bob: str) -> tuple[RootlessNode, TrenzaNode]:
+    """One without root and one with it, behind easy NATs, who know each other."""
+    first, second = world.rootless(ann, world.easy1), world.trenza(bob, world.easy2)
+    world.join(first)
+    world.join(second)
+    introduce(first, second)
+    return first, second
+
+
+def test_nobody_joins_and_is_reached_directly(world: World) -> None:
+    ann, bob = pair(world, "rann", "rbob")
+    status = Path(f"/proc/{ann.daemon.pid}/status").read_text()
+    rights = [line.split()[1] for line in status.splitlines() if line.startswith(("CapEff", "CapBnd"))]
+    assert f"Uid:\t{NOBODY}\t{NOBODY}" in status
+    assert {int(right, 16) for right in rights} == {0}
+    assert ann.status()["TUN"] is False
+    answers = ann.ping("rbob", "--until-direct", "-c", "20")
+    assert answers[0].derp == "trenza"
+    assert answers[-1].direct.startswith(world.easy2.namespace.address4)
+    assert bob.direct("rann").startswith(world.easy1.namespace.address4)
+    assert bob.ping("rann")[0].direct
+    for address in ann.addresses():
+        reachable(bob.namespace, address)
+        assert ping(bob.namespace, address, count=5).lost == 0
+
+
+def test_programs_go_out_by_proxies_and_peers_come_in(world: World) -> None:
+    ann, bob = pair(world, "rcat", "rdan")
+    with web_server(bob.namespace, bob.address(), PORT):
+        url = f"http://rdan:{PORT}/1000"
+        assert len(ask_by_socks(ann.namespace, SOCKS_PORT, "rdan", PORT, f"/{MEGABYTE}")) == MEGABYTE
+        assert ask_by_connect(ann.namespace, WEB_PORT, bob.address(), PORT, "/10") == b"x" * 10
+        status, headers, body = ask_by_proxy(ann.namespace, WEB_PORT, url)
+        assert (status, len(body), headers["X-Client"]) == (200, 1000, ann.address())
+        assert ask_by_proxy(ann.namespace, WEB_PORT, url, b"posted")[2] == b"posted"
+        assert ask_by_proxy(ann.namespace, WEB_PORT, f"http://rdan:{PORT + 1}/")[0] == 502
+    with web_server(ann.namespace, "127.0.0.1", PORT), udp_echo(ann.namespace, "127.0.0.1", PORT):
+        for address in ann.addresses():
+            assert len(ask(bob.namespace, address, PORT, f"/{MEGABYTE}")[2]) == MEGABYTE
+            assert echoed(bob.namespace, address, PORT, b"over here") == b"over here"
+        # Nobody gets into the tailnet as this node by its own proxies, nor is led where nothing listens.
+        for closed in (SOCKS_PORT, PORT + 1):
+            with pytest.raises(LabError):
+                ask(bob.namespace, ann.address(), closed, "/")
+        ann.cli("set", "--shields-up")
+        with pytest.raises(LabError):
+            ask(bob.namespace, ann.address(), PORT, "/", seconds=2)
+
+
+def test_without_udp_everything_goes_by_the_relay(world: World) -> None:
+    eve, fay = world.rootless("reve", world.blocked), world.trenza("rfay", world.easy2)
+    world.join(eve)
+    world.join(fay)
+    introduce(eve, fay)
+    assert [answer.derp for answer in fay.ping("reve", "-c", "3", check=False)] == ["trenza"] * 3
+    with web_server(fay.namespace, fay.address(), PORT):
+        assert len(ask_by_socks(eve.namespace, SOCKS_PORT, "rfay", PORT, f"/{MEGABYTE}")) == MEGABYTE
+    reachable(fay.namespace, eve.address())
+    assert not eve.peer("rfay")["CurAddr"]
+
+
+def test_what_dies_is_made_anew_and_nothing_outlives_the_daemon(world: World) -> None:
+    gus, hal = pair(world, "rgus", "rhal")
+    reachable(hal.namespace, gus.address())
+    killed = gus.wireguard_pid()
+    assert killed
+    os.kill(killed, signal.SIGKILL)
+    wait_for("another WireGuard", lambda: gus.wireguard_pid() not in (None, killed))
+    reachable(hal.namespace, gus.address())
+    inside = gus.inner_pids()
+    gus.daemon.kill()
+    wait_for("the namespace has ended", lambda: not any(Path(f"/proc/{pid}").exists() for pid in inside))
+    gus.start()
+    gus.wait_state("Running")
+    with web_server(hal.namespace, hal.address(), PORT):
+        assert ask_by_socks(gus.namespace, SOCKS_PORT, "rhal", PORT, "/10") == b"x" * 10
