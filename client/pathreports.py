@@ -18,6 +18,7 @@ log = logging.getLogger("trenzad.paths")
 
 LOOK_SECONDS = 5.0
 MIN_GAP_SECONDS = 30.0  # between reports, and only of what has changed
+MAX_WAIT_SECONDS = 30.0  # for paths that change at each look
 UNKNOWN_PATH = (404, 405, 501)
 
 Paths = tuple[PeerPath, ...]
@@ -48,7 +49,8 @@ class PathReporter:
         self._session = session
         self._key = key
         self._told_to: Session | None = None
-        self._told: Paths | None = None
+        self._told: Paths = ()
+        self._seen: Paths = ()
         self._may_tell_at = float("-inf")
         self._is_welcome = True
 
@@ -62,16 +64,18 @@ class PathReporter:
                 log.debug("paths are not told: %s", error)
 
     async def look(self) -> None:
-        """Tell what is new, if it is time. Raises :class:`ControlError`."""
+        """Tell what is new and has settled, if it is time. Raises :class:`ControlError`."""
         session, key, now = self._session(), self._key(), asyncio.get_running_loop().time()
         if session is None or key is None:
             return
         if session is not self._told_to:
-            self._told_to, self._told, self._is_welcome = session, None, True
-        paths = peer_paths(self._live())
-        if not self._is_welcome or now < self._may_tell_at or paths == (self._told or ()):
+            self._told_to, self._told, self._is_welcome = session, (), True
+            self._may_tell_at = max(self._may_tell_at, now)
+        before, self._seen = self._seen, peer_paths(self._live())
+        settled = self._seen == before or now >= self._may_tell_at + MAX_WAIT_SECONDS
+        if not (self._is_welcome and settled and now >= self._may_tell_at) or self._seen == self._told:
             return
-        self._may_tell_at = now + MIN_GAP_SECONDS
+        self._may_tell_at, paths = now + MIN_GAP_SECONDS, self._seen
         answer = await session.link.request("POST", PATH, encode_json(report_json(key, paths)))
         self._is_welcome = answer.status not in UNKNOWN_PATH
         if answer.status == 200:

@@ -41,6 +41,10 @@ class Setting:
     live: dict[int, PathStatus] = field(default_factory=dict)
     session: Any = field(default_factory=FakeSession)
 
+    async def twice(self) -> None:
+        await self.reporter.look()
+        await self.reporter.look()
+
     def __post_init__(self) -> None:
         self.reporter = PathReporter(live=lambda: self.live, session=lambda: self.session, key=lambda: KEY)
 
@@ -65,21 +69,23 @@ async def test_what_changed_is_told_once() -> None:
     )
     setting.live = {}
     await setting.reporter.look()
+    assert len(setting.session.link.asked) == 1  # it may be something else in a moment
+    await setting.reporter.look()
     assert parse_paths(setting.session.link.asked[-1]) == ()
 
 
 async def test_not_more_often_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pathreports, "MIN_GAP_SECONDS", 1000.0)
     setting = Setting({7: DIRECT})
-    await setting.reporter.look()
+    await setting.twice()
     setting.live = {7: RELAYED}
-    await setting.reporter.look()
+    await setting.twice()
     assert len(setting.session.link.asked) == 1
 
 
 async def test_a_new_session_is_told_anew_and_none_is_waited_for() -> None:
     setting = Setting({7: DIRECT})
-    await setting.reporter.look()
+    await setting.twice()
     setting.session = None
     await setting.reporter.look()
     setting.session = FakeSession()
@@ -89,13 +95,20 @@ async def test_a_new_session_is_told_anew_and_none_is_waited_for() -> None:
 
 async def test_a_server_that_knows_nothing_of_it_is_left_alone_and_a_busy_one_asked_again() -> None:
     setting = Setting({7: DIRECT}, FakeSession(FakeLink(404)))
-    await setting.reporter.look()
-    await setting.reporter.look()
+    await setting.twice()
+    await setting.twice()
     assert len(setting.session.link.asked) == 1
     setting.session = FakeSession(FakeLink(429))
     await setting.reporter.look()
     await setting.reporter.look()
     assert len(setting.session.link.asked) == 2
+
+
+async def test_paths_that_never_settle_are_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pathreports, "MAX_WAIT_SECONDS", 0.0)
+    setting = Setting({7: DIRECT})
+    await setting.reporter.look()
+    assert len(setting.session.link.asked) == 1
 
 
 def test_a_report_is_bounded() -> None:
