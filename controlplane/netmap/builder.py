@@ -34,6 +34,8 @@ CLONED = (
 )
 # Our own: a key that is this near to its end starts a fresh period when the client rotates it.
 RENEW_CAPABILITY = "trenza/renew-by-rotation"
+# Our own: the prefixes of the node that are approved, also those which another router serves now.
+APPROVED_ROUTES_CAPABILITY = "trenza/approved-routes"
 ADMIN_CAPABILITY = "https://tailscale.com/cap/is-admin"
 OWNER_CAPABILITY = "https://tailscale.com/cap/is-owner"
 PEER_HOSTINFO = {
@@ -114,6 +116,8 @@ def self_node(node: NodeSnapshot, display_name: str) -> dict[str, Any]:
         capabilities[OWNER_CAPABILITY] = None
     if node.renews_within:
         capabilities[RENEW_CAPABILITY] = [{"WithinSeconds": node.renews_within}]
+    if node.routes:
+        capabilities[APPROVED_ROUTES_CAPABILITY] = list(node.routes)
     return base_node(node) | {
         "Machine": node.machine_key,
         "Hostinfo": without_nulls(node.hostinfo),
