@@ -25,7 +25,8 @@ function raise(list) {
 }
 
 if ($("#toasts")?.children.length) raise($("#toasts"));
-document.addEventListener("toast", (event) => toast(event.detail.message, event.detail));
+// "failed" is bad news of a good answer: htmx takes an event's "error" for one of its own, and logs it.
+document.addEventListener("toast", ({ detail }) => toast(detail.message, { error: detail.error || detail.failed }));
 
 // --- menus: popovers that open under their button -------------------------------------------------------
 const GAP = 6;

@@ -88,4 +88,4 @@ def _failed(request: HttpRequest, node: Node, words: str) -> HttpResponse:
     if not is_htmx(request):
         return render(request, "409.html", {"message": words, "code": Conflict.code}, status=Conflict.status)
     response = done(request, node, words, dialog=False)
-    return trigger_client_event(response, "toast", {"message": words, "error": True})
+    return trigger_client_event(response, "toast", {"message": words, "failed": True})

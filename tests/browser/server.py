@@ -5,6 +5,7 @@ No Django here: Playwright's loop and the ORM do not mix.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from wire.codec import decode_json, encode_json
+from wire.codec import MapDecoder, decode_json, encode_json
 from wire.keys import DiscoPrivate, MachinePrivate, MachinePublic, NodePrivate
 from wire.session import ClientSession, DataReceived, StreamEnded
 
@@ -152,8 +153,6 @@ class Device:
             return MachinePublic.parse(json.load(answer)["publicKey"])
 
     def _connect(self) -> tuple[socket.socket, ClientSession]:
-        import base64
-
         if self._sock is not None and self._session is not None:
             return self._sock, self._session
         session = ClientSession(self.machine, self._server_key(), CAPABILITY, secrets.token_bytes(32))
@@ -231,6 +230,29 @@ class Device:
                 return
             time.sleep(0.2)
         raise ConnectionError("the server gave no map")
+
+    def is_asked(self, status: str = "200 OK", words: str = "{}") -> dict[str, Any]:
+        """Wait for the server's next question on the map stream and answer it; returns what was asked."""
+        sock, session = self._connect()
+        decoder, asked = MapDecoder(compress=False), None
+        while asked is None:
+            for event in session.receive_data(sock.recv(65536)):
+                messages = decoder.receive(event.data) if isinstance(event, DataReceived) else []
+                asked = next((one["PingRequest"] for one in messages if "PingRequest" in one), asked)
+            sock.sendall(session.data_to_send())
+        head, _, body = base64.b64decode(asked["Payload"]).partition(b"\r\n\r\n")
+        answer = f"HTTP/1.1 {status}\r\nContent-Length: {len(words.encode())}\r\n\r\n{words}"
+        session.request("POST", urlsplit(asked["URL"]).path, answer.encode())
+        sock.sendall(session.data_to_send())
+        return {"line": head.split(b"\r\n")[0].decode(), "body": json.loads(body)}
+
+    def says(self, **hostinfo: Any) -> None:
+        """Tell the server more of this machine, as clients do beside their stream."""
+        self.hostinfo |= hostinfo
+        body = {"Version": CAPABILITY, "NodeKey": str(self.node.public()), "Hostinfo": self.hostinfo}
+        sock, session = self._connect()
+        session.request("POST", "/machine/map", encode_json(body | {"OmitPeers": True}))
+        sock.sendall(session.data_to_send())
 
     def close(self) -> None:
         if self._sock is not None:

@@ -287,7 +287,7 @@ def test_what_came_of_it_is_said(
     path = f"/devices/{node.stable_id}"
     answer = visitor.submit(f"{path}/use-exit-node", page=path, exit_node=way.stable_id)
     assert shown in answer["HX-Trigger"]
-    assert '"error": true' in answer["HX-Trigger"]
+    assert '"failed": true' in answer["HX-Trigger"]
     assert 'id="exit-choice"' in answer.content.decode(), "the page is shown as it is"
     plain = visitor.submit(f"{path}/use-exit-node", exit_node=way.stable_id)
     assert plain.status_code == 409
