@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -63,6 +63,32 @@ def _choose_exit_node(page: Page) -> None:
     page.locator("#exit-node").scroll_into_view_if_needed()
 
 
+DNS_EXAMPLES = (
+    ("nameserver", {"address": "9.9.9.9"}),
+    ("nameserver", {"address": "https://dns.example.com/dns-query"}),
+    ("nameserver", {"address": "10.20.0.53", "domain": "corp.example.com"}),
+    ("search", {"domain": "corp.example.com"}),
+    ("record", {"name": "printer", "value": "10.20.4.17"}),
+    ("record", {"name": "a-service-with-a-rather-long-name.corp.example.com", "value": "fd7a:115c:a1e0::7"}),
+)
+
+
+def add_to_dns(page: Page, kind: str, values: Mapping[str, str]) -> None:
+    """Fill in and send one of the DNS page's dialogs."""
+    page.locator(f"main a[href='/dns/{kind}/add']").click()
+    for name, value in values.items():
+        page.fill(f"#sheet #id_{name}", value)
+    page.locator("#sheet button[type=submit]").click()
+    page.wait_for_selector("#sheet:not([open])", state="attached")
+
+
+def _fill_dns(page: Page) -> None:
+    if page.get_by_text("printer.").count():
+        return
+    for kind, values in DNS_EXAMPLES:
+        add_to_dns(page, kind, values)
+
+
 def _drawer(page: Page) -> None:
     toggle = page.locator(".menu-button")
     if toggle.is_visible():
@@ -92,6 +118,11 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "key-new": ("/keys", _open_sheet("main a[href='/keys/new']")),
         "key-made": ("/keys", _make_key),
         "relays": ("/relays", _nothing),
+        "dns-empty": ("/dns", _nothing),
+        "dns": ("/dns", _fill_dns),
+        "dns-nameserver": ("/dns", _open_sheet("main a[href='/dns/nameserver/add']")),
+        "dns-record": ("/dns", _open_sheet("main a[href='/dns/record/add']")),
+        "dns-magic-off": ("/dns", _open_sheet("#magic-off")),
         "menu": ("/devices", _drawer),
         "account-menu": ("/devices", _user_menu),
         "register": (demo.pending_url.removeprefix(server.url), _nothing),

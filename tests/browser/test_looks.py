@@ -133,6 +133,7 @@ def test_pages_fit_every_width(
         device,
         "/keys",
         "/relays",
+        "/dns",
         "/devices/add?os=ios",
         f"{device}/delete",
         f"{device}/rename",

@@ -138,7 +138,6 @@ def test_addresses_have_one_form(given: str, kept: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        # fmt: off
         "",
         "dns.example.com",
         "1.1.1",
@@ -161,7 +160,6 @@ def test_addresses_have_one_form(given: str, kept: str) -> None:
         "https://[",
         "https://a b",
         "https://x/" + "y" * 600,
-        # fmt: on
     ],
 )
 def test_what_is_no_nameserver_is_refused_in_one_line(text: str) -> None:
