@@ -4,7 +4,7 @@ set -euo pipefail
 declare -A need=(
   [wireguard-go]=wireguard-go [wg]=wireguard-tools [nft]=nftables [ip]=iproute2 [conntrack]=conntrack
   [iperf3]=iperf3 [chromium]=chromium [redis-server]=redis-server [caddy]=caddy [nginx]=nginx [ping]=iputils-ping
-  [pg_ctlcluster]=postgresql [cc]=build-essential [faketime]=faketime [miniupnpd]=miniupnpd-nftables
+  [pg_ctlcluster]=postgresql [cc]=build-essential [faketime]=faketime [miniupnpd]=miniupnpd-nftables [dropbear]=dropbear-bin
 )
 missing=()
 PATH=$PATH:/usr/sbin:/sbin

@@ -82,6 +82,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "wireguard-go": lambda: _installed("wireguard-go", "wireguard-go"),
     "conntrack": lambda: _installed("conntrack", "conntrack"),
     "miniupnpd": lambda: _installed("miniupnpd", "miniupnpd-nftables"),
+    "dropbear": lambda: _installed("dropbear", "dropbear-bin"),
     "caddy": lambda: _installed("caddy", "Caddy"),
     "nginx": lambda: _installed("nginx", "nginx"),
     "tailscaled": lambda: _official("tailscaled"),
