@@ -7,10 +7,11 @@ import time
 import pytest
 
 from tests.lab.conftest import World
-from tests.lab.net import RULES, Router
+from tests.lab.net import RULES, Namespace, Router
 from tests.lab.processes import wait_for
 from tests.lab.traffic import Ping, ping
 from tests.lab.trenza import TrenzaNode
+from tests.lab.trickle import Trickle
 
 pytestmark = pytest.mark.root
 
@@ -56,7 +57,7 @@ def test_a_router_that_forgets_its_mappings_costs_a_few_seconds(world: World) ->
 
 def test_udp_that_is_blocked_goes_by_relay_and_comes_back_to_direct(world: World) -> None:
     tom, una = direct_pair(world, world.easy1, world.easy2, ("tom", "una"))
-    talk = Ping(tom.namespace, una.address(), count=1000, interval=INTERVAL)
+    talk = Trickle(tom.namespace, una.namespace, una.address())
     try:
         world.easy1.block_udp(True)
         for node, peer in ((tom, "una"), (una, "tom")):
@@ -71,7 +72,7 @@ def test_udp_that_is_blocked_goes_by_relay_and_comes_back_to_direct(world: World
     tom.direct("una", seconds=TO_DIRECT_SECONDS)
     una.direct("tom", seconds=TO_DIRECT_SECONDS)
     assert ping(tom.namespace, una.address(), count=20).lost == 0
-    talk.close()
+    assert talk.end()  # one TCP connection all the time
 
 
 def test_an_idle_tunnel_wakes_without_losing_a_packet(world: World) -> None:
@@ -86,3 +87,33 @@ def test_an_idle_tunnel_wakes_without_losing_a_packet(world: World) -> None:
     world.easy1.namespace.run("conntrack", "-F", check=False)
     assert ping(vic.namespace, wim.address(), count=20).lost == 0
     vic.direct("wim")
+
+
+def move(host: Namespace, to: Router) -> None:
+    """Plug a host out of its network and into another one."""
+    to.hosts += 1
+    port = f"p{to.hosts}"
+    host.address4 = f"192.168.{to.number}.{to.hosts}"
+    host.ip(
+        "link del eth0",
+        f"link add eth0 type veth peer name {port} netns {to.namespace.name}",
+        "link set eth0 up",
+        f"addr add {host.address4}/24 dev eth0",
+        f"route add default via 192.168.{to.number}.1",
+    )
+    to.namespace.ip(f"link set {port} master lan up")
+
+
+def test_a_node_that_moves_into_the_peers_network_is_found_there(world: World) -> None:
+    """Another address, another gateway, no NAT between them any more; a TCP connection lasts."""
+    xia, yan = direct_pair(world, world.easy1, world.easy2, ("xia", "yan"))
+    talk = Trickle(yan.namespace, xia.namespace, xia.address())
+    move(xia.namespace, world.easy2)
+    for node, peer in ((yan, xia), (xia, yan)):
+        local = f"{peer.namespace.address4}:"
+        wait_for(
+            f"{node.name} reaches {peer.name} by {local}",
+            lambda node=node, peer=peer, local=local: node.peer(peer.name)["CurAddr"].startswith(local),
+            seconds=TO_DIRECT_SECONDS,
+        )
+    assert talk.end()
