@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from collections.abc import Callable, Iterable
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -44,9 +45,15 @@ def _served(prefs: Prefs) -> frozenset[Network]:
 class Traffic:
     """This host's part of it. ``troubles``: what could not be set up, though the tunnel is up."""
 
-    def __init__(self, interface: str, exits: ExitRoutes | None = None) -> None:
+    def __init__(
+        self,
+        interface: str,
+        exits: ExitRoutes | None = None,
+        allow: Callable[[Iterable[int]], None] = allow_forwarding,
+    ) -> None:
         self._interface = interface
         self._exits = exits or ExitRoutes(interface)
+        self._allow = allow
         self._gateway = NO_GATEWAY
         self._basis: object = None  # what the gateway was made of
         self._applied: tuple[Wish, int] | None = None
@@ -103,7 +110,7 @@ class Traffic:
     def _forward(self, gateway: Gateway) -> None:
         self._forwarding_trouble = ""
         try:
-            allow_forwarding({route.version for route in gateway.routes})
+            self._allow({route.version for route in gateway.routes})
         except SetupError as error:
             self._forwarding_trouble = str(error)
             logger.warning("%s", error)

@@ -155,6 +155,7 @@ class FakeHost:
         self.firewall = FakeFirewall(self.journal)
         self.router = FakeRouter(self.journal)
         self.exits = FakeExitRoutes(self.journal)
+        self.forwarded: set[int] = set()  # IP versions
         self.sock: FakeSock | None = None
 
     def make_sock(self, **options: Any) -> FakeSock:
@@ -169,7 +170,7 @@ class FakeHost:
             make_sock=self.make_sock,
             firewall=self.firewall,
             router=self.router,
-            traffic=Traffic("trenza0", self.exits),
+            traffic=Traffic("trenza0", self.exits, self.forwarded.update),
         )
 
 

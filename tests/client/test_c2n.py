@@ -36,7 +36,11 @@ class Node:
         self.rotations = 0
         self.session: Any = FakeSession()
         self.refusal: ControlError | None = None
-        self.answerer = Answerer(rotate=self.rotate, ping=self.ping)
+        self.exit_nodes: list[bytes] = []
+        self.answerer = Answerer(rotate=self.rotate, ping=self.ping, set_exit_node=self.set_exit_node)
+
+    async def set_exit_node(self, body: bytes) -> None:
+        self.exit_nodes.append(body)
 
     async def rotate(self) -> None:
         if self.refusal is not None:
@@ -76,6 +80,14 @@ async def test_a_rotation_that_fails_is_told_in_words(asked: Node) -> None:
     await asked.ask(b"POST /trenza/rotate-node-key HTTP/1.1\r\n\r\n")
     assert asked.answer.startswith(b"HTTP/1.1 500")
     assert asked.answer.endswith(b"not now")
+
+
+async def test_the_server_can_set_the_exit_node(asked: Node) -> None:
+    body = b'{"ExitNodeID": "n2"}'
+    head = f"POST /trenza/exit-node HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    await asked.ask(head + body)
+    assert asked.exit_nodes == [body]
+    assert asked.answer.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize(
