@@ -51,12 +51,12 @@ class World:
         node.start()
         return node
 
-    def official(self, name: str, router: Router) -> OfficialNode:
-        """An official client behind ``router``, started, not joined."""
+    def official(self, name: str, router: Router, *, start: bool = True) -> OfficialNode:
+        """An official client behind ``router``, started (as a rule), not joined."""
         need("tailscaled", "tailscale")
         node = OfficialNode(router.host(name))
         self._nodes.append(node)
-        return node.start()
+        return node.start() if start else node
 
     def join(self, node: TrenzaNode | OfficialNode, *options: str) -> None:
         """Join by a pre-approved key."""

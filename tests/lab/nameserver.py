@@ -6,6 +6,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -75,11 +76,14 @@ def use_nameserver(host: Namespace, address: str) -> None:
     (ETC_NETNS / host.name / "resolv.conf").write_text(f"nameserver {address}\noptions timeout:2\n")
 
 
-def look_up(host: Namespace, name: str, database: str = "ahostsv4") -> str:
+def look_up(
+    host: Namespace, name: str, database: str = "ahostsv4", private: Mapping[str, Path] | None = None
+) -> str:
     """The first line of what a host's own C library finds; empty = nothing."""
-    done = host.run("getent", database, name, check=False)
+    done = host.run("getent", database, name, check=False, private=private)
     return done.stdout.splitlines()[0] if done.stdout else ""
 
 
-def address_of(host: Namespace, name: str) -> str:
-    return look_up(host, name).partition(" ")[0]
+def address_of(host: Namespace, name: str, private: Mapping[str, Path] | None = None) -> str:
+    """The IPv4 address that a host's programs find; ``private`` as a client there has it."""
+    return look_up(host, name, private=private).partition(" ")[0]

@@ -144,6 +144,11 @@ class Person:
         page = self.open(f"/devices/{node_id}/{action}")
         return self._expect(self.send(page, page.form(f"/{action}")))
 
+    def fill_in(self, path: str, **values: str) -> Page:
+        """Open a dialog's page and send its form with these values."""
+        page = self.open(path)
+        return self._expect(self.send(page, page.form(path.partition("?")[0]), **values))
+
     @staticmethod
     def _expect(page: Page) -> Page:
         if page.status != 200:

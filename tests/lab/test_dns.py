@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import pytest
 
 from tests.lab.conftest import World
 from tests.lab.nameserver import NameServer, address_of, look_up, resolv_conf, use_nameserver
 from tests.lab.net import ETC_NETNS
+from tests.lab.node import Node
+from tests.lab.official import OfficialNode
 from tests.lab.processes import wait_for
 from tests.lab.trenza import TrenzaNode
+from tests.needs import missing
 
 pytestmark = pytest.mark.root
 
@@ -43,8 +47,11 @@ def installed(one: TrenzaNode) -> None:
     wait_for(f"DNS of {one.name} is led to trenzad", lambda: is_ours(one))
 
 
-def finds(one: TrenzaNode, name: str, address: str) -> None:
-    wait_for(f"{one.name} finds {name}", lambda: address_of(one.namespace, name) == address)
+def finds(one: Node, name: str, address: str) -> None:
+    """Wait until the programs of a host, in the client's own view of it, find this (or nothing)."""
+    private = one.private if isinstance(one, OfficialNode) else None
+    what = f"{one.name} finds {address or 'no'} {name}"
+    wait_for(what, lambda: address_of(one.namespace, name, private) == address)
 
 
 def test_names_of_the_tailnet_and_of_the_world(world: World, provider: NameServer) -> None:
@@ -144,3 +151,57 @@ def test_who_else_writes_the_file_is_heard_but_not_fought(world: World, provider
     assert not is_ours(one)
     one.cli("down")
     assert resolv_conf(one.namespace) == "nameserver 192.0.2.53\n"
+
+
+def test_what_the_panel_sets_reaches_every_client(world: World, provider: NameServer) -> None:
+    """Split DNS by the longest suffix, records, and nameservers for all names, ours and official alike."""
+    corp = world.lab.host("corp")
+    one = node(world, provider)
+    nodes: list[Node] = [one]
+    if not missing("tailscaled"):
+        nodes.append(official(world, provider))
+    owner = world.server.person(world.desk)
+    with NameServer(corp, {"wiki.corp.example": "10.1.2.3", "www.example.org": "203.0.113.99"}) as server:
+        for kind, values in (
+            ("nameserver", {"address": corp.address4, "domain": "corp.example"}),
+            ("record", {"name": "printer", "value": "192.168.9.9"}),
+            ("record", {"name": "named.example.net", "value": "192.168.9.10"}),
+            ("search", {"domain": "corp.example"}),
+        ):
+            owner.fill_in(f"/dns/{kind}/add", **values)
+        for client in nodes:
+            finds(client, "wiki.corp.example", "10.1.2.3")
+            finds(client, f"printer.{SUFFIX}", "192.168.9.9")
+            finds(client, "named.example.net", "192.168.9.10")
+            finds(client, "wiki", "10.1.2.3")
+            finds(client, "nothing.corp.example", "")
+        assert not provider.was_asked("wiki.corp.example")
+        assert address_of(one.namespace, "www.example.org") == OUTSIDE
+        owner.fill_in("/dns/nameserver/add", address=corp.address4)
+        page = owner.open("/dns")
+        owner.send(page, page.form("/dns/override"))
+        for client in nodes:
+            finds(client, "www.example.org", "203.0.113.99")
+        provider.asked.clear()
+        finds(one, "wiki.corp.example", "10.1.2.3")
+        assert not provider.asked
+        assert server.was_asked("www.example.org")
+        for kind, values in (
+            ("nameserver", {"address": corp.address4, "domain": "corp.example"}),
+            ("nameserver", {"address": corp.address4, "domain": ""}),
+            ("record", {"name": f"printer.{SUFFIX}", "value": "192.168.9.9"}),
+            ("record", {"name": "named.example.net", "value": "192.168.9.10"}),
+            ("search", {"domain": "corp.example"}),
+        ):
+            owner.fill_in(f"/dns/{kind}/remove?{urlencode(values)}")
+        for client in nodes:
+            finds(client, "www.example.org", OUTSIDE)
+            finds(client, f"printer.{SUFFIX}", "")
+
+
+def official(world: World, provider: NameServer) -> OfficialNode:
+    made = world.official(world.name(), world.easy2, start=False)
+    (made.private["/etc"] / "resolv.conf").write_text(f"nameserver {provider.namespace.address4}\n")
+    made.start()
+    world.join(made)
+    return made
