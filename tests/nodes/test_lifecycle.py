@@ -186,6 +186,22 @@ def test_a_newer_stream_is_not_ended_by_an_older_one(home: tuple[Tailnet, User])
     assert third > new, "an epoch is never used again"
 
 
+def test_a_stream_that_follows_another_in_time_is_no_break(home: tuple[Tailnet, User]) -> None:
+    node, start = factories.node(*home), timezone.now()
+
+    def claim(seconds: float) -> presence.Claim:
+        now = start + timedelta(seconds=seconds)
+        return presence.claim_presences(tailnet=home[0], node_ids=[node.pk], worker="a", now=now)[node.pk]
+
+    assert claim(0).since == start
+    kept = claim(20)
+    assert kept.since == start, "a reconnect, or a restarted server"
+    assert claim(60).since == start + timedelta(seconds=60), "its lease had run out"
+    presence.release_presence(tailnet=home[0], node_id=node.pk, epoch=claim(61).epoch)
+    assert claim(62).since == start + timedelta(seconds=62), "it had gone"
+    assert claim(63).epoch > kept.epoch
+
+
 def test_a_worker_that_starts_anew_holds_nothing(home: tuple[Tailnet, User]) -> None:
     node = factories.node(*home)
     presence.claim_presence(tailnet=home[0], node_id=node.pk, worker="a")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 
 from accounts.actors import Actor
 from accounts.errors import Conflict
@@ -133,6 +135,26 @@ def test_an_offer_that_is_withdrawn_loses_its_approval(place: tuple[Tailnet, Use
             report=Volatile(node_id=node.pk, hostinfo={"Hostname": "lan-a", "RoutableIPs": routes}),
         )
     assert approved(node) == []
+
+
+def test_a_command_approves_for_scripts(
+    place: tuple[Tailnet, User], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tailnet, owner = place
+    node = router(tailnet, owner)
+
+    def run(*words: str) -> Any:
+        call_command("approveroutes", tailnet.name, *words, "--json")
+        return json.loads(capsys.readouterr().out)
+
+    assert run("lan-a") == {"name": "lan-a", "approved": ["0.0.0.0/0", "10.7.0.0/16", "::/0"], "waiting": []}
+    assert run(node.stable_id, "0.0.0.0/0")["approved"] == EXIT
+    assert run("lan-a", "10.7.0.0/16")["waiting"] == EXIT
+    assert run("lan-a", "--none")["approved"] == approved(node) == []
+    for words, refusal in ((["lan-a", "10.9.0.0/16"], "does not offer 10.9.0.0/16"), (["x"], "no device x")):
+        with pytest.raises(SystemExit):
+            call_command("approveroutes", tailnet.name, *words)
+        assert refusal in capsys.readouterr().err
 
 
 # --- the list --------------------------------------------------------------------------------------------
