@@ -107,6 +107,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 def test_a_tailnet_is_made_once(server: Server) -> None:
     assert server.run("createtailnet", "work", "--owner", "ana@example.com")["name"] == "work"
+    assert server.run("tailnetsettings", "work")["rotates_after_days"] == 90
+    assert server.run("tailnetsettings", "work", "rotation_days=30")["rotates_after_days"] == 30
+    assert server.run("tailnetsettings", "work", "rotation_days=0", "auto_renew=on")["auto_renew"] is True
+    assert server.run("tailnetsettings", "work", "rotation_days=default")["rotation_days"] is None
+    assert "number of days" in server.refuse("tailnetsettings", "work", "rotation_days=soon")
     assert "already" in server.refuse("createtailnet", "work", "--owner", "ana@example.com")
     assert "cannot name" in server.refuse("createtailnet", "Not a label", "--owner", "ana@example.com")
 
