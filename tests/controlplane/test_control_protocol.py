@@ -564,6 +564,21 @@ async def test_two_connections_of_one_machine_are_independent(world: World, carr
         assert not box.poll.ended
 
 
+async def test_paths_are_kept_when_they_are_well_told_and_not_too_often(world: World, carrier: str) -> None:
+    async with devices(world.server, name("box"), carrier=carrier) as (box,):
+        await box.join(world.approved)
+        key = {"NodeKey": str(box.node.public())}
+        path = {"NodeID": 7, "Direct": True, "Endpoint": "192.0.2.7:41641"}
+        for nonsense in (
+            {"Paths": "all"},
+            {"Paths": [path] * 201},
+            {"Paths": [path | {"Endpoint": "x" * 99}]},
+        ):
+            assert (await box.ask("/machine/trenza/paths", key | nonsense)).status == 400
+        assert (await box.ask("/machine/trenza/paths", key | {"Paths": [path]})).status == 200
+        assert (await box.ask("/machine/trenza/paths", key | {"Paths": []})).status == 429
+
+
 @pytest.mark.long
 async def test_a_keepalive_comes_within_a_minute(world: World, carrier: str) -> None:
     async with devices(world.server, name("box"), carrier=carrier) as (box,):
