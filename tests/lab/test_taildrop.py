@@ -17,7 +17,7 @@ from tests.lab.node import Node
 from tests.lab.official import OfficialNode
 from tests.lab.processes import wait_for
 from tests.lab.test_paths import introduce
-from tests.lab.trenza import TrenzaNode
+from tests.lab.trenza import TRENZA, TrenzaNode
 
 pytestmark = pytest.mark.root
 official = pytest.mark.needs("tailscaled", "tailscale")
@@ -178,3 +178,20 @@ def official_inbox(node: OfficialNode) -> Path:
     state = node.namespace.folder / "tailscale" / "files"
     (folder,) = wait_for("the inbox's folder", lambda: list(state.iterdir()) if state.exists() else [])
     return folder
+
+
+@pytest.mark.needs("wireguard-go")
+def test_without_root(world: World, big: Path, content: bytes, tmp_path: Path) -> None:
+    """Where nobody runs the daemon, files come and go as well, and the daemon reaches ports of peers."""
+    ulla, vito = world.rootless("ulla", world.easy1), world.trenza("vito", world.easy2)
+    for node in (ulla, vito):
+        world.join(node)
+    introduce(ulla, vito)
+    for sender, receiver in ((ulla, vito), (vito, ulla)):
+        is_target(sender, receiver)
+        sender.cli("file", "cp", str(big), f"{receiver.name}:")
+        assert fetch(receiver, tmp_path / receiver.name) == {big.name: digest(content)}
+    port = str(peerapi(vito, 4))
+    command = [*TRENZA, f"--socket={ulla.socket}", "nc", "vito", port]
+    said = ulla.namespace.run(*command, private=ulla.private, stdin="GET / HTTP/1.0\r\nHost: peer\r\n\r\n")
+    assert "Hello, ulla" in said.stdout
