@@ -29,8 +29,9 @@ def required() -> bool:
 
 def run(arguments: list[str]) -> int:
     """Run pytest inside and print what it prints; returns its status."""
-    pytest = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--color=no"]
-    command = [*pytest, f"--timeout={LIMIT_SECONDS:.0f}", *(arguments or TESTS)]
+    options = ["-v", "-rs", "--tb=short", "--color=no", "-p", "no:cacheprovider", "-p", "tests.kernel.report"]
+    limit = f"--timeout={LIMIT_SECONDS:.0f}"
+    command = [sys.executable, "-m", "pytest", *options, limit, *(arguments or TESTS)]
     now = int(time.time())
     status = None
     for line in machine.boot(command, ENVIRONMENT, now=now, seconds=LIMIT_SECONDS):

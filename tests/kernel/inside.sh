@@ -8,7 +8,7 @@ mkdir -p /dev/pts /dev/shm /dev/net
 $busybox mount -t devpts devpts /dev/pts
 $busybox mount -t tmpfs tmpfs /dev/shm
 $busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
-ln -sfn /proc/self/fd /dev/fd
+for link in fd: stdin:/0 stdout:/1 stderr:/2; do ln -sfn "/proc/self/fd${link#*:}" "/dev/${link%%:*}"; done
 # The kernel loads its modules (wireguard, nf_tables, tun, …) by this program when they are first wanted.
 ln -s "$busybox" /kernel-test/modprobe
 . /kernel-test/command

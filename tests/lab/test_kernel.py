@@ -16,7 +16,7 @@ from tests.lab.trenza import TUN, TrenzaNode
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("kernel-wireguard", "iperf3")]
 
-LOAD_SECONDS = int(6 * PATIENCE)
+LOAD_SECONDS = int(4 * PATIENCE)
 LOSS_PERCENT = 5
 LOSS_PINGS = 400
 LOSS_INTERVAL = 0.05
