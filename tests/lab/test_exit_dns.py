@@ -1,4 +1,4 @@
-"""Who uses an exit node asks it for names, too: over its PeerAPI, Trenza's clients and official ones."""
+"""Names while an exit node is in use: who is asked, and by whom; the network around hears nothing."""
 
 from __future__ import annotations
 
@@ -7,59 +7,67 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.conftest import World
-from tests.lab.nameserver import NameServer, use_nameserver
-from tests.lab.node import Node
+from tests.lab.internet import Watch
+from tests.lab.nameserver import NameServer, address_of, resolv_conf, use_nameserver
 from tests.lab.processes import wait_for
 from tests.lab.test_exit_node import may_be_used
+from tests.lab.traffic import reachable
 from tests.lab.trenza import TrenzaNode
 
 pytestmark = pytest.mark.root
 
-NAME, ADDRESS = "www.example.org", "203.0.113.80"
+SITE = "203.0.113.44"
+
+
+@pytest.fixture(scope="module")
+def provider(lasting_world: World) -> Iterator[NameServer]:
+    """A resolver that both the host's network and the exit node's offer."""
+    with NameServer(lasting_world.lab.host("isp"), {f"w{n}.example.org": SITE for n in range(100)}) as server:
+        yield server
 
 
 @pytest.fixture
-def resolver(world: World) -> Iterator[NameServer]:
-    """What the exit node's host is set up with, and nobody else."""
-    host = world.lab.host(world.name())
-    with NameServer(host, {NAME: ADDRESS}) as made:
-        yield made
-    world.lab.remove(host)
+def watched(world: World) -> Iterator[list[Watch]]:
+    made: list[Watch] = []
+    yield made
+    for one in made:
+        one.clear()
 
 
-@pytest.fixture
-def out(world: World, resolver: NameServer) -> TrenzaNode:
-    """An approved exit node on the internet."""
-    node = world.trenza(world.name(), world.lab, start=False)  # type: ignore[arg-type]
-    use_nameserver(node.namespace, resolver.namespace.address4)
-    node.start()
-    world.join(node, "--advertise-exit-node")
-    wait_for("it offers itself", lambda: world.server.approve_routes(node.name)["approved"])
-    return node
+def with_resolver(node: TrenzaNode, provider: NameServer) -> TrenzaNode:
+    use_nameserver(node.namespace, provider.namespace.address4)
+    return node.start()
 
 
-def asks_through(node: Node, out: TrenzaNode, resolver: NameServer) -> None:
-    """A name that only the exit node's resolver knows is found, and it is the exit node that asks there."""
-    may_be_used(node, out.name)
-    node.cli("set", f"--exit-node={out.name}")
-    wait_for(
-        f"{node.name} finds {NAME}", lambda: ADDRESS in node.cli("dns", "query", NAME, check=False).stdout
-    )
-    assert {asker for name, asker in resolver.asked if name == NAME} == {out.namespace.address4}
+def askers(provider: NameServer, name: str) -> set[str]:
+    return {address for asked, address in provider.asked if asked == name}
 
 
-def test_a_trenza_client_asks_through_the_exit_node(
-    world: World, out: TrenzaNode, resolver: NameServer
+def test_names_are_asked_by_the_exit_node_and_by_nobody_here(
+    world: World, provider: NameServer, watched: list[Watch]
 ) -> None:
-    node = world.trenza(world.name(), world.easy1)
-    world.join(node)
-    asks_through(node, out, resolver)
+    out = with_resolver(world.trenza("outdns", world.lab, start=False), provider)  # type: ignore[arg-type]
+    guy = with_resolver(world.trenza("guy", world.six1, start=False), provider)
+    world.join(out, "--advertise-exit-node")
+    world.join(guy)
+    wait_for("the offer arrives", lambda: world.server.approve_routes("outdns")["approved"])
+    wait_for("DNS is led to trenzad", lambda: "100.100.100.100" in resolv_conf(guy.namespace))
+    wait_for("names are found", lambda: address_of(guy.namespace, "w0.example.org") == SITE)
+    assert askers(provider, "w0.example.org") == {world.six1.namespace.address4}
 
+    may_be_used(guy, "outdns")
+    guy.cli("set", "--exit-node=outdns")
+    reachable(guy.namespace, out.address())
+    watched.append(Watch(world.six1, guy.namespace))
+    wait_for("names are found", lambda: address_of(guy.namespace, "w1.example.org") == SITE)
+    assert askers(provider, "w1.example.org") == {out.namespace.address4}
+    assert watched[0].counts() == (0, 0)
 
-@pytest.mark.needs("tailscaled", "tailscale")
-def test_an_official_client_asks_through_the_exit_node(
-    world: World, out: TrenzaNode, resolver: NameServer
-) -> None:
-    node = world.official(world.name(), world.easy1)
-    world.join(node)
-    asks_through(node, out, resolver)
+    out.stop()  # nobody answers any more, and nobody else is asked
+    assert address_of(guy.namespace, "w2.example.org") == ""
+    assert askers(provider, "w2.example.org") == set()
+    assert watched[0].counts() == (0, 0)
+
+    guy.cli("set", "--exit-node=")
+    wait_for("names are found", lambda: address_of(guy.namespace, "w3.example.org") == SITE)
+    assert askers(provider, "w3.example.org") == {world.six1.namespace.address4}
