@@ -14,6 +14,8 @@ from typing import Any
 from client.magicsock.endpoints import format_address
 from client.magicsock.netcheck import Report
 from client.magicsock.sock import PathStatus
+from client.peerapi.rights import capabilities
+from client.prefixes import tailnet_addresses
 from client.prefs import Prefs
 from client.routing import awaiting_approval, exit_node, is_named
 from client.state import State
@@ -215,8 +217,12 @@ def _address(text: str) -> str | None:
 
 
 def whois_json(netmap: NetMap, node: Node) -> dict[str, Any]:
+    """``CapMap`` is what the tailnet's rules grant to the node when it talks to this one."""
     profile = netmap.user_profiles.get(node.user) or UserProfile(id=node.user, login_name="")
-    return {"Node": node.to_json(), "UserProfile": _user(profile), "CapMap": dict(node.cap_map)}
+    granted: dict[str, Any] = {}
+    for address in tailnet_addresses(node.addresses):
+        granted = granted or capabilities(netmap, address)
+    return {"Node": node.to_json(), "UserProfile": _user(profile), "CapMap": granted}
 
 
 def netcheck_json(report: Report, derp_map: DERPMap, *, now: datetime) -> dict[str, Any]:

@@ -32,25 +32,27 @@ def peer_at(netmap: NetMap, address: IPAddress) -> Node | None:
     return None
 
 
-def capabilities(netmap: NetMap, address: IPAddress) -> frozenset[str]:
-    """What the tailnet's rules grant to whoever has ``address`` when it talks to this node."""
+def capabilities(netmap: NetMap, address: IPAddress) -> dict[str, list[Any]]:
+    """What the rules grant to whoever has ``address`` when it talks to this node, with the values."""
     own = [ip for ip in tailnet_addresses(netmap.node.addresses) if ip.version == address.version]
-    granted: set[str] = set()
+    granted: dict[str, list[Any]] = {}
     for rule in netmap.filter_rules or ():
         if rule.cap_grants and comes_from(rule, address, netmap.peers):
             for grant in rule.cap_grants:
-                granted.update(_granted(grant, own))
-    return frozenset(granted)
+                for name, values in _granted(grant, own):
+                    granted.setdefault(name, []).extend(values)
+    return granted
 
 
-def _granted(grant: Any, own: list[IPAddress]) -> Iterator[str]:
-    """Malformed members grant nothing."""
+def _granted(grant: Any, own: list[IPAddress]) -> Iterator[tuple[str, list[Any]]]:
+    """Names with their values; malformed members grant nothing."""
     members = lower_names(grant)
     places = [network for network in map(_network, _items(members.get("dsts"))) if network is not None]
     if any(address in network for network in places for address in own):
-        yield from (cap for cap in _items(members.get("caps")) if isinstance(cap, str))
-        values = members.get("capmap")
-        yield from values if isinstance(values, dict) else ()
+        yield from ((cap, []) for cap in _items(members.get("caps")) if isinstance(cap, str))
+        named = members.get("capmap")
+        for cap, values in named.items() if isinstance(named, dict) else ():
+            yield cap, _items(values)
 
 
 def _items(value: Any) -> list[Any]:

@@ -236,11 +236,21 @@ class TestOnTheLastNetmap:
     async def test_whois_takes_an_address_with_a_port(self, joined: Machine) -> None:
         for address in ("100.64.0.2", "100.64.0.2:443", "[fd7a:115c:a1e0::2]:443", "web", "web.tail.example"):
             text = await joined.says("whois", address)
-            assert "Name:          web.tail.example" in text
-            assert "Name:          ann@example.com" in text
+            assert text.splitlines() == [
+                "Machine:",
+                "  Name:          web.tail.example",
+                "  ID:            n2",
+                "  Addresses:     [100.64.0.2/32 fd7a:115c:a1e0::2/128]",
+                "User:",
+                "  Name:     ann@example.com",
+                "  ID:       7",
+            ]
 
     async def test_whoami_is_this_node(self, joined: Machine) -> None:
-        assert json.loads(await joined.says("whoami", "--json"))["Node"]["Name"] == "me.tail.example."
+        found = json.loads(await joined.says("whoami", "--json"))
+        assert found["Node"]["Name"] == "me.tail.example."
+        assert found["CurrentTailnet"]["MagicDNSSuffix"] == "tail.example"
+        assert "  MagicDNS Suffix:     tail.example" in await joined.says("whoami")
 
     async def test_netcheck_is_a_report(self, joined: Machine) -> None:
         assert "\t* UDP: true" in await joined.says("netcheck")
