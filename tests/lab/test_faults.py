@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.root
 
 RATE = 0.1  # seconds between pings
 MAX_LOST_IN_ROTATION = 3
+RELAYED_BACK_SECONDS = 5.0
 
 
 def direct_pair(world: World, first: str, second: str) -> tuple[TrenzaNode, TrenzaNode]:
@@ -61,6 +63,43 @@ def test_a_killed_daemon_costs_a_direct_tunnel_nothing(world: World) -> None:
     ada.wait_connected()
     assert ada.direct("ben1")
     flows(ada, ben)
+
+
+def test_a_killed_daemon_is_back_on_the_relay_within_seconds(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is relayed needs the daemon; the filter and the addresses stay as they were while it is away."""
+    cem, dan = relayed_pair(world, "cem1", "dan1")
+
+    def host() -> tuple[str, str]:
+        rules = cem.namespace.run("nft", "list", "ruleset").stdout
+        return rules, cem.namespace.run("ip", "-br", "addr").stdout
+
+    before = host()
+    cem.daemon.kill()
+    assert host() == before
+    cem.start()
+    began = time.monotonic()
+    reachable(dan.namespace, cem.address(), seconds=RELAYED_BACK_SECONDS * 4)
+    took = time.monotonic() - began
+    cem.wait_state("Running")
+    with capsys.disabled():
+        print(f"\nF3: relayed again {took:.1f} s after the daemon was back")
+    assert took <= RELAYED_BACK_SECONDS
+    assert host() == before
+    flows(cem, dan)
+
+
+def test_a_second_daemon_is_refused_at_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    ada = world.trenza("ada1b", world.easy1)
+    began = time.monotonic()
+    refused = ada.daemon_refused()
+    took = time.monotonic() - began
+    with capsys.disabled():
+        print(f"\nF18: a second daemon ended after {took:.1f} s")
+    assert refused.returncode == 1
+    assert "another trenzad already runs" in refused.stderr
+    assert ada.state == "NeedsLogin"
 
 
 def test_a_daemon_restarts_onto_its_tunnel_with_the_server_down(world: World) -> None:
