@@ -99,6 +99,8 @@ def test_the_internet_sees_the_exit_node(world: World, internet: Internet, watch
 def test_nothing_leaks_when_wireguard_dies(world: World, internet: Internet, watch: list[Watch]) -> None:
     out, bea = on_the_internet(world, "outb"), behind(world, "bea")
     assert isinstance(bea, TrenzaNode)
+    for setting in ("all", "eth0"):  # as strict as a host can be
+        bea.namespace.run("sysctl", "-qw", f"net.ipv4.conf.{setting}.rp_filter=1")
     use(bea, "outb")
     seen_as(bea.namespace, out.namespace.address4, out.namespace.address6)
     watch.append(Watch(world.six1, bea.namespace))
