@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 IPV4_POOL = IPv4Network("100.64.0.0/10")
 IPV6_POOL = IPv6Network("fd7a:115c:a1e0::/48")
 CHROMEOS = IPv4Network("100.115.92.0/23")
 MAGIC_DNS_V4 = IPv4Address("100.100.100.100")
 MAGIC_DNS_V6 = IPv6Address("fd7a:115c:a1e0::53")
+NODES_V6 = IPv6Network("fd7a:115c:a1e0::/96")  # where nodes are; prefixes beside it may be routed (4via6)
 MAX_PROBES = 100_000
 
 
@@ -39,6 +40,14 @@ def is_assignable(address: IPv4Address) -> bool:
         and address not in CHROMEOS
         and address not in (MAGIC_DNS_V4, IPV4_POOL.network_address, IPV4_POOL.broadcast_address)
     )
+
+
+def is_nodes_own(prefix: str) -> bool:
+    """Whether a prefix lies within the addresses of nodes and MagicDNS: its router would pose as them."""
+    network = ip_network(prefix)
+    if isinstance(network, IPv4Network):
+        return network.subnet_of(IPV4_POOL)
+    return network.subnet_of(NODES_V6)
 
 
 def ipv6_for(ipv4: IPv4Address) -> IPv6Address:

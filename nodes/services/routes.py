@@ -11,6 +11,7 @@ from accounts.actors import Actor
 from accounts.changes import ChangeSet, write
 from accounts.errors import Conflict
 from accounts.services import audit
+from nodes.addresses import is_nodes_own
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node, Route
 
@@ -53,6 +54,8 @@ def set_approved_routes(
         unknown = sorted(wanted - set(routes) - EXIT_ROUTES)
         if unknown:
             raise Conflict(f"the device does not offer {', '.join(unknown)}")
+        if own := sorted(prefix for prefix in wanted - EXIT_ROUTES if is_nodes_own(prefix)):
+            raise Conflict(f"{', '.join(own)} lies within the tailnet's own addresses: nobody can route it")
         old = sorted(prefix for prefix, route in routes.items() if route.approved_at is not None)
         for prefix, route in routes.items():
             if (prefix in wanted) != (route.approved_at is not None):

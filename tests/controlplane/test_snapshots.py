@@ -12,9 +12,13 @@ from accounts.actors import Actor
 from accounts.models import Membership, Tailnet
 from accounts.services.people import restore_member, suspend_member
 from accounts.tenancy import scope
+from controlplane.netmap.engine import Engine
 from controlplane.netmap.snapshot import Standing, TailnetSnapshot
 from controlplane.snapshots import ServedKeys, load_nodes, load_served_keys, load_tailnet
 from nodes.models import Node
+from nodes.services.presence import claim_presence, release_presence
+from nodes.services.routes import set_approved_routes
+from nodes.services.volatile import Volatile, update_node_state
 from tests.accounts import factories as people
 from tests.nodes import factories
 
@@ -84,3 +88,48 @@ def test_relays_are_told_until_when_their_list_stands() -> None:
     with scope(tailnet=tailnet):
         tailnet.delete()
     assert load_served_keys(tailnet_id) is None
+
+
+LAN = "10.7.0.0/16"
+
+
+def carriers(tailnet: Tailnet) -> list[int]:
+    """Who carries the subnet for a worker that has just loaded the tailnet."""
+    return [one.id for one in Engine(snapshot(tailnet)).snapshot.nodes.values() if LAN in one.primary_routes]
+
+
+def test_every_worker_elects_the_same_carrier_from_the_rows() -> None:
+    tailnet, owner = people.tailnet()
+    offer = {"Hostname": "router", "RoutableIPs": [LAN]}
+    routers = [factories.node(tailnet, owner, preapproved=True, hostinfo=offer) for _ in range(2)]
+    start = timezone.now()
+    epochs = {}
+    for node in routers:
+        report = Volatile(node_id=node.pk, disco_key=f"discokey:{node.pk:064x}")
+        update_node_state(tailnet=tailnet, report=report)
+        with scope(tailnet=tailnet):
+            set_approved_routes(node=node, prefixes=[LAN], by=Actor.command(), now=start - timedelta(days=1))
+
+    def claim(node: Node, seconds: int) -> None:
+        epochs[node.pk] = claim_presence(
+            tailnet=tailnet, node_id=node.pk, worker="w", now=start + timedelta(seconds=seconds)
+        )
+
+    first, second = routers
+    claim(second, 0)
+    assert carriers(tailnet) == [second.pk], "the only one that is online"
+    claim(first, 1)
+    assert carriers(tailnet) == [second.pk]
+    claim(second, 2)
+    assert carriers(tailnet) == [second.pk], "a reconnect is no reason to move"
+    release_presence(tailnet=tailnet, node_id=second.pk, epoch=epochs[second.pk])
+    assert carriers(tailnet) == [first.pk]
+    claim(second, 3)
+    assert carriers(tailnet) == [first.pk]
+    set_route_of(tailnet, first, [])
+    assert carriers(tailnet) == [second.pk]
+
+
+def set_route_of(tailnet: Tailnet, node: Node, prefixes: list[str]) -> None:
+    with scope(tailnet=tailnet):
+        set_approved_routes(node=node, prefixes=prefixes, by=Actor.command())

@@ -112,6 +112,18 @@ def test_what_a_device_does_not_offer_is_not_approved(place: tuple[Tailnet, User
     assert approved(node) == []
 
 
+@pytest.mark.parametrize("prefix", ["100.64.0.0/10", "100.100.100.100/32", "fd7a:115c:a1e0::64:1/128"])
+def test_the_tailnets_own_addresses_are_routed_by_nobody(place: tuple[Tailnet, User], prefix: str) -> None:
+    tailnet, owner = place
+    node = router(tailnet, owner, "thief", prefix, "fd7a:115c:a1e0:b1a:0:1:a00:0/104", "100.0.0.0/8")
+    with scope(tailnet=tailnet):
+        with pytest.raises(Conflict, match="own addresses"):
+            set_route(node=node, prefix=prefix, approved=True, by=Actor.command())
+        for beside in ("100.0.0.0/8", "fd7a:115c:a1e0:b1a:0:1:a00:0/104"):
+            set_route(node=node, prefix=beside, approved=True, by=Actor.command())
+    assert approved(node) == ["100.0.0.0/8", "fd7a:115c:a1e0:b1a:0:1:a00:0/104"]
+
+
 def test_one_default_route_alone_makes_no_exit_node(place: tuple[Tailnet, User]) -> None:
     tailnet, owner = place
     node = router(tailnet, owner, "half", "0.0.0.0/0")
