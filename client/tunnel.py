@@ -37,6 +37,7 @@ PORT_TRIES = 32
 RANDOM_PORTS = (20000, 60000)
 ROTATION_PAUSE_SECONDS = 0.1
 DISCARD_PORT = 9
+PORTAL = "a captive portal answers in place of the servers: sign in to this network with a browser"
 
 
 class Sock(Protocol):
@@ -49,6 +50,8 @@ class Sock(Protocol):
     def link_changed(self) -> None: ...
     def set_connected(self, connected: bool) -> None: ...
     def set_control_url(self, url: str) -> None: ...
+    @property
+    def behind_portal(self) -> bool: ...
     async def ping(self, node_id: int, timeout: float) -> PingResult: ...  # noqa: ASYNC109
     def path_status(self, node_id: int) -> PathStatus: ...
     def live_paths(self) -> dict[int, PathStatus]: ...
@@ -134,7 +137,8 @@ class Tunnel:
     @property
     def troubles(self) -> list[str]:
         """What is wrong without being a reason to be down, in sentences."""
-        return self._traffic.troubles
+        portal = self.sock is not None and self.sock.behind_portal
+        return [*self._traffic.troubles, *([PORTAL] if portal else [])]
 
     async def up(self, netmap: NetMap, keys: Keys, *, ports: Ports, prefs: Prefs) -> None:
         """Bring everything up under ``netmap``, its peers' prefixes reduced by :func:`client.routing.in_use`.

@@ -170,6 +170,12 @@ class Magicsock:
         """The server may tell whether there is a captive portal."""
         self._surroundings.control_url = url
 
+    @property
+    def behind_portal(self) -> bool:
+        """Whether this network wants somebody to sign in first."""
+        report = self._surroundings.report
+        return report is not None and report.captive_portal is True
+
     # --- what the daemon asks ----------------------------------------------------------------------------
 
     async def ping(self, node_id: int, timeout: float) -> PingResult:  # noqa: ASYNC109 - it is what a ping is

@@ -125,6 +125,8 @@ class FakeSock:
     def set_connected(self, connected: bool) -> None:
         self.connected = connected
 
+    behind_portal = False
+
     def set_control_url(self, url: str) -> None:
         self.control_url = url
 
