@@ -61,7 +61,6 @@ def test_netcheck_tells_an_easy_nat_with_one_relay_and_a_captive_portal(world: W
     assert before["CaptivePortal"] is False
     assert (before["UPnP"], before["PMP"], before["PCP"]) == (False, False, False)
     assert str(before["GlobalV4"]).startswith(hotel.namespace.address4)
-    hotel.namespace.spawn(sys.executable, "-c", PORTAL, str(PORTAL_PORT))
     hotel.block_udp(True)
     hotel.namespace.run("nft", "-f", "-", stdin=CAUGHT)
     after = cat.cli("netcheck").stdout
