@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from client import renewal
 from client.backend import Backend
 from client.commands import Commands
 from client.control.carriers import CarrierKind
@@ -269,6 +273,34 @@ async def test_a_rotation_that_the_server_took_unheard_is_asked_for_again_with_t
         assert client.store.identity.node == taken
         await client.until_connected()
         assert client.commands.netmap().node.id == own.id
+
+
+async def test_a_key_near_its_end_is_renewed_where_the_tailnet_wants_that(
+    tmp_path: Path, server: Server, reusable_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "LOOK_SECONDS", 0.2)
+    async with running(tmp_path) as client:
+        await client.join(server, reusable_key, "renews")
+        key, soon = client.store.identity.node, datetime.now(UTC) + timedelta(hours=5)
+        with (
+            contextlib.closing(sqlite3.connect(server.data / "db.sqlite3", timeout=20)) as database,
+            database,
+        ):
+            database.execute("UPDATE nodes_node SET key_expiry = ? WHERE name = 'renews'", [soon])
+            database.execute("UPDATE accounts_tailnet SET netmap_version = netmap_version + 1")
+
+        def expiry() -> datetime:
+            return client.commands.netmap().node.key_expiry or datetime.max.replace(tzinfo=UTC)
+
+        await client.until(lambda: expiry() <= soon, "the sooner end")
+        await asyncio.sleep(1)
+        assert client.store.identity.node == key  # rotating would not help
+        await asyncio.to_thread(server.command, "tailnetsettings", "default", "auto_renew=on")
+        try:
+            await client.until(lambda: expiry() > soon + timedelta(days=100), "a fresh period")
+            assert client.store.identity.node != key
+        finally:
+            await asyncio.to_thread(server.command, "tailnetsettings", "default", "auto_renew=off")
 
 
 class TestInteractive:
