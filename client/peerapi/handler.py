@@ -18,7 +18,7 @@ from typing import BinaryIO
 from urllib.parse import unquote
 
 from client.errors import ClientError
-from client.http1 import BadRequest, Body, Head
+from client.http1 import HEAD_SECONDS, BadRequest, Body, Head
 from client.peerapi.inbox import FileBusy, NoRoom, next_block
 from client.peerapi.names import InvalidName
 from client.peerapi.rights import may_resolve, may_send_files
@@ -134,7 +134,8 @@ async def dns_question(head: Head, body: Body) -> bytes:
     if head.method == "POST":
         if head.headers.get("content-type") != DNS_MESSAGE:
             raise BadRequest(415, "unexpected Content-Type")
-        return await body.whole(MAX_QUERY_BYTES)
+        async with asyncio.timeout(HEAD_SECONDS):
+            return await body.whole(MAX_QUERY_BYTES)
     if head.method != "GET":
         raise BadRequest(405, "bad HTTP method")
     text = head.query.get("dns", "")
