@@ -572,9 +572,11 @@ class Hub:
         """A map for a machine whose keys another one uses; its earlier stream, or the oldest, goes."""
         others = sorted(room.shadows_of(subscriber.node_id), key=lambda one: one.since)
         same = [one for one in others if one.disco_key == subscriber.disco_key]
-        for older in same or others[: len(others) + 1 - MAX_SHADOWS if len(others) >= MAX_SHADOWS else 0]:
+        if same:
+            subscriber.since = same[0].since  # it has been here for so long, with interruptions
+        too_many = others[: max(0, len(others) + 1 - MAX_SHADOWS)]
+        for older in same or too_many:
             older.stream.close()
-            subscriber.since = older.since if same else subscriber.since
         room.shadows.add(subscriber)
         subscriber.stream.on_closed(lambda: room.shadows.discard(subscriber))
         await self._send_full(room, subscriber)
