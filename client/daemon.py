@@ -23,7 +23,9 @@ from client.authkey import read_auth_key
 from client.backend import Backend, MakeTunnel
 from client.c2n import Answerer
 from client.commands import Commands
+from client.control import dial as control
 from client.control.carriers import CarrierKind
+from client.dns.outside import addresses_outside
 from client.dns.service import Dns
 from client.engine import Engine, choose_engine
 from client.engine.base import USERSPACE
@@ -188,6 +190,7 @@ async def _serve(
         store=store,
         make_tunnel=make_tunnel,
         kind=config.carrier,
+        dialer=control.Dialer(outside=addresses_outside if rootless is None else None),
         default_url=config.control_url,
         auth_key=config.auth_key,
         port=config.port,

@@ -91,10 +91,14 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 @dataclass
 class Dialer:
-    """Opens marked sockets; remembers addresses that a name had, for when DNS is down."""
+    """Opens marked sockets; remembers addresses that a name had, for when DNS is down.
+
+    ``outside`` gives a name's addresses by another way than this host's programs have; none = it neither.
+    """
 
     mark: bool = True
     resolve: Resolve = resolve
+    outside: Callable[[str], Awaitable[list[str]]] | None = None
     tls: ssl.SSLContext | None = None
     _remembered: dict[str, list[Address]] = field(default_factory=dict)
 
@@ -144,6 +148,8 @@ class Dialer:
         except (OSError, UnicodeError, TimeoutError) as error:
             if server.host in self._remembered:
                 return self._remembered[server.host]
+            if self.outside is not None and (hosts := await self.outside(server.host)):
+                return [(host, server.port) for host in hosts[:MAX_ADDRESSES]]
             raise ControlError(
                 f"cannot find {server.host} in DNS: is the address right, and is this machine online?"
             ) from error
