@@ -90,7 +90,8 @@ class Config:
     """``hosts`` and ``reverse`` are what is known here. A suffix in ``routes`` without upstreams is answered
     here alone; ``default`` is for names under no route, ``base`` are the resolvers that the host had before.
 
-    ``default`` ``None`` = ask ``base``. ``infrastructure`` are the names that the tunnel itself needs.
+    ``default`` ``None`` = ask ``base``, and ``fallback`` where the host has none. ``infrastructure`` are the
+    names that the tunnel itself needs.
     ``hidden``: an exit node is in use, the network around this host should hear of no other name.
     """
 
@@ -99,6 +100,7 @@ class Config:
     routes: Mapping[str, Upstreams] = field(default_factory=dict)
     default: Upstreams | None = None
     base: Upstreams = ()
+    fallback: Upstreams = ()
     search: tuple[str, ...] = ()
     infrastructure: frozenset[str] = frozenset()
     hidden: bool = False
@@ -131,7 +133,12 @@ class Config:
         for suffix in ancestors(name):
             if suffix in self.routes:
                 return self.routes[suffix] or None
-        return self.base if self.default is None else self.default
+        return self.everywhere
+
+    @property
+    def everywhere(self) -> Upstreams:
+        """Whom to ask for names under no route."""
+        return (self.base or self.fallback) if self.default is None else self.default
 
     def with_base(self, base: Upstreams) -> Self:
         """The same with other resolvers of the host; their packets never enter the tunnel."""
@@ -163,6 +170,7 @@ def make_config(
         reverse=reverse,
         routes=routes,
         default=(everything or None) if default is None else default,
+        fallback=_upstreams(dns.fallback_resolvers),
         search=_search(dns.domains),
         infrastructure=names - hosts.keys(),
         hidden=hidden,

@@ -75,7 +75,7 @@ class Resolver:
         inside = local_answer(question, config) is not None
         if inside or question.type not in PEER_TYPES:
             return refusal(question, dns.rcode.REFUSED)
-        return (await self._forward(question, config.base if config.default is None else config.default)).wire
+        return (await self._forward(question, config.everywhere)).wire
 
     async def _forward(self, question: Question, upstreams: Upstreams) -> Answer:
         if self._open >= MAX_QUERIES:

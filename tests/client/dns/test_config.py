@@ -83,6 +83,12 @@ def test_the_hosts_resolvers_are_asked_for_the_rest_outside_the_tunnel() -> None
     assert not made.takes_all
 
 
+def test_a_host_without_resolvers_has_the_tailnets() -> None:
+    made = config(dns=DNSConfig(proxied=True, fallback_resolvers=resolvers("9.9.9.9")))
+    assert names(made.upstreams("example.org")) == ["9.9.9.9"]
+    assert names(made.with_base((Upstream("192.168.1.1"),)).upstreams("example.org")) == ["192.168.1.1"]
+
+
 def test_extra_records_are_hosts_and_are_asked_here() -> None:
     records = (
         {"Name": "grafana.example.org", "Type": "A", "Value": "100.64.0.9"},
