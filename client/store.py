@@ -25,89 +25,28 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
 from client.errors import PrefsError, StoreError
+from client.identity import FORMAT, Identity
 from client.prefs import Prefs
 from client.profiles import PROFILES, Profiles
+from client.statefiles import reason, replace_file
 from wire.codec import decode_object, encode_json
 from wire.delta import apply
 from wire.errors import KeyFormatError, WireError
-from wire.keys import MachinePrivate, MachinePublic, NodePrivate
+from wire.keys import MachinePrivate, NodePrivate
 from wire.netmap import MapResponse, NetMap
 
-FORMAT = 1
 LOCK, NODE, PREFS, NETMAP = "lock", "node.json", "prefs.json", "netmap.json"
 MAX_STATE_BYTES = 64 * 1024
 MAX_NETMAP_BYTES = 64 * 1024 * 1024
 KEY_BYTES = 32
-CHECK_DIGITS = 16
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who this node is. ``pending`` is a node key that the server may have taken before we heard its answer.
-
-    ``rotating``: ``pending`` replaces ``node`` silently. ``listen_port`` 0 = none chosen yet.
-    ``control_key`` is the Noise key of the server at ``control_url``, once it is known.
-    """
-
-    machine: MachinePrivate
-    node: NodePrivate | None = None
-    pending: NodePrivate | None = None
-    rotating: bool = False
-    listen_port: int = 0
-    control_url: str = ""
-    control_key: MachinePublic | None = None
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Raises ``ValueError`` (a ``KeyFormatError`` too is one line) for anything unexpected."""
-        if content.get("format") != FORMAT:
-            raise ValueError(f"its format is {content.get('format')!r}, this version reads {FORMAT}")
-        if content.get("check") != _check(content):
-            raise ValueError("its check sum does not fit")
-        port, url = content["listen_port"], content["control_url"]
-        if not isinstance(port, int) or not 0 <= port <= 65535 or not isinstance(url, str):
-            raise ValueError("a member has a wrong value")
-        return cls(
-            machine=MachinePrivate.parse(content["machine"]),
-            node=_optional(NodePrivate.parse, content["node"]),
-            pending=_optional(NodePrivate.parse, content["pending"]),
-            rotating=content["rotating"] is True,
-            listen_port=port,
-            control_url=url,
-            control_key=_optional(MachinePublic.parse, content["control_key"]),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        content: dict[str, Any] = {
-            "format": FORMAT,
-            "machine": self.machine.text(),
-            "node": self.node.text() if self.node else "",
-            "pending": self.pending.text() if self.pending else "",
-            "rotating": self.rotating,
-            "listen_port": self.listen_port,
-            "control_url": self.control_url,
-            "control_key": str(self.control_key) if self.control_key else "",
-        }
-        return content | {"check": _check(content)}
-
-
-def _check(content: Mapping[str, Any]) -> str:
-    """One flipped digit of a key would make another identity: the file proves that it is whole."""
-    members = {name: value for name, value in content.items() if name != "check"}
-    return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()[:CHECK_DIGITS]
 
 
 def _netmap_check(content: Any) -> str:
     """A flipped bit in a cached netmap would be another peer's key or route: it proves itself, too."""
     return hashlib.sha256(encode_json(content)).hexdigest()
-
-
-def _optional(parse: Callable[[str], T], text: Any) -> T | None:
-    return parse(text) if text else None
 
 
 @dataclass
@@ -136,7 +75,7 @@ class Store:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StoreError(f"cannot use the state folder {self.folder}: {_reason(error)}") from error
+            raise StoreError(f"cannot use the state folder {self.folder}: {reason(error)}") from error
         try:
             self._take_lock()
             self.profiles = self._read_profiles()
@@ -155,7 +94,7 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise StoreError(f"cannot lock {self.folder / LOCK}: {_reason(error)}") from error
+                raise StoreError(f"cannot lock {self.folder / LOCK}: {reason(error)}") from error
             raise StoreError(
                 f"another trenzad already runs on the state folder {self.folder}: stop it, or give this one "
                 "its own --state, --socket and --tun"
@@ -197,7 +136,7 @@ class Store:
         try:
             (self.folder / profiles.current.folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot make a place for the account: {_reason(error)}") from error
+            raise StoreError(f"cannot make a place for the account: {reason(error)}") from error
         self._enter_for_good(profiles)
         self.set_prefs(kept)
 
@@ -330,7 +269,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"cannot read {path}: {_reason(error)}") from error
+            raise StoreError(f"cannot read {path}: {reason(error)}") from error
         try:
             return decode_object(data, max_bytes)
         except WireError:
@@ -343,33 +282,9 @@ class Store:
         data = encode_json(content) if compact else json.dumps(content, indent=2).encode() + b"\n"
         try:
             with self._writing:
-                _replace_file(path, data)
+                replace_file(path, data)
         except OSError as error:
-            raise StoreError(f"cannot write {path}: {_reason(error)}") from error
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+            raise StoreError(f"cannot write {path}: {reason(error)}") from error
 
 
 def netmap_json(netmap: NetMap) -> dict[str, Any]:

@@ -28,12 +28,14 @@ class Accounts(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Accounts, invoke_without_command=True)
+@click.group(
+    cls=Accounts, invoke_without_command=True, subcommand_metavar="ID|TAILNET|ACCOUNT | remove ACCOUNT"
+)
 @click.option("--list", "as_list", is_flag=True, help="list the accounts")
 @json_option
 @click.pass_context
 def switch(context: click.Context, as_list: bool, as_json: bool) -> None:
-    """Switch to another account of this device: trenza switch ID|TAILNET|ACCOUNT."""
+    """Switch to another account of this device."""
     if as_list:
         profiles = daemon(context).get("profiles")
         if as_json:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from client.backend import Backend
 from client.errors import StoreError
+from client.identity import Identity
 from client.prefs import Prefs
 from client.state import State
-from client.store import LOCK, NETMAP, NODE, PREFS, Identity, Store
+from client.store import LOCK, NETMAP, NODE, PREFS, Store
 from tests.client.fakes import key, netmap, node
 from wire.keys import MachinePrivate, MachinePublic
 

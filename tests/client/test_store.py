@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.errors import StoreError
+from client.identity import Identity
 from client.prefs import Prefs
-from client.store import NETMAP, NODE, PREFS, Identity, Store
+from client.store import NETMAP, NODE, PREFS, Store
 from tests.client.fakes import key, netmap, node
 from wire.keys import MachinePrivate, MachinePublic
 
