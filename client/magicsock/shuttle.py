@@ -156,7 +156,7 @@ class Shuttle:
                 f"cannot open a socket for a peer ({error.strerror}); raise trenzad's limit of open files"
             ) from error
         sock.setblocking(False)
-        _enlarge_buffers(sock)
+        enlarge_buffers(sock)
         sock.bind((LOOPBACK, 0))
         sock.connect((LOOPBACK, self._port))
         return sock
@@ -223,7 +223,7 @@ def _send_segmented(sock: socket.socket, run: Sequence[bytes]) -> None:
     sock.sendmsg(run, [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", len(run[0])))])
 
 
-def _enlarge_buffers(sock: socket.socket) -> None:
+def enlarge_buffers(sock: socket.socket) -> None:
     """Forced where CAP_NET_ADMIN allows it, else as far as the host's limit goes."""
     for forced, asked in ((SO_SNDBUFFORCE, socket.SO_SNDBUF), (SO_RCVBUFFORCE, socket.SO_RCVBUF)):
         try:

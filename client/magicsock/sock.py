@@ -17,8 +17,9 @@ from functools import partial
 
 from client.engine.base import Engine
 from client.errors import ClientError, PeerNotFound, PingTimeout, SetupError
-from client.magicsock.actions import Action, Answered, CallPeer, SendDirect, SendRelay, UseDirect, UseRelay
+from client.magicsock.actions import Answered
 from client.magicsock.candidates import is_usable
+from client.magicsock.deeds import Deeds
 from client.magicsock.derp import DerpPool
 from client.magicsock.endpoints import Address, Endpoint
 from client.magicsock.netcheck import Report
@@ -35,7 +36,7 @@ from client.wireguard import EngineStatus
 from wire import disco, stun
 from wire.control import NetInfo
 from wire.errors import WireError
-from wire.keys import NONCE_BYTES, DiscoPrivate, NodePrivate, NodePublic
+from wire.keys import DiscoPrivate, NodePrivate, NodePublic
 from wire.netmap import NetMap
 from wire.paths import Reason
 
@@ -82,7 +83,6 @@ class Magicsock:
         self._peers = Peers()
         self._netmap: NetMap | None = None
         self._tailnet: frozenset[str] = frozenset()  # hosts inside the tunnel: no way to carry the tunnel
-        self._callers: dict[int, int] = {}  # node ID → region of a call-me-maybe that waits for fresh STUN
         self._pings = 0
         self._relayed_in = self._relayed_out = 0
         self._look = asyncio.Event()
@@ -107,8 +107,17 @@ class Magicsock:
             is_active=self._any_active,
             on_endpoints=on_endpoints,
             on_net_info=on_net_info,
-            on_measured=self._call_waiting,
+            on_measured=self._on_measured,
             make_mapper=partial(make_mapper, listen_port, mark, node_key),
+        )
+        self._deeds = Deeds(
+            peers=self._peers,
+            raw=self._raw,
+            pool=self._pool,
+            steering=self._steering,
+            surroundings=self._surroundings,
+            disco_key=disco_key,
+            entropy=entropy,
         )
         self._running: asyncio.Task[None] | None = None
 
@@ -160,7 +169,7 @@ class Magicsock:
         self._pool.link_changed()
         self._surroundings.link_changed()
         for peer in self._peers:
-            self._do(peer, peer.path.link_changed(self._now()))
+            self._deeds.do(peer, peer.path.link_changed(self._now()))
 
     def set_connected(self, connected: bool) -> None:
         """Whether the server hears us: while it does not, the home relay stays (peers would not know)."""
@@ -188,7 +197,7 @@ class Magicsock:
         number = self._pings
         peer.pings[number] = answer
         try:
-            self._do(peer, peer.path.ping(number, self._now()))
+            self._deeds.do(peer, peer.path.ping(number, self._now()))
             async with asyncio.timeout(timeout):
                 answered = await answer
         except TimeoutError:
@@ -275,7 +284,7 @@ class Magicsock:
             if endpoint is not None and endpoint[0] in self._tailnet:
                 endpoint = UNSET  # WireGuard inside itself: to be put right
             as_path_sees = replace(seen, endpoint=endpoint)
-            self._do(peer, peer.path.polled(as_path_sees, self._now(), since=since))
+            self._deeds.do(peer, peer.path.polled(as_path_sees, self._now(), since=since))
 
     def _any_active(self) -> bool:
         now = self._now()
@@ -311,7 +320,7 @@ class Magicsock:
             peer.handshake.heard()
             self._relayed_in += sum(map(len, data))
             self._shuttle.inject(sender, data)
-            self._do(peer, peer.path.relayed(region, self._now()))
+            self._deeds.do(peer, peer.path.relayed(region, self._now()))
 
     def _on_disco(self, peer: Peer, packet: bytes, source: Address | None, region: int) -> None:
         try:
@@ -322,12 +331,12 @@ class Magicsock:
         now = self._now()
         match message:
             case disco.Ping() if self._is_from(peer, message):
-                self._do(peer, peer.path.got_ping(message, source, region, now))
+                self._deeds.do(peer, peer.path.got_ping(message, source, region, now))
             case disco.Pong():
-                self._do(peer, peer.path.got_pong(message, source, region, now))
+                self._deeds.do(peer, peer.path.got_pong(message, source, region, now))
             case disco.CallMeMaybe() if source is None:  # what came by UDP anyone may have sent again
                 outside = tuple(address for address in message.endpoints if address[0] not in self._tailnet)
-                self._do(peer, peer.path.got_call(disco.CallMeMaybe(outside), region, now))
+                self._deeds.do(peer, peer.path.got_call(disco.CallMeMaybe(outside), region, now))
 
     def _is_from(self, peer: Peer, ping: disco.Ping) -> bool:
         """A ping's node key tells nodes with one disco key apart; else it may be newer than the netmap."""
@@ -341,77 +350,17 @@ class Magicsock:
             if region := peer.path.region:
                 self._relayed_out += sum(map(len, packets))
                 self._pool.send(region, key, packets)
-            self._do(peer, peer.path.outgoing(now))
+            self._deeds.do(peer, peer.path.outgoing(now))
 
     def _on_gone(self, region: int, key: NodePublic, reason: int) -> None:
         if peer := self._peers.by_key(key):
             peer.path.relay_gone(region)
 
+    def _on_measured(self) -> None:
+        self._deeds.call_waiting()
+
     def _on_relay_change(self, region: int, answers: bool) -> None:
         self._surroundings.relay_changed(region, answers)
-
-    # --- what paths want ---------------------------------------------------------------------------------
-
-    def _do(self, peer: Peer, actions: list[Action]) -> None:
-        for action in actions:
-            self._act(peer, action)
-        self._arm(peer)
-
-    def _act(self, peer: Peer, action: Action) -> None:
-        match action:
-            case SendDirect(to, message):
-                if packet := self._seal(peer, message):
-                    self._raw.send(packet, to)
-            case SendRelay(region, message):
-                if packet := self._seal(peer, message):
-                    self._pool.send(region, peer.key, [packet])
-            case CallPeer(region):
-                self._call(peer, region)
-            case UseDirect(endpoint):
-                self._steering.steer(peer)
-                if handshake := peer.handshake.copy(self._now()):
-                    self._raw.send(handshake, endpoint)
-            case UseRelay():
-                self._steering.steer(peer)
-            case Answered(number):
-                if (answer := peer.pings.get(number)) and not answer.done():
-                    answer.set_result(action)
-
-    def _seal(self, peer: Peer, message: disco.Message) -> bytes | None:
-        try:
-            shared = peer.shared_with(self._disco_key)
-        except WireError:
-            return None
-        return disco.seal(shared, self._disco_key.public(), self._entropy(NONCE_BYTES), message)
-
-    def _call(self, peer: Peer, region: int) -> None:
-        """Our endpoints must be fresh: a NAT may have changed them since the last look."""
-        if not self._surroundings.is_fresh:
-            self._callers[peer.node.id] = region
-            self._surroundings.refresh()
-            return
-        call = disco.CallMeMaybe(tuple(endpoint.address for endpoint in self._surroundings.endpoints))
-        if call.endpoints and (packet := self._seal(peer, call)):
-            self._pool.send(region, peer.key, [packet])
-
-    def _call_waiting(self) -> None:
-        callers, self._callers = self._callers, {}
-        for node_id, region in callers.items():
-            if peer := self._peers.by_id(node_id):
-                self._call(peer, region)
-
-    def _arm(self, peer: Peer) -> None:
-        """One timer a peer, for when its path has something to do."""
-        due = peer.path.deadline
-        if peer.timer is not None:
-            if due is not None and not peer.timer.cancelled() and peer.timer.when() == due:
-                return
-            peer.timer.cancel()
-        peer.timer = None if due is None else self._loop.call_at(due, self._tick, peer)
-
-    def _tick(self, peer: Peer) -> None:
-        peer.timer = None
-        self._do(peer, peer.path.tick(max(self._now(), peer.path.deadline or 0.0)))
 
     # --- netmaps -----------------------------------------------------------------------------------------
 
@@ -441,7 +390,7 @@ class Magicsock:
     def _tell_path(self, peer: Peer, info: PeerInfo) -> None:
         """A peer that has just joined may have a relay only now."""
         now, had_relay = self._now(), bool(peer.path.region)
-        self._do(peer, peer.path.netmap_changed(info, now))
+        self._deeds.do(peer, peer.path.netmap_changed(info, now))
         region = peer.path.region
         if region and not had_relay and (handshake := peer.handshake.copy(now)):
             self._pool.send(region, peer.key, [handshake])
@@ -455,17 +404,15 @@ class Magicsock:
             peer.status = seen
             outside = seen.endpoint and is_usable(seen.endpoint) and seen.endpoint[0] not in self._tailnet
             if outside and seen.endpoint and is_fresh(seen, wall, KEEP_HANDSHAKE):
-                self._do(peer, peer.path.adopt(seen.endpoint, now))
+                self._deeds.do(peer, peer.path.adopt(seen.endpoint, now))
             else:
                 self._steering.steer(peer)
 
     def _abandon(self, peer: Peer) -> None:
-        if peer.timer is not None:
-            peer.timer.cancel()
+        self._deeds.forget(peer)
         for answer in peer.pings.values():
             if not answer.done():
                 answer.set_exception(PeerNotFound(f"{peer.node.name.rstrip('.')} left the network"))
-        self._callers.pop(peer.node.id, None)
         self._steering.forget(peer)
 
     def _now(self) -> float:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.lab.conftest import World
 from tests.lab.node import Node
+from tests.lab.processes import wait_for
 from tests.lab.traffic import ping, reachable
 
 pytestmark = pytest.mark.root
@@ -56,6 +57,16 @@ def test_a_hard_nat_keeps_to_the_relay_and_loses_nothing(world: World) -> None:
     introduce(eva, fil)
     assert {answer.derp for answer in fil.ping("eva", "-c", "4", check=False)} == {"trenza"}
     flows(eva, fil)
+    for node, peer, whose in (
+        (eva, "fil", "this network's NAT"),
+        (fil, "eva", "the NAT of the peer's network"),
+    ):
+        wait_for(
+            f"{node.name} says whose NAT is hard",
+            lambda node=node, peer=peer, whose=whose: node.peer(peer)["RelayReason"].startswith(
+                f"{whose} is hard"
+            ),
+        )
 
 
 def test_two_on_one_lan_use_their_local_addresses(world: World) -> None:

@@ -311,7 +311,7 @@ async def test_the_tunnel_is_never_carried_by_itself(pair: tuple[Host, Host]) ->
     a.engine.observe(b.public, endpoint=inside, received=1)
     await until(lambda: len(a.engine.endpoint_changes) > moves)
     assert await a.endpoint_of(b) in (relayed, b.address)
-    call = b.sock._seal(next(iter(b.sock._peers)), CallMeMaybe((inside, ("198.51.100.7", 7))))
+    call = b.sock._deeds.seal(next(iter(b.sock._peers)), CallMeMaybe((inside, ("198.51.100.7", 7))))
     assert call is not None
     a.sock._on_derp(REGION, b.public, [call])
     known = {candidate.address for candidate in next(iter(a.sock._peers)).path.candidates}
