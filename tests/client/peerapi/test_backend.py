@@ -1,0 +1,54 @@
+"""The PeerAPI follows the node: where it listens, what the filter opens, what the server is told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from client.peerapi.api import PeerAPI
+from tests.client.cli.test_cli import Machine, joined
+
+__all__ = ["joined"]
+
+OWN = ["100.64.0.1", "fd7a:115c:a1e0::1"]
+
+
+def offered(machine: Machine) -> list[str]:
+    return [service.proto for service in machine.backend.hostinfo().services]
+
+
+def doors(machine: Machine) -> list[str]:
+    return sorted(str(address) for address, _ in machine.host.firewall.doors)
+
+
+async def test_it_is_there_while_the_tunnel_is(joined: Machine, tmp_path: Path) -> None:
+    async def listen(accept: Any, address: str, port: int, /) -> asyncio.Server:
+        return await asyncio.start_server(accept, "127.0.0.1", 0)
+
+    backend = joined.backend
+    backend.peerapi = PeerAPI(backend.in_force, lambda: tmp_path, listen=listen)
+    backend.report_changed.clear()
+    await backend.settle()
+    assert doors(joined) == OWN
+    assert offered(joined) == ["peerapi4", "peerapi6"]
+    assert backend.report_changed.is_set()
+    for closing, opening in ((["set", "--shields-up"], ["set", "--no-shields-up"]), (["down"], ["up"])):
+        await joined.says(*closing)
+        await backend.settle()
+        assert (doors(joined), offered(joined)) == ([], [])
+        await joined.says(*opening)
+        await backend.settle()
+        assert doors(joined) == OWN
+
+
+async def test_a_node_whose_addresses_cannot_be_listened_on_works_all_the_same(
+    joined: Machine, tmp_path: Path
+) -> None:
+    async def listen(accept: Any, address: str, port: int, /) -> asyncio.Server:
+        raise OSError("in use")
+
+    joined.backend.peerapi = PeerAPI(joined.backend.in_force, lambda: tmp_path, listen=listen)
+    await joined.backend.settle()
+    assert str(joined.backend.state) == "Running"
+    assert (doors(joined), offered(joined)) == ([], [])
