@@ -23,6 +23,7 @@ from client.errors import ClientError, ControlError, LoginError
 from client.hostinfo import own_hostinfo
 from client.magicsock.endpoints import Endpoint
 from client.magicsock.results import PathStatus
+from client.memory import give_back
 from client.notices import Notice, Watchers
 from client.pathreports import PathReporter
 from client.peerapi.api import PeerAPI
@@ -43,6 +44,7 @@ from wire.netmap import MapResponse, NetMap
 logger = logging.getLogger("trenzad")
 
 SAVE_PAUSE_SECONDS = 1.0
+MANY_PEERS = 200  # a netmap of this many takes memory worth giving back
 SAVED_PEERS_PER_SECOND = 400  # a large netmap is written less often: about 1 % of a core
 SETTLE_SECONDS = 20.0
 BUG_PAUSE_SECONDS = 10.0
@@ -479,6 +481,8 @@ class Backend:
                 await self._save_netmap(netmap)
             peers = len(netmap.peers) if netmap is not None else 0
             await asyncio.sleep(SAVE_PAUSE_SECONDS + peers / SAVED_PEERS_PER_SECOND)
+            if peers >= MANY_PEERS:  # by now the tunnel has followed, too
+                give_back()
 
     async def _save_netmap(self, netmap: NetMap | None) -> None:
         if netmap is not None:
