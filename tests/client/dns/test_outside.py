@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
+import dns.message
+import dns.rrset
 import pytest
 
 from client.control.dial import Dialer, Server
-from client.dns.answers import make_query
 from client.dns.config import Upstreams
 from client.dns.outside import addresses_outside, nameservers
 from client.dns.upstream import Forwarder, NoAnswer
 from client.errors import ControlError
-from tests.client.control.servers import answering, http
 
 RESOLVED = "nameserver 192.0.2.1\nnameserver 192.0.2.2#comment\nsearch example.org\n"
 
@@ -36,9 +37,6 @@ class Answers(Forwarder):
     """Knows one name, which has an IPv4 address only."""
 
     async def ask(self, query: bytes, upstreams: Upstreams) -> bytes:  # type: ignore[override]
-        import dns.message
-        import dns.rrset
-
         asked = dns.message.from_wire(query)
         if asked.question[0].name.to_text() != "vpn.example.com.":
             raise NoAnswer("no")
@@ -50,7 +48,6 @@ class Answers(Forwarder):
 
 async def test_a_name_is_found(tmp_path: Path) -> None:
     paths = files(tmp_path, RESOLVED)
-    assert make_query("vpn.example.com", "A")
     assert await addresses_outside("vpn.example.com", paths, Answers()) == ["127.0.0.1"]
     assert await addresses_outside("other.example.com", paths, Answers()) == []
     assert await addresses_outside("vpn.example.com", [], Answers()) == []
@@ -63,7 +60,8 @@ async def test_a_dialer_takes_the_other_way_only_when_the_usual_one_fails() -> N
     async def outside(host: str) -> list[str]:
         return ["127.0.0.1"] if host == "vpn.example.com" else []
 
-    async with answering(http(200, b"{}")) as port:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         dialer = Dialer(resolve=no_dns, outside=outside)
         (await dialer.open(Server.from_url(f"http://vpn.example.com:{port}"))).close()
         with pytest.raises(ControlError, match="cannot find other"):
