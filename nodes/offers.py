@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
+from accounts.models import Membership
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node, Route
+from nodes.selectors import is_online
+from nodes.state import NodeState
 
-MAX_OTHERS = 1000
+MAX_ROUTERS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +62,53 @@ def offers_of(node: Node) -> Offers:
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """One prefix on a device's page; ``others`` are the names of those that may carry it, too."""
+    """One prefix on a device's page. ``others`` are the names of those that may carry it, too.
+
+    ``carries`` says whether this device does now.
+    """
 
     prefix: str
     approved: bool
     others: list[str]
+    carries: bool
 
 
-def subnets_of(node: Node, *, among: QuerySet[Node]) -> list[Subnet]:
-    """The device's subnets, and which of the devices ``among`` which are seen are approved for them, too."""
+def subnets_of(node: Node, *, among: QuerySet[Node], now: datetime) -> list[Subnet]:
+    """The device's subnets, and which other devices (of those ``among`` which are seen) may carry them."""
     offered = offers_of(node).subnets
-    found = Route.objects.filter(prefix__in=[route.prefix for route in offered], approved_at__isnull=False)
-    others = found.filter(node__in=among.values("pk")).exclude(node=node).order_by("node__name")
-    names: dict[str, list[str]] = {}
-    for prefix, name in others.values_list("prefix", "node__name")[:MAX_OTHERS] if offered else ():
-        names.setdefault(prefix, []).append(name)
-    return [
-        Subnet(route.prefix, route.approved_at is not None, names.get(route.prefix, [])) for route in offered
-    ]
+    routers = _routers([route.prefix for route in offered], now) if offered else {}
+    seen = (
+        set(among.filter(routes__prefix__in=list(routers)).values_list("pk", flat=True)) if offered else set()
+    )
+    return [_subnet(node, route, routers.get(route.prefix, []), seen) for route in offered]
+
+
+def _subnet(node: Node, route: Route, routers: list[Route], seen: set[int]) -> Subnet:
+    others = sorted(one.node.name for one in routers if one.node_id in seen and one.node_id != node.pk)
+    carries = bool(routers) and routers[0].node_id == node.pk
+    return Subnet(route.prefix, route.approved_at is not None, others, carries)
+
+
+def _routers(prefixes: list[str], now: datetime) -> dict[str, list[Route]]:
+    """Who may carry each prefix, the one that does first: in the order of the netmaps' election."""
+    active = Membership.objects.filter(status=Membership.Status.ACTIVE, user__is_active=True)
+    approved = Route.objects.filter(
+        Q(node__user__isnull=True) | Q(node__user__in=active.values("user")),
+        prefix__in=prefixes,
+        approved_at__isnull=False,
+        node__state=NodeState.ACTIVE.value,
+    ).exclude(node__disco_key="")
+    found: dict[str, list[Route]] = {}
+    for route in approved.select_related("node", "node__presence")[:MAX_ROUTERS]:
+        if route.node.key_is_good(now):
+            found.setdefault(route.prefix, []).append(route)
+    for routers in found.values():
+        routers.sort(key=lambda route: _rank(route, now))
+    return found
+
+
+def _rank(route: Route, now: datetime) -> tuple[bool, datetime, int]:
+    """As ``controlplane.netmap.primaries`` ranks snapshots, which know no rows; a test compares the two."""
+    approved = route.approved_at or route.node.created
+    since = route.node.presence.connected_at if is_online(route.node, now) else None
+    return since is None, max(since or approved, approved), route.node_id

@@ -147,7 +147,7 @@ def _detail_context(request: HttpRequest, node: Node) -> dict[str, Any]:
         "node": node,
         "net": connectivity(node),
         "connections": connections_of(node, membership=_membership(request), online=row.online),
-        "subnets": subnets_of(node, among=visible_nodes(_membership(request))),
+        "subnets": subnets_of(node, among=visible_nodes(_membership(request)), now=timezone.now()),
         "exit": exit_choice(node, membership=_membership(request), online=row.online),
         "history": history,
         "rotation": rotation_row(node, membership=_membership(request)),

@@ -50,12 +50,12 @@ def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
             tagged,
             {"Distro": "debian", "RoutableIPs": ["10.20.0.0/16", "0.0.0.0/0", "::/0"]},
         ),
-        ("borealis", "linux", tagged, {"Distro": "ubuntu", "App": "trenza"}),
+        ("borealis", "linux", tagged, {"Distro": "ubuntu", "App": "trenza", "RoutableIPs": ["10.30.0.0/16"]}),
         (
             "calypso",
             "linux",
             tagged,
-            {"Distro": "debian", "RoutableIPs": ["10.20.0.0/16", "0.0.0.0/0", "::/0"]},
+            {"Distro": "debian", "RoutableIPs": ["10.30.0.0/16", "0.0.0.0/0", "::/0"]},
         ),
         ("maria-macbook-pro", "macOS", hers, {}),
         ("workstation", "windows", mine, {}),
@@ -66,7 +66,8 @@ def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
         device.register(auth_key=key)
         device.listen()
         demo.online.append(device)
-    server.command("approveroutes", "default", "calypso", "--json")
+    for name in ("borealis", "calypso"):
+        server.command("approveroutes", "default", name, "--json")
     for name, system, key in (
         ("ipad-de-maria", "iOS", hers),
         ("old-thinkpad", "linux", mine),

@@ -16,6 +16,8 @@ from controlplane.netmap.engine import Engine
 from controlplane.netmap.snapshot import Standing, TailnetSnapshot
 from controlplane.snapshots import ServedKeys, load_nodes, load_served_keys, load_tailnet
 from nodes.models import Node
+from nodes.offers import subnets_of
+from nodes.selectors import nodes
 from nodes.services.presence import claim_presence, release_presence
 from nodes.services.routes import set_approved_routes
 from nodes.services.volatile import Volatile, update_node_state
@@ -94,8 +96,17 @@ LAN = "10.7.0.0/16"
 
 
 def carriers(tailnet: Tailnet) -> list[int]:
-    """Who carries the subnet for a worker that has just loaded the tailnet."""
-    return [one.id for one in Engine(snapshot(tailnet)).snapshot.nodes.values() if LAN in one.primary_routes]
+    """Who carries the subnet for a worker that has just loaded the tailnet, and by the devices' own pages."""
+    snapshots = Engine(snapshot(tailnet)).snapshot.nodes.values()
+    elected = [one.id for one in snapshots if LAN in one.primary_routes]
+    with scope(tailnet=tailnet):
+        shown = [
+            node.pk
+            for node in nodes()
+            if any(one.carries for one in subnets_of(node, among=nodes(), now=timezone.now()))
+        ]
+    assert shown == elected
+    return elected
 
 
 def test_every_worker_elects_the_same_carrier_from_the_rows() -> None:

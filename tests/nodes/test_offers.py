@@ -98,7 +98,12 @@ def test_each_subnet_has_a_switch_of_its_own(place: tuple[Tailnet, User]) -> Non
         f"/devices/{other.pk}/approve-route", page=f"/devices/{other.pk}", prefix="10.8.0.0/16", approved="1"
     )
     assert "Also through" not in shared.content.decode(), "lan-a is not approved for it"
-    assert "Also through lan-b" in visitor.get(path).content.decode()
+    with scope(tailnet=tailnet):
+        Node.objects.filter(pk=other.pk).update(disco_key="discokey:1")
+        set_route(node=node, prefix="10.8.0.0/16", approved=True, by=Actor.command())
+    page = visitor.get(path).content.decode()
+    assert "Also through lan-b" in page
+    assert "stands by" in page, "it has not said its disco key yet: lan-b is the only one that can"
 
 
 @pytest.mark.parametrize("prefix", ["10.9.0.0/16", "", "x" * 500, "0.0.0.0/0\x00"])
