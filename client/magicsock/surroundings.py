@@ -61,7 +61,7 @@ class Surroundings:
         self._mark = mark
         self._prober = Prober(send=send, entropy=entropy, mark=mark)
         self.mapper = make_mapper(self._publish_again)
-        self._lost: asyncio.TimerHandle | None = None  # runs while the home relay does not answer
+        self._silence: asyncio.TimerHandle | None = None  # the home relay's, from its beginning to its end
         self._home_is_dead = False
         self._portal: bool | None = None
         self._hosts: list[str] = []
@@ -109,13 +109,21 @@ class Surroundings:
         """A home relay that is lost, or silent, may have a better neighbour; one that stays so surely has."""
         if region != self._home:
             return
-        if self._lost is not None:
-            self._lost.cancel()
-            self._lost = None
-        self._home_is_dead = False
-        if not answers:
-            self._lost = self._loop.call_later(GIVE_UP, self._give_up_home)
+        if answers:
+            self._home_answers()
+        else:
+            self._home_is_silent()
             self._measure_all()
+
+    def _home_answers(self) -> None:
+        self._home_is_dead = False
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+    def _home_is_silent(self) -> None:
+        if self._silence is None:
+            self._silence = self._loop.call_later(GIVE_UP, self._give_up_home)
 
     def _give_up_home(self) -> None:
         """Even if its STUN answers: without a connection it is no home."""
@@ -127,8 +135,7 @@ class Surroundings:
         self.refresh()
 
     def close(self) -> None:
-        if self._lost is not None:
-            self._lost.cancel()
+        self._home_answers()
 
     def receive_stun(self, packet: bytes) -> None:
         self._prober.receive(packet)
@@ -227,8 +234,11 @@ class Surroundings:
 
     def _set_home(self, region: int) -> None:
         if region != self._home:
-            self._home, self._home_is_dead = region, False
+            self._home = region
+            self._home_answers()
             self._pool.set_home(region)
+            if region and not self._pool.answers(region):
+                self._home_is_silent()
 
     def _publish(self, report: Report) -> None:
         """Tell the daemon what changed."""

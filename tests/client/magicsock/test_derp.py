@@ -204,6 +204,18 @@ async def test_a_frozen_relay_is_noticed_though_its_tcp_lives(own_relay: RelayPr
     await alice.until(lambda: alice.changes == [True, False, True])
 
 
+async def test_a_silent_relay_is_doubted_long_before_it_is_given_up(
+    own_relay: RelayProcess, client: Spawn
+) -> None:
+    alice = await client(timing=replace(QUICK, doubt=0.3, dead=3600.0)).up(own_relay.map)
+    own_relay.signal(signal.SIGSTOP)
+    await alice.until(lambda: alice.changes == [True, False])
+    assert not alice.pool.answers(REGION)
+    own_relay.signal(signal.SIGCONT)
+    await alice.until(lambda: alice.changes == [True, False, True])
+    assert alice.pool.answers(REGION)
+
+
 async def test_after_a_network_change_a_dead_link_is_found_without_waiting_for_the_ping(
     own_relay: RelayProcess, client: Spawn
 ) -> None:
