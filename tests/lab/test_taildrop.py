@@ -143,7 +143,7 @@ def test_from_official_to_trenza(world: World, big: Path, content: bytes, tmp_pa
     paul.sees("rosa")
     rosa.sees("paul")
     is_target(paul, rosa)
-    assert "pong from rosa" in paul.cli("ping", "--peerapi", "-c", "1", "rosa").stdout
+    assert "hit peerapi of" in paul.cli("ping", "--peerapi", "-c", "1", "rosa").stdout
     send_half(paul, rosa, big.name, content[:HALF], trenza_partial(rosa, paul, big.name))
     paul.cli("file", "cp", str(big), "rosa:")
     assert "resuming put at offset" in paul.daemon.log.read_text(errors="replace")
