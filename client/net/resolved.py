@@ -52,7 +52,9 @@ class Resolved:
 
     async def install(self, config: HostConfig) -> None:
         """Raises :class:`SetupError`."""
-        domains = [*config.search, *(f"~{suffix}" for suffix in config.match)][:MAX_DOMAINS]
+        # A domain to search is one to ask us for, too; named as both it would be the latter alone.
+        routed = (f"~{suffix}" for suffix in config.match if suffix not in config.search)
+        domains = [*config.search, *routed][:MAX_DOMAINS]
         if config.everything:
             domains.append("~.")
         for setting in OFF:
