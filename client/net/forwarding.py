@@ -7,6 +7,7 @@ Source for what an exit node does not reach: tailscale ipn/ipnlocal/local.go (sh
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from client.errors import SetupError
+from client.net.nft import list_nft
 from client.net.spans import Span, merge, span_of, subtract
 from client.prefixes import EXIT_ROUTES, TAILNET_RANGES, Network
 from wire.netmap import Node
@@ -98,6 +100,23 @@ def allow_forwarding(versions: Iterable[int]) -> None:
         elif (SYSCTL / "ipv6").exists():
             _keep_router_advertisements()
             _set(SYSCTL / "ipv6/conf/all/forwarding")
+
+
+async def dropping_chains(interface: str) -> list[str]:
+    """Chains of others that drop forwarded packets unless told, and are not told of ``interface``.
+
+    What one table drops no other can save. They are left to who made them (containers' tools, mostly).
+    Raises :class:`SetupError`.
+    """
+    found = []
+    for item in await list_nft("chains"):
+        chain = item.get("chain", {})
+        if chain.get("hook") != "forward" or chain.get("policy") != "drop":
+            continue
+        words = (chain["family"], chain["table"], chain["name"])
+        if interface not in json.dumps(await list_nft("chain", *words)):
+            found.append(" ".join(words))
+    return found
 
 
 def _keep_router_advertisements() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from client.net.exitroutes import TABLE
+
 logger = logging.getLogger("trenzad.net")
 
 QUIET_SECONDS = 0.5
@@ -19,7 +21,10 @@ WATCHED = {f"RTM_{verb}{what}" for verb in ("NEW", "DEL") for what in ("LINK", "
 
 
 class Monitor:
-    """``ignore`` is the tunnel's own interface: what the daemon does there is no news, but for its end."""
+    """``ignore`` is the tunnel's own interface: what the daemon does there is no news, but for its end.
+
+    Nor is what it does in its own routing table.
+    """
 
     def __init__(self, *, ignore: str, on_change: Callable[[], None]) -> None:
         self._ignore = ignore
@@ -51,7 +56,7 @@ class Monitor:
 
     def _is_news(self, message: Any, ignored: set[int]) -> bool:
         event = message.get("event")
-        if event not in WATCHED:
+        if event not in WATCHED or message.get_attr("RTA_TABLE") == TABLE:
             return False
         if "LINK" in event and message.get_attr("IFLA_IFNAME") == self._ignore:
             if event == "RTM_DELLINK":

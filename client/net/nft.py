@@ -68,18 +68,28 @@ def find_nft() -> str:
 
 
 async def run_nft(content: Mapping[str, Any]) -> None:
+    """Carry out one transaction; raises :class:`SetupError`."""
+    await _nft("-f", "-", stdin=json.dumps(content).encode())
+
+
+async def list_nft(*words: str) -> list[dict[str, Any]]:
+    """What ``nft list …`` knows, in its own JSON; raises :class:`SetupError`."""
+    listed = json.loads(await _nft("list", *words) or b"{}")
+    return [item for item in listed.get("nftables", ()) if isinstance(item, dict)]
+
+
+async def _nft(*words: str, stdin: bytes = b"") -> bytes:
     process = await asyncio.create_subprocess_exec(
         find_nft(),
         "-j",
-        "-f",
-        "-",
+        *words,
         stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(NFT_SECONDS):
-            _, errors = await process.communicate(json.dumps(content).encode())
+            output, errors = await process.communicate(stdin)
     except TimeoutError:
         raise SetupError(f"nft did not answer in {NFT_SECONDS:.0f} s; the tunnel stays as it was") from None
     finally:
@@ -88,6 +98,7 @@ async def run_nft(content: Mapping[str, Any]) -> None:
             await process.wait()
     if process.returncode != 0:
         raise refused(errors.decode("utf-8", "replace"))
+    return output
 
 
 def refused(complaint: str) -> SetupError:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from client.errors import SetupError
 from client.net.exitroutes import ExitRoutes, Wish, local_routes
-from client.net.forwarding import NO_GATEWAY, Gateway, allow_forwarding, gateway_of
+from client.net.forwarding import NO_GATEWAY, Gateway, allow_forwarding, dropping_chains, gateway_of
 from client.prefixes import EXIT_ROUTES, Network
 from client.prefs import Prefs
 from client.routing import accepted_subnets, exit_node, is_exit_node
 from wire.netmap import NetMap
 
 logger = logging.getLogger("trenzad.net")
+
+DROPPED = (
+    "another firewall of this host ({chains}) drops what is forwarded: have it accept what comes in and goes "
+    "out by {interface}, for example with iptables -I FORWARD -i {interface} -j ACCEPT and the same with -o"
+)
 
 
 def wish_of(netmap: NetMap, prefs: Prefs) -> Wish:
@@ -50,10 +55,12 @@ class Traffic:
         interface: str,
         exits: ExitRoutes | None = None,
         allow: Callable[[Iterable[int]], None] = allow_forwarding,
+        dropping: Callable[[str], Awaitable[list[str]]] = dropping_chains,
     ) -> None:
         self._interface = interface
         self._exits = exits or ExitRoutes(interface)
         self._allow = allow
+        self._dropping = dropping
         self._gateway = NO_GATEWAY
         self._basis: object = None  # what the gateway was made of
         self._applied: tuple[Wish, int] | None = None
@@ -75,7 +82,7 @@ class Traffic:
             self._gateway = gateway_of(
                 netmap.node, prefs.advertise_routes, masquerade=not prefs.no_snat, attached=attached
             )
-            self._forward(self._gateway)
+            await self._forward(self._gateway)
             self._basis = basis
         return self._gateway
 
@@ -107,10 +114,14 @@ class Traffic:
         else:
             await self._exits.remove()
 
-    def _forward(self, gateway: Gateway) -> None:
+    async def _forward(self, gateway: Gateway) -> None:
         self._forwarding_trouble = ""
+        if not gateway.routes:
+            return
         try:
             self._allow({route.version for route in gateway.routes})
+            if chains := await self._dropping(self._interface):
+                raise SetupError(DROPPED.format(chains=", ".join(chains), interface=self._interface))
         except SetupError as error:
             self._forwarding_trouble = str(error)
             logger.warning("%s", error)

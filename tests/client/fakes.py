@@ -148,6 +148,11 @@ class FakeSock:
         return Report(udp=True, ipv4=True, region_latency={HOME_REGION: 0.004}, preferred_derp=HOME_REGION)
 
 
+async def no_chains(interface: str) -> list[str]:
+    """No other firewall is in the way."""
+    return []
+
+
 class FakeHost:
     """One tunnel on a host of the memory; ``sock`` is the newest."""
 
@@ -172,7 +177,7 @@ class FakeHost:
             make_sock=self.make_sock,
             firewall=self.firewall,
             router=self.router,
-            traffic=Traffic("trenza0", self.exits, self.forwarded.update),
+            traffic=Traffic("trenza0", self.exits, self.forwarded.update, no_chains),
         )
 
 

@@ -12,7 +12,7 @@ import pytest
 from client.errors import SetupError
 from client.net import forwarding
 from client.net.firewall import Firewall, ruleset
-from client.net.forwarding import NO_GATEWAY, Gateway, allow_forwarding, gateway_of
+from client.net.forwarding import NO_GATEWAY, Gateway, allow_forwarding, dropping_chains, gateway_of
 from client.net.nft import find_nft
 from client.net.rules import own_addresses, reduce_rules
 from client.prefixes import EXIT_ROUTES
@@ -119,6 +119,16 @@ class TestInTheKernel:
             await firewall.apply(approved(), shields_up=False)
             assert "masquerade" not in listing()
 
+    async def test_a_firewall_that_drops_all_is_found_until_it_is_told_of_us(self) -> None:
+        with in_namespace():
+            await Firewall("trenza0").apply(approved(*EXITS), shields_up=False, gateway=gateway(*EXITS))
+            assert await dropping_chains("trenza0") == []
+            nft("add table ip filter")
+            nft("add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")
+            assert await dropping_chains("trenza0") == ["ip filter FORWARD"]
+            nft("add rule ip filter FORWARD iifname trenza0 accept")
+            assert await dropping_chains("trenza0") == []
+
     def test_forwarding_is_turned_on_and_routers_are_still_heard(self) -> None:
         with in_namespace():
             ip("link", "add", "eth7", "type", "bridge")
@@ -148,6 +158,10 @@ def test_the_table_is_rendered_the_same_way_twice() -> None:
 
 def listing() -> str:
     return subprocess.run([find_nft(), "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+
+
+def nft(command: str) -> None:
+    subprocess.run([find_nft(), command], check=True)
 
 
 def ip(*arguments: str) -> None:

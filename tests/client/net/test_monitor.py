@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from client.net.exitroutes import TABLE
 from client.net.monitor import Monitor
 from tests.client.net.namespace import in_namespace
 
@@ -24,6 +25,8 @@ async def test_changes_of_the_host_are_heard_once_and_the_tunnels_not() -> None:
         await asyncio.sleep(0.2)
         ip("link", "add", "tz0", "type", "bridge")
         ip("addr", "add", "100.64.0.1/32", "dev", "tz0")
+        ip("route", "add", "unreachable", "default", "table", str(TABLE))
+        ip("-6", "route", "add", "throw", "fe80::/10", "table", str(TABLE))
         await asyncio.sleep(1.0)
         assert heard.empty()
         ip("link", "add", "eth7", "type", "bridge")
