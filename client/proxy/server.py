@@ -83,19 +83,21 @@ class ProxyServer:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._open) >= MAX_CONNECTIONS:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._open) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
+        task = asyncio.create_task(self._converse(reader, writer))
         self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                 await self._serve((reader, writer))
         except Exception:  # the edge of a connection: a bug in it must not touch others
             logger.exception("the proxy failed")
         finally:
-            self._open.discard(task)
             writer.close()
 
     async def _serve(self, client: Streams) -> None:

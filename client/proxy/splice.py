@@ -19,33 +19,44 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def splice(one: Streams, other: Streams) -> None:
     """Copy both ways until both have ended, or one breaks off; both are closed then."""
-    for _, writer in (one, other):
+    writers = (one[1], other[1])
+    for writer in writers:
         keep_alive(writer)
     ways = [_Way(one[0], other[1]), _Way(other[0], one[1])]
-    tasks = [asyncio.create_task(way.run()) for way in ways]
+    copies = [asyncio.create_task(way.run()) for way in ways]
+    losses = [asyncio.create_task(writer.wait_closed()) for writer in writers]
     is_whole = False
     try:
-        is_whole = await _both(ways, tasks)
+        is_whole = await _both(ways, copies, losses)
     finally:
-        for task in tasks:
+        for task in (*copies, *losses):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for _, writer in (one, other):
+        for writer in writers:
             if is_whole:
                 writer.close()
             else:
                 reset(writer)
+        await asyncio.gather(*copies, *losses, return_exceptions=True)
 
 
-async def _both(ways: Sequence[_Way], tasks: Sequence[asyncio.Task[None]]) -> bool:
+async def _both(
+    ways: Sequence[_Way], copies: Sequence[asyncio.Task[None]], losses: Sequence[asyncio.Task[None]]
+) -> bool:
     """Wait for both ends; ``False`` when a way broke off, or stands still after the other's end."""
-    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    while rest and not any(task.exception() for task in done):
-        before = [way.moved for way in ways]
-        done, rest = await asyncio.wait(tasks, timeout=HALF_CLOSED_SECONDS)
-        if rest and before == [way.moved for way in ways]:
+    pending = {*copies, *losses}
+    while not all(copy.done() for copy in copies):
+        half_closed, before = any(copy.done() for copy in copies), [way.moved for way in ways]
+        done, pending = await asyncio.wait(
+            pending,
+            timeout=HALF_CLOSED_SECONDS if half_closed else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        stands_still = not done and before == [way.moved for way in ways]
+        if stands_still or any(copy.done() and copy.exception() for copy in copies):
             return False
-    return not any(task.exception() for task in done)
+        if any(loss.done() for loss in losses) and not all(copy.done() for copy in copies):
+            return False
+    return not any(copy.exception() for copy in copies)
 
 
 class _Way:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from client.errors import SetupError
-from client.magicsock.shuttle import NO_SEGMENTATION, UDP_SEGMENT, segments
+from client.magicsock.shuttle import NO_SEGMENTATION, UDP_SEGMENT, enlarge_buffers, segments
 from client.magicsock.udp import MAX_UDP_PAYLOAD
 from client.net.marks import mark_socket
 from client.rootless.lanes import Address, Lane, Lanes
@@ -26,7 +26,6 @@ from wire.keys import NodePublic
 LOOPBACK = "127.0.0.1"
 IP_PKTINFO = 8
 SEGMENT_BYTES = struct.Struct("=H")
-BUFFER_BYTES = 4 * 1024 * 1024
 MAX_DATAGRAM_BYTES = 65_535
 MAX_PACKET_BYTES = 2048  # what WireGuard sends: the tunnel's MTU and its own headers
 MAX_DATAGRAMS_A_ROUND = 64
@@ -66,7 +65,7 @@ class Crossing:
         # On the loopback interface only: what comes out of the tunnel never gets here.
         inner.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         inner.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        _enlarge(inner)
+        enlarge_buffers(inner)
         inner.bind(("", 0))
         self._inner_port = int(inner.getsockname()[1])
 
@@ -111,7 +110,7 @@ class Crossing:
             sock.setblocking(False)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            _enlarge(sock)
+            enlarge_buffers(sock)
             mark_socket(sock, self._mark)
             sock.bind(("", self._port))
         except BaseException:
@@ -243,10 +242,3 @@ def _with_scope(source: tuple[str, int] | tuple[str, int, int, int]) -> Address:
     """A link-local address is only worth something with its interface."""
     scope = source[3] if len(source) > 3 else 0
     return (f"{source[0]}%{scope}" if scope else source[0]), source[1]
-
-
-def _enlarge(sock: socket.socket) -> None:
-    """As far as the host's limits go."""
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)

@@ -7,7 +7,6 @@ so the filter before it still judges by the real port. What listens in the names
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -90,13 +89,16 @@ class Inbound:
 
     # --- connections -------------------------------------------------------------------------------------
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = int(writer.get_extra_info("sockname")[1])
-        if task is None or len(self._open) >= MAX_CONNECTIONS or self._is_closed(port):
+        if len(self._open) >= MAX_CONNECTIONS or self._is_closed(port):
             reset(writer)
             return
+        task = asyncio.create_task(self._lead_in(reader, writer, port))
         self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _lead_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         try:
             await self._forward((reader, writer), port)
         except (OSError, TimeoutError, ClientError):
@@ -105,9 +107,7 @@ class Inbound:
             logger.exception("a connection could not be forwarded")
             reset(writer)
         finally:
-            self._open.discard(task)
-            with contextlib.suppress(RuntimeError):
-                writer.close()
+            writer.close()
 
     async def _forward(self, peer: Streams, port: int) -> None:
         async with asyncio.timeout(DIAL_SECONDS):

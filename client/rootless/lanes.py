@@ -59,8 +59,7 @@ class Lanes:
             lane = self._make()
             lane.outside = outside
             self.by_outside[outside] = self._idle[lane.inside] = lane
-            if len(self._idle) > MAX_IDLE:
-                self._drop(self._idle.popitem(last=False)[1])
+            self._trim()
         elif lane.inside in self._idle:
             self._idle.move_to_end(lane.inside)
         return lane
@@ -80,6 +79,7 @@ class Lanes:
                 self._idle.pop(inside, None)
             elif lane.outside is not None and inside not in self._idle:
                 self._idle[inside] = lane
+        self._trim()
 
     def remove(self, peer: NodePublic) -> Lane | None:
         if lane := self.by_peer.pop(peer, None):
@@ -106,7 +106,9 @@ class Lanes:
     def _advance(self) -> None:
         self._next = FIRST if self._next == LAST else self._next + 1
 
-    def _drop(self, lane: Lane) -> None:
-        self.by_inside.pop(lane.inside, None)
-        if lane.outside is not None:
-            self.by_outside.pop(lane.outside, None)
+    def _trim(self) -> None:
+        while len(self._idle) > MAX_IDLE:
+            inside, lane = self._idle.popitem(last=False)
+            del self.by_inside[inside]
+            if lane.outside is not None:
+                del self.by_outside[lane.outside]
