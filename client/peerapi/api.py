@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from client.peerapi.handler import Handler, Resolve
-from client.peerapi.hostdns import resolve as resolve_by_host
 from client.peerapi.rights import offers_exit
 from client.peerapi.send import Connect, connect_here
 from client.peerapi.server import Listen, PeerServer, listen_here
@@ -37,7 +36,7 @@ class PeerAPI:
         folder: Callable[[], Path],
         now: Callable[[], float] = host_time,
         *,
-        resolve: Resolve = resolve_by_host,
+        resolve: Resolve,
         listen: Listen = listen_here,
         connect: Connect = connect_here,
     ) -> None:

@@ -17,7 +17,7 @@ from client.peerapi.send import connect_here
 from client.store import Store
 from tests.client.cli.test_cli import Machine, machine_in
 from tests.client.fakes import key, netmap, node
-from tests.client.peerapi.tailnet import ANN, BOB, OWN, Peers, peers_of, tailnet
+from tests.client.peerapi.tailnet import ANN, BOB, OWN, Peers, no_names, peers_of, tailnet
 from wire.netmap import UserProfile
 
 LETTER = bytes(range(256)) * 1000
@@ -59,7 +59,11 @@ async def machine(tmp_path: Path, laptop: Peers) -> AsyncIterator[Machine]:
 
     async with machine_in(tmp_path) as made:
         made.backend.peerapi = PeerAPI(
-            made.backend.in_force, lambda: tmp_path / "files", listen=no_listener, connect=connect
+            made.backend.in_force,
+            lambda: tmp_path / "files",
+            resolve=no_names,
+            listen=no_listener,
+            connect=connect,
         )
         await made.backend.settle()
         yield made

@@ -21,6 +21,7 @@ from client.metrics import Growing, Traffic
 from client.peerapi.api import PeerAPI
 from client.peerapi.send import connect_here
 from tests.client.cli.test_cli import Machine, joined, machine
+from tests.client.peerapi.tailnet import no_names
 
 __all__ = ["joined", "machine"]
 
@@ -125,7 +126,9 @@ class TestConnections:
             assert address == "100.64.0.2"
             return connect_here("127.0.0.1", port)
 
-        joined.backend.peerapi = PeerAPI(joined.backend.in_force, lambda: tmp_path, connect=connect)
+        joined.backend.peerapi = PeerAPI(
+            joined.backend.in_force, lambda: tmp_path, resolve=no_names, connect=connect
+        )
         yield port
         server.close()
 

@@ -9,8 +9,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from client.errors import ClientError
 from client.http1 import Body, parse_answer
 from client.peerapi.api import PeerAPI
+from client.peerapi.handler import Resolve
 from client.peerapi.rights import EXIT_ROUTES, FILE_SHARING
 from client.prefixes import IPAddress
 from tests.client.fakes import ALLOW_ALL, netmap, node
@@ -45,6 +47,10 @@ def exit_node(*peers: Node, **members: Any) -> NetMap:
     return tailnet(*peers, own=own_node(allowed_ips=(*addresses, *EXIT_ROUTES)), **members)
 
 
+async def no_names(question: bytes) -> bytes:
+    raise ClientError("nobody is asked")
+
+
 class Seat:
     """A StreamWriter that says it is on the tailnet."""
 
@@ -62,13 +68,13 @@ class Seat:
 class Peers:
     """The PeerAPI of node 1, and what its peers send to it; ``came`` is where they come from."""
 
-    def __init__(self, folder: Path, shown: NetMap, **options: Any) -> None:
+    def __init__(self, folder: Path, shown: NetMap, *, resolve: Resolve = no_names) -> None:
         self.netmap: NetMap | None = shown
         self.inbox = folder / "files"
         self.now = 1_800_000_000.0
         self.came = "100.64.0.2"
         self.api = PeerAPI(
-            lambda: self.netmap, lambda: self.inbox, lambda: self.now, listen=self._listen, **options
+            lambda: self.netmap, lambda: self.inbox, lambda: self.now, resolve=resolve, listen=self._listen
         )
 
     async def _listen(self, accept: Any, address: str, port: int, /) -> asyncio.Server:

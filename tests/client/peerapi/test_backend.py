@@ -8,6 +8,7 @@ from typing import Any
 
 from client.peerapi.api import PeerAPI
 from tests.client.cli.test_cli import Machine, joined
+from tests.client.peerapi.tailnet import no_names
 
 __all__ = ["joined"]
 
@@ -27,7 +28,7 @@ async def test_it_is_there_while_the_tunnel_is(joined: Machine, tmp_path: Path) 
         return await asyncio.start_server(accept, "127.0.0.1", 0)
 
     backend = joined.backend
-    backend.peerapi = PeerAPI(backend.in_force, lambda: tmp_path, listen=listen)
+    backend.peerapi = PeerAPI(backend.in_force, lambda: tmp_path, resolve=no_names, listen=listen)
     backend.report_changed.clear()
     await backend.settle()
     assert doors(joined) == OWN
@@ -48,7 +49,9 @@ async def test_a_node_whose_addresses_cannot_be_listened_on_works_all_the_same(
     async def listen(accept: Any, address: str, port: int, /) -> asyncio.Server:
         raise OSError("in use")
 
-    joined.backend.peerapi = PeerAPI(joined.backend.in_force, lambda: tmp_path, listen=listen)
+    joined.backend.peerapi = PeerAPI(
+        joined.backend.in_force, lambda: tmp_path, resolve=no_names, listen=listen
+    )
     await joined.backend.settle()
     assert str(joined.backend.state) == "Running"
     assert (doors(joined), offered(joined)) == ([], [])
