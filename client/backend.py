@@ -631,6 +631,8 @@ class Backend:
         """A tunnel whose WireGuard was killed or removed is taken down, to be made anew."""
         if self._may_be_dead and self.tunnel.is_up and not await self.tunnel.is_alive():
             logger.warning("the tunnel's interface is gone; making it anew")
+            if self.peerapi is not None:  # its listeners may have been in a network that is gone, too
+                await self.peerapi.serve_on(())
             await self.tunnel.down(keep=False, guarding=self._guarding())
         self._may_be_dead = False
 
