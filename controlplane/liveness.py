@@ -23,6 +23,12 @@ class Pinged(Protocol):
 
 
 def silent_routers(tailnet: TailnetSnapshot, streams: Mapping[int, Pinged]) -> list[int]:
-    """Ask every redundant router whose stream is here once more; those that owe too many answers."""
-    asked = sorted(redundant_routers(tailnet.nodes.values()) & streams.keys())
-    return [node_id for node_id in asked if streams[node_id].ping() > SILENT_PROBES]
+    """Ask every redundant router whose stream is here once more; those that owe too many answers.
+
+    Where all of a group are silent nobody could take over, and it is rather our own network that is away:
+    they are left in peace, for what their peers have may well work.
+    """
+    groups = redundant_routers(tailnet.nodes.values())
+    asked = frozenset[int]().union(*groups) & streams.keys()
+    silent = {node_id for node_id in asked if streams[node_id].ping() > SILENT_PROBES}
+    return sorted({node_id for group in groups if group - silent for node_id in group & silent})

@@ -55,7 +55,7 @@ def reassigned(nodes: Mapping[int, NodeSnapshot]) -> dict[int, NodeSnapshot]:
     }
 
 
-def redundant_routers(nodes: Iterable[NodeSnapshot]) -> frozenset[int]:
-    """The nodes that share a subnet with another: whether they are alive is worth asking often."""
-    shared = (offers for offers in candidates(nodes).values() if len(offers) > 1)
-    return frozenset(node.id for offers in shared for node in offers)
+def redundant_routers(nodes: Iterable[NodeSnapshot]) -> set[frozenset[int]]:
+    """The groups of online nodes that could carry one and the same subnet, two at least in each."""
+    online = candidates(node for node in nodes if node.online)
+    return {frozenset(node.id for node in offers) for offers in online.values() if len(offers) > 1}

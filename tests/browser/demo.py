@@ -50,7 +50,7 @@ def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
             tagged,
             {"Distro": "debian", "RoutableIPs": ["10.20.0.0/16", "0.0.0.0/0", "::/0"]},
         ),
-        ("borealis", "linux", tagged, {"Distro": "ubuntu", "App": "trenza", "RoutableIPs": ["10.30.0.0/16"]}),
+        ("borealis", "linux", tagged, {"Distro": "ubuntu", "App": "trenza"}),
         (
             "calypso",
             "linux",
@@ -66,8 +66,7 @@ def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
         device.register(auth_key=key)
         device.listen()
         demo.online.append(device)
-    for name in ("borealis", "calypso"):
-        server.command("approveroutes", "default", name, "--json")
+    server.command("approveroutes", "default", "calypso", "--json")
     for name, system, key in (
         ("ipad-de-maria", "iOS", hers),
         ("old-thinkpad", "linux", mine),

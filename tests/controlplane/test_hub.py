@@ -644,16 +644,33 @@ async def test_a_router_that_goes_silent_is_given_up_and_replaced(
 ) -> None:
     monkeypatch.setattr(hub_module, "PROBE_SECONDS", 0.0)
     _room, watch, routers = await two_routers(hub)
+    both = list(routers.values())
     for _ in range(2 * SILENT_PROBES):
         await hub._probe()
-    assert routers[2].is_open, "it answers"
-    watch.answers_pings = routers[2].answers_pings = False
+    assert all(one.is_open for one in both), "they answer"
+    watch.answers_pings = both[0].answers_pings = both[1].answers_pings = False
+    for _ in range(2 * SILENT_PROBES):
+        await hub._probe()
+    assert all(one.is_open for one in both), "nobody could take over: it may be our own network that is away"
+    both[1].answers_pings = True
+    await hub._probe()
+    assert not both[0].is_open
+    await until_carried_by(watch, 3)
+    both[1].answers_pings = False
+    for _ in range(2 * SILENT_PROBES):
+        await hub._probe()
+    assert both[1].is_open, "it is the last one"
+    assert watch.is_open, "who carries nothing is not asked"
+
+
+async def test_a_silent_router_has_as_long_as_it_takes_to_owe_five_answers(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "PROBE_SECONDS", 0.0)
+    _room, watch, routers = await two_routers(hub)
+    routers[2].answers_pings = False
     for _ in range(SILENT_PROBES + 1):
         assert routers[2].is_open
         await hub._probe()
     assert not routers[2].is_open
     await until_carried_by(watch, 3)
-    routers[3].answers_pings = False
-    for _ in range(SILENT_PROBES + 1):
-        await hub._probe()
-    assert watch.is_open, "who carries nothing is not asked"
