@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -23,6 +24,7 @@ from client.localapi.client import DEFAULT_SOCKET
 
 KNOWN_HOSTS = "ssh_known_hosts"
 MAX_KEY_LENGTH = 16 * 1024
+PLAIN_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 class NoSSH(ClientError):
@@ -56,8 +58,14 @@ def ssh(context: click.Context, destination: str, arguments: tuple[str, ...]) ->
 
 
 def target(user: str, peer: Mapping[str, Any]) -> str:
-    host = str(peer["DNSName"]).rstrip(".") or address_of(peer)
+    host = plain_name(peer) or address_of(peer)
     return f"{user}@{host}" if user else host
+
+
+def plain_name(peer: Mapping[str, Any]) -> str:
+    """Its full name, unless ssh could take that for an option or a pattern: names are a server's word."""
+    name = str(peer["DNSName"]).rstrip(".")
+    return name if PLAIN_NAME.fullmatch(name) else ""
 
 
 def options(peer: Mapping[str, Any], known: Path | None, proxy: str | None) -> Iterator[str]:
@@ -66,7 +74,7 @@ def options(peer: Mapping[str, Any], known: Path | None, proxy: str | None) -> I
     Without one, ssh asks as it always does.
     """
     settings = [f"HostName {address_of(peer)}", "CanonicalizeHostname no"]
-    if name := str(peer["DNSName"]).rstrip("."):
+    if name := plain_name(peer):
         settings.append(f"HostKeyAlias {name}")
     if known is not None:
         settings += [
@@ -110,8 +118,7 @@ def known_hosts(peers: Sequence[Mapping[str, Any]]) -> str:
     """A known_hosts file of all peers whose keys are known. Pure."""
     lines = []
     for peer in sorted(peers, key=lambda peer: str(peer["DNSName"])):
-        name = str(peer["DNSName"]).rstrip(".")
-        names = [name] if name.isascii() and name.replace(".", "").replace("-", "").isalnum() else []
+        names = [name] if (name := plain_name(peer)) else []
         names += [str(ipaddress.ip_address(text)) for text in peer["TailscaleIPs"]]
         lines += [f"{','.join(names)} {key}\n" for key in host_keys(peer)]
     return "".join(lines)

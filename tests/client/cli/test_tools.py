@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from client.cli.ssh import host_keys, known_hosts, options
+from client.cli.ssh import host_keys, known_hosts, options, target
 from client.hostinfo import ssh_host_keys
 from client.metrics import Growing, Traffic
 from client.peerapi.api import PeerAPI
@@ -160,6 +160,12 @@ class TestSSH:
             f"web.tail.example,100.64.0.2,fd7a:115c:a1e0::2 {KEY}",
             "web.tail.example,100.64.0.2,fd7a:115c:a1e0::2 ssh-rsa AAAA comment",
         ]
+
+    @pytest.mark.parametrize("name", ["-oProxyCommand=id.", "*.", "a b.", "a\nb.", "!x.", "é.", "a,b.", ""])
+    def test_a_name_cannot_be_an_option(self, name: str) -> None:
+        peer = WEB | {"DNSName": name}
+        assert target("root", peer) == "root@100.64.0.2"
+        assert "HostKeyAlias" not in " ".join(options(peer, None, None))
 
     def test_a_known_key_is_the_only_one(self) -> None:
         with_key = " ".join(options(WEB, Path("/x y/known"), None))
