@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab.net import Lab, Nat, Router
 from tests.lab.official import OfficialNode
+from tests.lab.person import Person
 from tests.lab.rootless import RootlessNode
 from tests.lab.server import Server
 from tests.lab.trenza import TrenzaNode
@@ -66,6 +67,11 @@ class World:
     def key(self) -> str:
         """A key that lets in any number of nodes, for tests that are not about keys."""
         return self.server.auth_key("--preapproved", "--reusable")
+
+    @cached_property
+    def admin(self) -> Person:
+        """Somebody with all rights, signed in to the panel, for tests that are not about people."""
+        return self.server.person(self.desk)
 
     def clear(self) -> None:
         """End this test's nodes."""

@@ -20,6 +20,7 @@ from tests.lab.processes import wait_for
 WEB4, WEB6 = "203.0.113.9", "2001:db8:f00d::9"
 WEB_PORT, DNS_PORT = 80, 53
 ASK_SECONDS = 2.0
+IN_VAIN_SECONDS = 0.7  # for what should not be answered
 NAME = "where.example."
 
 
@@ -89,25 +90,25 @@ class Internet(Mirror):
         super().__init__(namespace, WEB4, WEB6)
 
 
-def asked_from(namespace: Namespace, address: str) -> str:
+def asked_from(namespace: Namespace, address: str, *, seconds: float = ASK_SECONDS) -> str:
     """As whom the internet sees a TCP connection from ``namespace``; :class:`LabError` when it does not."""
     with namespace.entered():
         try:
-            connection = socket.create_connection((address, WEB_PORT), timeout=ASK_SECONDS)
+            connection = socket.create_connection((address, WEB_PORT), timeout=seconds)
         except OSError as error:
             raise LabError(f"{namespace.short} does not reach {address}: {error}") from error
     with connection:
         return connection.recv(100).decode()
 
 
-def dns_asked_from(namespace: Namespace, server: str = WEB4) -> str:
+def dns_asked_from(namespace: Namespace, server: str = WEB4, *, seconds: float = ASK_SECONDS) -> str:
     """As whom a name server on the internet sees ``namespace``."""
     query = dns.message.make_query(NAME, dns.rdatatype.TXT)
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with namespace.entered():
         sock = socket.socket(family, socket.SOCK_DGRAM)
     with sock:
-        sock.settimeout(ASK_SECONDS)
+        sock.settimeout(seconds)
         try:
             sock.sendto(query.to_wire(), (server, DNS_PORT))
             answer = dns.message.from_wire(sock.recv(4096))
@@ -130,7 +131,7 @@ def gets_nowhere(namespace: Namespace) -> None:
     for target in (WEB4, WEB6):
         for ask in (asked_from, dns_asked_from):
             try:
-                answer = ask(namespace, target)
+                answer = ask(namespace, target, seconds=IN_VAIN_SECONDS)
             except LabError:
                 continue
             raise LabError(f"{namespace.short} reached {target} as {answer}")

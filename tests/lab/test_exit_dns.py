@@ -9,6 +9,7 @@ import pytest
 from tests.lab.conftest import World
 from tests.lab.internet import Watch
 from tests.lab.nameserver import NameServer, address_of, resolv_conf, use_nameserver
+from tests.lab.offers import EXIT, approve
 from tests.lab.processes import wait_for
 from tests.lab.test_exit_node import may_be_used
 from tests.lab.traffic import reachable
@@ -50,7 +51,7 @@ def test_names_are_asked_by_the_exit_node_and_by_nobody_here(
     guy = with_resolver(world.trenza("guy", world.six1, start=False), provider)
     world.join(out, "--advertise-exit-node")
     world.join(guy)
-    wait_for("the offer arrives", lambda: world.server.approve_routes("outdns")["approved"])
+    approve(world, out, EXIT)
     wait_for("DNS is led to trenzad", lambda: "100.100.100.100" in resolv_conf(guy.namespace))
     wait_for("names are found", lambda: address_of(guy.namespace, "w0.example.org") == SITE)
     assert askers(provider, "w0.example.org") == {world.six1.namespace.address4}

@@ -10,6 +10,7 @@ from tests.lab.conftest import World
 from tests.lab.internet import Internet, Watch, asked_from, gets_nowhere, seen_as
 from tests.lab.net import Namespace
 from tests.lab.node import Node
+from tests.lab.offers import EXIT, approve
 from tests.lab.processes import wait_for
 from tests.lab.traffic import ping, reachable
 from tests.lab.trenza import TrenzaNode
@@ -35,7 +36,7 @@ def on_the_internet(world: World, name: str, *, official: bool = False) -> Node:
     """A node with public addresses that offers to be an exit node, approved."""
     node = (world.official if official else world.trenza)(name, world.lab)  # type: ignore[operator]
     world.join(node, "--advertise-exit-node")
-    wait_for(f"{name} offers itself", lambda: world.server.approve_routes(name)["approved"])
+    approve(world, node, EXIT)
     return node
 
 
@@ -76,7 +77,7 @@ def test_the_internet_sees_the_exit_node(world: World, internet: Internet, watch
     assert "outa is no exit node, or is not approved" in refused.stderr
     seen_as(ann.namespace, world.six1.namespace.address4, ann.namespace.address6)
 
-    wait_for("the offer arrives", lambda: world.server.approve_routes("outa")["approved"])
+    approve(world, out, EXIT)
     use(ann, "outa")
     seen_as(ann.namespace, out.namespace.address4, out.namespace.address6)
     watch.append(Watch(world.six1, ann.namespace))
@@ -133,11 +134,11 @@ def test_an_exit_node_that_is_no_more_blocks_and_says_so(
     use(cid, "outc")
     seen_as(cid.namespace, out.namespace.address4)
     watch.append(Watch(world.six1, cid.namespace))
-    world.server.manage("approveroutes", "default", "outc", "--none")
+    approve(world, out, EXIT, approved=False)
     wait_for("it is said", lambda: any("is no exit node" in text for text in cid.status()["Health"]))
     gets_nowhere(cid.namespace)
     reachable(cid.namespace, friend.address())  # the tailnet goes on
-    world.server.approve_routes("outc")
+    approve(world, out, EXIT)
     seen_as(cid.namespace, out.namespace.address4)
     out.stop()
     wait_for("it is said", lambda: any("outc is offline" in text for text in cid.status()["Health"]))

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.conftest import World
-from tests.lab.internet import Mirror, asked_from
+from tests.lab.internet import IN_VAIN_SECONDS, Mirror, asked_from
 from tests.lab.net import LabError, Namespace
 from tests.lab.node import Node
+from tests.lab.offers import approve
 from tests.lab.processes import wait_for
 from tests.lab.test_exit_node import policy
 from tests.lab.traffic import reachable
@@ -48,7 +49,7 @@ def sees(printer_address: str, node: Node, expected: str) -> None:
 def reaches_nothing(node: Node) -> None:
     for address in (PRINTER4, PRINTER6):
         with pytest.raises(LabError):
-            asked_from(node.namespace, address)
+            asked_from(node.namespace, address, seconds=IN_VAIN_SECONDS)
 
 
 def test_a_network_is_offered_approved_and_accepted(world: World, printer: Namespace) -> None:
@@ -58,7 +59,7 @@ def test_a_network_is_offered_approved_and_accepted(world: World, printer: Names
     said = ron.up(world.server.url, f"--advertise-routes={NET4},{NET6}", auth_key=world.key)
     assert f"not approved yet: {NET4}, {NET6}" in said.stderr
     assert any("not approved yet" in text for text in ron.status()["Health"])
-    wait_for("the offer arrives", lambda: len(world.server.approve_routes("ron")["approved"]) == 2)
+    approve(world, ron, NET4, NET6)
     wait_for("it is heard", lambda: not ron.status()["Health"])
     with Mirror(printer, PRINTER4, PRINTER6) as mirror:
         reaches_nothing(amy)
@@ -72,10 +73,10 @@ def test_a_network_is_offered_approved_and_accepted(world: World, printer: Names
         reachable(printer, amy.address(4))
         reachable(printer, amy.address(6))
         mirror.seen.clear()
-        world.server.approve_routes("ron", NET6)
+        approve(world, ron, NET4, approved=False)
         wait_for("it is heard", lambda: NET4 not in amy.peer("ron").get("PrimaryRoutes", ()))
         with pytest.raises(LabError):
-            asked_from(amy.namespace, PRINTER4)
+            asked_from(amy.namespace, PRINTER4, seconds=IN_VAIN_SECONDS)
         sees(PRINTER6, amy, amy.address(6))
         amy.cli("set", "--accept-routes=false")
         reaches_nothing(amy)
@@ -89,7 +90,7 @@ def test_the_longest_prefix_wins_and_ones_own_network_of_equals(world: World) ->
     home = f"192.168.{world.easy1.number}.0/24"
     world.join(ida, "--accept-routes")
     world.join(ben, f"--advertise-routes=192.168.0.0/16,{home}")
-    wait_for("the offer arrives", lambda: len(world.server.approve_routes("ben")["approved"]) == 2)
+    approve(world, ben, "192.168.0.0/16", home)
     with Mirror(far, far.address4), Mirror(near, near.address4):
         wait_for("it is far", lambda: asked_from(ida.namespace, far.address4) == ben.namespace.address4)
         assert asked_from(ida.namespace, near.address4) == ida.namespace.address4
@@ -109,7 +110,7 @@ def test_routes_between_ours_and_official_clients(world: World, printer: Namespa
         router.namespace.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     world.join(guest, "--accept-routes")
     world.join(router, f"--advertise-routes={NET4},{NET6}")
-    wait_for("the offer arrives", lambda: len(world.server.approve_routes(router.name)["approved"]) == 2)
+    approve(world, router, NET4, NET6)
     with Mirror(printer, PRINTER4, PRINTER6):
         sees(PRINTER4, guest, ROUTER4)
         sees(PRINTER6, guest, ROUTER6)
