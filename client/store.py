@@ -115,7 +115,7 @@ class Store:
         self.place = self.folder / profiles.current.folder
         try:
             prefs = self._read_prefs()
-            identity = self._read_identity()
+            identity = self._read_identity(signed_in=bool(profiles.current.tailnet))
         except BaseException:
             self.place = before
             raise
@@ -177,10 +177,15 @@ class Store:
 
     # --- identity and prefs ------------------------------------------------------------------------------
 
-    def _read_identity(self) -> Identity:
+    def _read_identity(self, *, signed_in: bool) -> Identity:
         content = self._read(self.place / NODE)
         if content is None:
             left = [name for name in (PREFS, NETMAP) if (self.place / name).exists()]
+            if signed_in and not left:
+                raise StoreError(
+                    f"{self.place / NODE} is missing though {self.folder / PROFILES} lists its account: put it "
+                    "back from a backup, or take the account out of that list"
+                )
             if left:
                 raise StoreError(
                     f"{self.place / NODE} is missing though {left[0]} is there: put it back from a backup, "

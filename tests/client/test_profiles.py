@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +149,21 @@ class TestTheStore:
             store.switch(second)
         assert store.identity == identity
         assert reopened(store).identity == identity
+
+    def test_a_lost_identity_is_not_made_anew(self, store: Store) -> None:
+        sign_in(store, 1, "one")
+        first = store.profiles.current_id
+        store.new_profile()
+        sign_in(store, 2, "two")
+        second, place = store.profiles.current_id, store.place
+        store.switch(first)
+        shutil.rmtree(place)
+        with pytest.raises(StoreError, match="is missing"):
+            store.switch(second)
+        assert not place.exists()
+        (store.folder / NODE).unlink()
+        with pytest.raises(StoreError, match="is missing"):
+            reopened(store)
 
     def test_a_damaged_list_is_an_error_that_names_the_file(self, store: Store) -> None:
         sign_in(store, 1, "one")
