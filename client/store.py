@@ -183,8 +183,8 @@ class Store:
             left = [name for name in (PREFS, NETMAP) if (self.place / name).exists()]
             if signed_in and not left:
                 raise StoreError(
-                    f"{self.place / NODE} is missing though {self.folder / PROFILES} lists its account: put it "
-                    "back from a backup, or take the account out of that list"
+                    f"{self.place / NODE} is missing though {self.folder / PROFILES} lists its account: "
+                    "put it back from a backup, or take the account out of that list"
                 )
             if left:
                 raise StoreError(
