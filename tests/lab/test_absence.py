@@ -6,6 +6,7 @@ One world for all of it: what takes minutes takes them side by side. Each test a
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -54,6 +55,7 @@ class Cast:
     second_clock: Clock
     seconds: int
     half: str  # the public address of the node whose server falls silent
+    copys_host: Namespace
     nodes: dict[str, TrenzaNode] = field(default_factory=dict)
     clocks: dict[str, Clock] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
@@ -71,11 +73,11 @@ def cast_of(world: World, second: Server, clock: Clock, seconds: int) -> Cast:
     """Make the nodes one after another, then start and join them all at once."""
     tag = "s" if seconds == SHORT_SECONDS else "l"
     half = world.lab.router(f"half{tag}")
-    cast = Cast(world, second, clock, seconds, half.namespace.address4)
+    cast = Cast(world, second, clock, seconds, half.namespace.address4, world.easy2.host(f"copy{tag}"))
     first = {"ada": world.easy1, "ben": world.easy2, "cem": world.blocked, "dan": world.easy1}
     first |= {"fay": world.easy2, "gus": world.easy2}
     other = {"hal": half, "ivy": world.easy1, "jon": world.easy2}
-    other |= {"kim": world.easy2, "max": world.easy1, "nia": world.easy2}
+    other |= {"kim": world.easy2, "max": world.easy1, "nia": world.easy2, "oto": world.easy1}
     for name, router in (first | other).items():
         environment = {}
         if name in ("gus", "max"):
@@ -293,6 +295,34 @@ def hostinfo(server: Server, name: str) -> str:
     return str(server.look("SELECT hostinfo FROM nodes_node WHERE name = ?", name)[0][0])
 
 
+def copied(cast: Cast) -> None:
+    """A copy of a machine comes and goes: flagged while it is there, cleared when it has gone."""
+    oto, server = cast["oto"], cast.second
+    copy = TrenzaNode(cast.copys_host)
+    shutil.copytree(oto.state_folder, copy.state_folder)
+    began = time.monotonic()
+    copy.start()
+    wait_for("it is flagged", lambda: is_cloned(server, oto.name), seconds=60)
+    flagged = time.monotonic() - began
+    copy.stop()
+    began = time.monotonic()
+    wait_for("it is cleared", lambda: not is_cloned(server, oto.name), seconds=100)
+    cast.say(
+        f"F18: flagged after {flagged:.0f} s, cleared {time.monotonic() - began:.0f} s after the copy went"
+    )
+    query = (
+        "SELECT action FROM accounts_auditevent WHERE action LIKE 'CLONE%' AND target_name = ? ORDER BY id"
+    )
+    assert server.look(query, oto.name) == [("CLONE",), ("CLONE_ENDED",)]
+    oto.wait_connected()
+    wait_for("it says no more", lambda: not any("another machine" in text for text in oto.status()["Health"]))
+
+
+def is_cloned(server: Server, name: str) -> bool:
+    rows = server.look("SELECT cloned_at FROM nodes_node WHERE name = ?", name)
+    return bool(rows and rows[0][0])
+
+
 def wrong_server_clock(cast: Cast) -> None:
     """The server's clock is a day off, either way: tunnels, sessions and keys stay."""
     max_, nia = cast["max"], cast["nia"]
@@ -310,7 +340,14 @@ def wrong_server_clock(cast: Cast) -> None:
         assert node.state == "Running"
 
 
-STORIES: tuple[Callable[[Cast], None], ...] = (absence, half_open, suspension, wrong_clock, schedule)
+STORIES: tuple[Callable[[Cast], None], ...] = (
+    absence,
+    half_open,
+    suspension,
+    wrong_clock,
+    schedule,
+    copied,
+)
 LENGTHS = [
     pytest.param(SHORT_SECONDS, id="two-minutes"),
     pytest.param(LONG_SECONDS, id="a-quarter-of-an-hour", marks=pytest.mark.long),
@@ -343,6 +380,7 @@ def told(
             done.set_exception(error)
         yield cast, futures
     finally:
+        cast.copys_host.kill_all()
         lasting_world.clear()
         if not lasting_world.server.daemon.running:
             lasting_world.server.start()
