@@ -33,6 +33,18 @@ def official(name: str) -> str | None:
     return os.environ.get(f"TRENZA_{name.upper()}") or program(name)
 
 
+def resolved_root() -> Path | None:
+    """Where systemd-resolved is: installed, or unpacked in the folder that ``TRENZA_RESOLVED`` names."""
+    roots = [Path(os.environ["TRENZA_RESOLVED"])] if "TRENZA_RESOLVED" in os.environ else [Path("/")]
+    return next((root for root in roots if (root / "lib/systemd/systemd-resolved").exists()), None)
+
+
+def _resolved() -> str:
+    if resolved_root() is None:
+        return "no systemd-resolved (unpack its package and set TRENZA_RESOLVED to the folder)"
+    return _installed("dbus-daemon", "dbus-daemon")
+
+
 def _installed(name: str, package: str) -> str:
     return "" if program(name) else f"{package} is not installed (make system)"
 
@@ -83,6 +95,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "conntrack": lambda: _installed("conntrack", "conntrack"),
     "miniupnpd": lambda: _installed("miniupnpd", "miniupnpd-nftables"),
     "dropbear": lambda: _installed("dropbear", "dropbear-bin"),
+    "systemd-resolved": _resolved,
     "caddy": lambda: _installed("caddy", "Caddy"),
     "nginx": lambda: _installed("nginx", "nginx"),
     "tailscaled": lambda: _official("tailscaled"),
