@@ -113,10 +113,10 @@ def ask_by_socks(namespace: Namespace, proxy: int, host: str, port: int, path: s
 
 
 def ask_by_proxy(
-    namespace: Namespace, proxy: int, url: str, body: bytes | None = None
+    namespace: Namespace, proxy: int, url: str, body: bytes | None = None, *, seconds: float = SECONDS
 ) -> tuple[int, dict[str, str], bytes]:
     """One GET, or POST, of a plain address through the HTTP proxy on this host's loopback."""
-    return _get(connect(namespace, "127.0.0.1", proxy), "proxy", url, body)
+    return _get(connect(namespace, "127.0.0.1", proxy, seconds=seconds), "proxy", url, body)
 
 
 def ask_by_connect(namespace: Namespace, proxy: int, host: str, port: int, path: str) -> bytes:

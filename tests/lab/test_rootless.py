@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab.conftest import World
 from tests.lab.net import LabError
+from tests.lab.offers import EXIT, approve
 from tests.lab.processes import wait_for
 from tests.lab.rootless import NOBODY, SOCKS_PORT, WEB_PORT, RootlessNode
 from tests.lab.services import (
@@ -23,12 +24,13 @@ from tests.lab.services import (
 )
 from tests.lab.test_paths import introduce
 from tests.lab.traffic import ping, reachable
-from tests.lab.trenza import TrenzaNode
+from tests.lab.trenza import TUN, TrenzaNode
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("wireguard-go")]
 
 PORT = 8000
 MEGABYTE = 1_000_000
+PUBLIC = "203.0.113.77"  # for documentation (RFC 5737): nobody's private network
 
 
 def pair(world: World, ann: str, bob: str) -> tuple[RootlessNode, TrenzaNode]:
@@ -80,6 +82,28 @@ def test_programs_go_out_by_proxies_and_peers_come_in(world: World) -> None:
             ask(bob.namespace, ann.address(), PORT, "/", seconds=2)
 
 
+def test_files_come_and_go(world: World, tmp_path: Path) -> None:
+    """The PeerAPI listens in the namespace, also in one that was made anew."""
+    ann, bob = pair(world, "rkim", "rlea")
+    killed = ann.wireguard_pid()
+    assert killed
+    os.kill(killed, signal.SIGKILL)
+    wait_for("another WireGuard", lambda: ann.wireguard_pid() not in (None, killed))
+    for sender, receiver in ((bob, ann), (ann, bob)):
+        file = tmp_path / f"from {sender.name}"
+        file.write_bytes(b"x" * MEGABYTE)
+        target = wait_for("it takes files", lambda s=sender, r=receiver: takes_files(s, r))
+        sender.cli("file", "cp", str(file), f"{target}:")
+        inbox = tmp_path / receiver.name
+        inbox.mkdir()
+        receiver.cli("file", "get", "--wait", str(inbox))
+        assert (inbox / file.name).read_bytes() == file.read_bytes()
+
+
+def takes_files(sender: TrenzaNode, receiver: TrenzaNode) -> str:
+    return receiver.name if receiver.name in sender.cli("file", "cp", "--targets").stdout else ""
+
+
 def test_without_udp_everything_goes_by_the_relay(world: World) -> None:
     eve, fay = world.rootless("reve", world.blocked), world.trenza("rfay", world.easy2)
     world.join(eve)
@@ -107,3 +131,23 @@ def test_what_dies_is_made_anew_and_nothing_outlives_the_daemon(world: World) ->
     gus.wait_state("Running")
     with web_server(hal.namespace, hal.address(), PORT):
         assert ask_by_socks(gus.namespace, SOCKS_PORT, "rhal", PORT, "/10") == b"x" * 10
+
+
+def test_the_internet_sees_the_exit_node_or_nothing(world: World) -> None:
+    ida = world.rootless("rida", world.easy1)
+    out = world.trenza("rout", world.lab)
+    world.join(ida)
+    world.join(out, "--advertise-exit-node")
+    approve(world, out, EXIT)
+    wait_for("it may be used", lambda: ida.peer("rout")["ExitNodeOption"])
+    world.lab.internet.run("ip", "addr", "replace", f"{PUBLIC}/32", "dev", "lo")
+    with web_server(world.lab.internet, PUBLIC, PORT):
+        url = f"http://{PUBLIC}:{PORT}/1"
+        seen = ask_by_proxy(ida.namespace, WEB_PORT, url)[1]["X-Client"]
+        assert seen == world.easy1.namespace.address4
+        ida.cli("set", "--exit-node=rout")
+        assert ask_by_proxy(ida.namespace, WEB_PORT, url)[1]["X-Client"] == out.namespace.address4
+        out.daemon.kill()
+        out.namespace.run("ip", "link", "del", TUN)
+        with pytest.raises(LabError):
+            ask_by_proxy(ida.namespace, WEB_PORT, url, seconds=3)
