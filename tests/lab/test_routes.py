@@ -98,6 +98,7 @@ def test_the_longest_prefix_wins_and_ones_own_network_of_equals(world: World) ->
         world.lab.remove(host)
 
 
+@pytest.mark.long
 @pytest.mark.needs("tailscaled", "tailscale")
 @pytest.mark.parametrize("ours", ["router", "guest"])
 def test_routes_between_ours_and_official_clients(world: World, printer: Namespace, ours: str) -> None:
