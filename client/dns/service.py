@@ -28,6 +28,7 @@ from wire.netmap import NetMap, Node
 logger = logging.getLogger("trenzad.dns")
 
 CHECK_SECONDS = 5.0
+FOLLOW_SECONDS = 4.0  # the tunnel waits no longer; the watch has all the time it needs
 # Another program that writes resolv.conf again and again is not fought: so often in so long, then no more.
 MAX_REPAIRS = 3
 REPAIR_SECONDS = 600.0
@@ -92,9 +93,13 @@ class Dns:
             before, self._wanted = self._wanted, wanted
             if not wanted.same_config(before):
                 self.resolver.config = _config(wanted)
-            await self._try(self._apply(wanted))
             if self._watch is None:
                 self._watch = asyncio.create_task(self._keep_watch())
+            try:
+                async with asyncio.timeout(FOLLOW_SECONDS):
+                    await self._try(self._apply(wanted))
+            except TimeoutError:  # a host that answers slowly must not hold up the tunnel
+                self._say("DNS: this host takes long to be told who answers names; trenzad tries on")
 
     async def stop(self) -> None:
         """Put everything back, also what a killed daemon left; raises :class:`SetupError` for what stays."""

@@ -135,6 +135,7 @@ def test_after_a_kill_the_next_start_puts_things_right(world: World, provider: N
     assert resolv_conf(one.namespace) == before
 
 
+@pytest.mark.long
 def test_who_else_writes_the_file_is_heard_but_not_fought(world: World, provider: NameServer) -> None:
     one = node(world, provider)
     path = ETC_NETNS / one.namespace.name / "resolv.conf"

@@ -165,6 +165,22 @@ async def test_what_fails_is_said_and_tried_again(place: Place) -> None:
     assert place.host.config is not None
 
 
+async def test_a_slow_host_does_not_hold_up_the_tunnel(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "FOLLOW_SECONDS", 0.01)
+    install = place.host.install
+
+    async def slow(config: HostConfig) -> None:
+        await asyncio.sleep(0.05)
+        await install(config)
+
+    monkeypatch.setattr(place.host, "install", slow)
+    await place.dns.follow(wanted())
+    assert "takes long" in place.dns.trouble
+    await asyncio.sleep(0.3)
+    assert place.host.config is not None
+    assert place.dns.trouble == ""
+
+
 async def test_a_killed_daemons_traces_are_removed_once(place: Place) -> None:
     await place.dns.follow(wanted(accept_dns=False))
     await place.checked()
