@@ -20,7 +20,7 @@ from client.engine import links, uapi
 from client.engine.base import USERSPACE, Engine, plan_peers
 from client.engine.host import require_free_port, require_tun
 from client.engine.uapi_socket import UapiSocket
-from client.engine.wireguard_go import PROGRAM, START_SECONDS
+from client.engine.wireguard_go import PROGRAM, START_SECONDS, PidFd, enlarge_buffers
 from client.errors import EngineError, SetupError
 from client.magicsock.ports import Port, Shuttling
 from client.rootless.crossing import Crossing
@@ -29,6 +29,7 @@ from client.wireguard import Address, EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePrivate, NodePublic
 
 START_POLL_SECONDS = 0.02
+MAX_DESCRIPTORS = 64  # wireguard-go, just started, has about ten
 
 
 class RootlessEngine:
@@ -46,6 +47,7 @@ class RootlessEngine:
         self._uapi: UapiSocket | None = None
         self._inner: socket.socket | None = None
         self._crossing: Crossing | None = None
+        self._process: PidFd | None = None
 
     async def start(self) -> bool:
         require_userspace()
@@ -53,7 +55,7 @@ class RootlessEngine:
         await namespace.open()
         try:
             self._inner = await namespace.open_socket(socket.AF_INET, socket.SOCK_DGRAM)
-            await namespace.keep(PROGRAM, "-f", self.interface)
+            self._process = PidFd(await namespace.keep(PROGRAM, "-f", self.interface))
             self._uapi = UapiSocket(self.interface, namespace.path(f"wireguard/{self.interface}.sock"))
             await self._answered(self._uapi)
             async with namespace.netlink() as netlink:
@@ -86,6 +88,10 @@ class RootlessEngine:
             raise EngineError(f"{self.interface} is not there; start the engine first")
         crossing = Crossing(inner, port, mark=mark, on_packet=on_packet, on_outgoing=on_outgoing)
         self._crossing = crossing
+        if self._process is not None:
+            with self._process as process:
+                enlarge_buffers(process, range(MAX_DESCRIPTORS), port)
+            self._process = None
         return crossing, crossing
 
     async def set_key(self, key: NodePrivate, *, listen_port: int, fwmark: int) -> None:
@@ -126,7 +132,9 @@ class RootlessEngine:
             self._crossing.close()
         if self._inner is not None:
             self._inner.close()
-        self._inner = self._crossing = self._uapi = None
+        if self._process is not None:
+            self._process.close()
+        self._process = self._inner = self._crossing = self._uapi = None
         await self._namespace.close()
 
     # --- translation -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ STOP_POLL_SECONDS = 0.05
 MAX_COMPLAINT_CHARACTERS = 200
 BUFFER_BYTES = 8 * 1024 * 1024
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+BUFFERS = ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF))
 SYS_PIDFD_GETFD = 438
 SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
 LISTENING = "00010000"  # the flag of a listening socket in /proc/net/unix
@@ -165,12 +166,8 @@ class WireguardGoEngine:
 
     def _enlarge_sockets(self, pid: int, port: int) -> None:
         seen = dict(_sockets_of(pid))
-        with _PidFd(pid) as process:
-            for inode in seen.keys() - self._enlarged:
-                with suppress(OSError), process.duplicate(seen[inode]) as sock:
-                    if sock.type == socket.SOCK_DGRAM and sock.getsockname()[1:2] == (port,):
-                        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
-                        sock.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
+        with PidFd(os.pidfd_open(pid)) as process:
+            enlarge_buffers(process, [seen[inode] for inode in seen.keys() - self._enlarged], port)
         self._enlarged = set(seen)
 
 
@@ -180,17 +177,20 @@ def not_installed() -> SetupError:
     )
 
 
-class _PidFd:
+class PidFd:
     """A handle of a process, through which its file descriptors can be duplicated (Linux 5.6)."""
 
-    def __init__(self, pid: int) -> None:
-        self._fd = os.pidfd_open(pid)
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
         self._libc = ctypes.CDLL(None, use_errno=True)
 
-    def __enter__(self) -> _PidFd:
+    def __enter__(self) -> PidFd:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         os.close(self._fd)
 
     def duplicate(self, number: int) -> socket.socket:
@@ -199,6 +199,23 @@ class _PidFd:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         return socket.socket(fileno=fd)
+
+
+def enlarge_buffers(process: PidFd, descriptors: Iterable[int], port: int) -> None:
+    """Of its UDP sockets on ``port``, as far as we may; other descriptors are left alone."""
+    for number in descriptors:
+        with suppress(OSError), process.duplicate(number) as sock:
+            if sock.type == socket.SOCK_DGRAM and sock.getsockname()[1:2] == (port,):
+                for forced, asked in BUFFERS:
+                    _enlarge(sock, forced, asked)
+
+
+def _enlarge(sock: socket.socket, forced: int, asked: int) -> None:
+    """Without CAP_NET_ADMIN the host's limit (net.core.rmem_max, wmem_max) holds."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, asked, BUFFER_BYTES)
 
 
 def _owner_of(listener: Path) -> int:

@@ -8,7 +8,7 @@ One JSON object a message on a SOCK_SEQPACKET socket, whose descriptor is the on
 
 * ``{"do": "socket", "family", "type", "protocol"}``: the answer bears the socket,
 * ``{"do": "run", "program": […]}`` with a file as its input: ``status`` and ``said`` (its complaint),
-* ``{"do": "keep", "program": […]}``: an empty answer once it runs.
+* ``{"do": "keep", "program": […]}``: the answer bears a pidfd of it.
 
 The first message is ``{"ready": true}`` with a descriptor of its ``/run``, or ``{"step", "error"}``.
 Run by its path: it imports the standard library alone, and little of it.
@@ -168,8 +168,10 @@ class Keeper:
             )
         except OSError as error:
             return _tell(self._parent, {"id": request["id"], "error": error.errno or 0})
-        threading.Thread(target=self._end_with, args=(process,), daemon=True).start()
-        return _tell(self._parent, {"id": request["id"]})
+        handle = os.pidfd_open(process.pid)
+        _tell(self._parent, {"id": request["id"]}, handle)
+        os.close(handle)
+        return threading.Thread(target=self._end_with, args=(process,), daemon=True).start()
 
     def _end_with(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()

@@ -92,11 +92,11 @@ class Namespace:
             raise EngineError(f"cannot run {program[0]}: {error.strerror}") from error
         return int(answer.content["status"]), str(answer.content["said"])
 
-    async def keep(self, *program: str) -> None:
-        """Start a program that lives, and dies, with the namespace. Raises :class:`EngineError`."""
+    async def keep(self, *program: str) -> int:
+        """Start a program that lives, and dies, with the namespace; gives a pidfd. Raises ``EngineError``."""
         await self.open()
         try:
-            await self._ask({"do": "keep", "program": program}, ANSWER_SECONDS)
+            return (await self._ask({"do": "keep", "program": program}, ANSWER_SECONDS)).take()
         except OSError as error:
             raise EngineError(f"cannot run {program[0]}: {error.strerror}") from error
 

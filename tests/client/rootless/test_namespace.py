@@ -62,7 +62,8 @@ async def test_other_families_are_refused(namespace: Namespace) -> None:
 async def test_it_ends_with_the_program_that_it_keeps_and_can_be_made_anew(namespace: Namespace) -> None:
     ended = asyncio.Event()
     namespace.on_end = ended.set
-    await namespace.keep("sh", "-c", "while ! test -e /var/run/go; do sleep 0.05; done")
+    handle = await namespace.keep("sh", "-c", "while ! test -e /var/run/go; do sleep 0.05; done")
+    os.close(handle)
     assert not ended.is_set()
     namespace.path("go").touch()
     async with asyncio.timeout(20):
@@ -72,7 +73,8 @@ async def test_it_ends_with_the_program_that_it_keeps_and_can_be_made_anew(names
 
 
 async def test_closing_ends_everything_in_it(namespace: Namespace) -> None:
-    await namespace.keep("sh", "-c", "echo $$ > /dev/null; exec sleep 1000")
+    handle = await namespace.keep("sh", "-c", "echo $$ > /dev/null; exec sleep 1000")
+    os.close(handle)
     waits = asyncio.create_task(namespace.run("sleep", "1000"))
     await asyncio.sleep(0.1)
     run = os.stat(namespace.path("."))
