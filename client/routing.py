@@ -11,10 +11,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from client.prefixes import EXIT_ROUTES, MAX_CACHED, Network, in_tailnet
+from client.prefixes import EXIT_ROUTES, MAX_CACHED, TAILNET_RANGES, Network, in_tailnet
 from client.prefs import Prefs
 from wire.netmap import NetMap, Node
 
+# Both default routes, each without the range that tailnets' own addresses come from.
+OUTSIDE: dict[Network, tuple[Network, ...]] = {
+    whole: tuple(whole.address_exclude(tailnet))  # type: ignore[arg-type]
+    for whole, tailnet in zip(EXIT_ROUTES, TAILNET_RANGES, strict=True)
+}
 # In this node's own CapMap: all its prefixes that are approved, also those that another router serves now.
 APPROVED_ROUTES = "trenza/approved-routes"
 
@@ -33,6 +38,15 @@ def _network(text: str) -> Network | None:
         return ipaddress.ip_network(text)
     except ValueError:
         return None
+
+
+def allowed_ips(node: Node) -> tuple[str, ...]:
+    """What WireGuard lets a peer send from, and sends to it, by a netmap :func:`in_use`.
+
+    An exit node is everybody but the tailnet: else it could pass for a peer that is not there (any more).
+    """
+    found = networks(node.routed_prefixes)
+    return tuple(str(part) for network in found for part in OUTSIDE.get(network, (network,)))
 
 
 def is_subnet(network: Network) -> bool:

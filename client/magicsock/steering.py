@@ -10,7 +10,7 @@ from client.engine.base import Engine
 from client.errors import EngineError
 from client.magicsock.peers import Peer
 from client.magicsock.ports import Shuttling
-from client.routing import networks
+from client.routing import allowed_ips
 from client.wireguard import Address, EngineStatus, PeerConfig, PeerStatus
 from wire.keys import NodePublic
 
@@ -57,7 +57,7 @@ class Steering:
         A peer may send from the prefixes that the netmap, reduced to what is used, has for it. Most netmaps
         change nothing of it (an endpoint, who is online): then the engine is left alone.
         """
-        prefixes = {peer.key: tuple(map(str, networks(peer.node.routed_prefixes))) for peer in peers}
+        prefixes = {peer.key: allowed_ips(peer.node) for peer in peers}
         async with self._lock:
             if prefixes == self._set:
                 return

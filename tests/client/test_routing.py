@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from client.prefs import Prefs
 from client.routing import (
     APPROVED_ROUTES,
     accepted_subnets,
+    allowed_ips,
     awaiting_approval,
     awaiting_words,
     exit_node,
@@ -50,6 +52,18 @@ def test_only_the_chosen_exit_node_leads_everywhere() -> None:
     assert used(shown, 3, exit_node_id="n2") == set()
     assert used(shown, 2, exit_node_ip="100.64.0.2") == set(EXITS)
     assert used(shown, 2, accept_routes=True) == set()
+
+
+def test_an_exit_node_can_pass_for_nobody_in_the_tailnet() -> None:
+    shown = in_use(netmap(router(2, *EXITS)), Prefs(exit_node_id="n2"))
+    allowed = [ipaddress.ip_network(text) for text in allowed_ips(shown.peers[2])]
+
+    def lead_there(text: str) -> bool:
+        return any(ipaddress.ip_address(text) in network for network in allowed)
+
+    assert all(map(lead_there, ("203.0.113.9", "10.0.0.1", "100.63.255.255", "100.128.0.0", "2001:db8::9")))
+    assert all(map(lead_there, ("100.64.0.2", "fd7a:115c:a1e0::2", "fd7a:115c:a1e1::")))
+    assert not any(map(lead_there, ("100.64.0.3", "100.127.255.255", "fd7a:115c:a1e0::3")))
 
 
 def test_half_an_exit_node_is_none() -> None:
