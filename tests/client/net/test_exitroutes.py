@@ -168,6 +168,15 @@ class TestInTheKernel:
             await routes.apply(NO_WISH)
             assert table("-4") == table("-6") == set()
 
+    async def test_who_binds_to_an_interface_reaches_its_link_and_nothing_behind_it(self) -> None:
+        """As DHCP clients do; the gateway is not asked, whatever the kernel makes of such a packet."""
+        with in_namespace():
+            tunnel()
+            ip("route", "add", "default", "via", "192.168.1.1")
+            await ExitRoutes("tz").apply(self.EXIT)
+            assert "dev eth7" in ip("route", "get", "192.168.1.1", "oif", "eth7")
+            assert "via" not in ip("route", "get", "203.0.113.9", "oif", "eth7")
+
     async def test_a_host_without_ipv6_is_guarded_in_ipv4(self) -> None:
         with in_namespace():
             for scope in ("all", "default"):
