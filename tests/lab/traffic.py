@@ -38,7 +38,8 @@ class Ping:
 
     def __init__(self, source: Namespace, target: str, *, count: int, interval: float = 0.1) -> None:
         self.count, self.interval = count, interval
-        options = ["-n", "-c", str(count), "-i", str(interval), "-W", "2"]
+        # -q: nobody reads a line for each, and a pipe that is full would hold it up.
+        options = ["-n", "-q", "-c", str(count), "-i", str(interval), "-W", "2"]
         self.process = source.spawn(
             "ping",
             *options,
