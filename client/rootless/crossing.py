@@ -161,8 +161,10 @@ class Crossing:
         return lane.outside
 
     def in_use(self, endpoints: Iterable[Address]) -> None:
-        """WireGuard's endpoints now: lanes of hosts that are none of them may be forgotten."""
-        self.lanes.use(lane for host, _ in endpoints if (lane := self.lanes.at(host)))
+        """WireGuard's endpoints now: lanes of other hosts, unless a path wants them, may be forgotten."""
+        seen = [lane for host, _ in endpoints if (lane := self.lanes.at(host))]
+        wanted = [lane.direct for lane in self.lanes.by_peer.values() if lane.direct is not None]
+        self.lanes.use([*seen, *wanted])
 
     # --- inwards -----------------------------------------------------------------------------------------
 

@@ -104,6 +104,22 @@ def takes_files(sender: TrenzaNode, receiver: TrenzaNode) -> str:
     return receiver.name if receiver.name in sender.cli("file", "cp", "--targets").stdout else ""
 
 
+@pytest.mark.needs("tailscaled", "tailscale")
+def test_an_official_client_is_reached_and_reaches_it(world: World) -> None:
+    ann, off = world.rootless("roto", world.easy1), world.official("rpia", world.easy2)
+    world.join(ann)
+    world.join(off)
+    introduce(ann, off)
+    assert off.ping("roto", "--until-direct", "-c", "20")[-1].direct
+    ann.cli("down")
+    assert not ann.inner_pids()
+    ann.cli("up")
+    with web_server(ann.namespace, "127.0.0.1", PORT):
+        assert len(ask(off.namespace, ann.address(), PORT, f"/{MEGABYTE}")[2]) == MEGABYTE
+    with web_server(off.namespace, off.address(), PORT):
+        assert ask_by_socks(ann.namespace, SOCKS_PORT, "rpia", PORT, "/10") == b"x" * 10
+
+
 def test_without_udp_everything_goes_by_the_relay(world: World) -> None:
     eve, fay = world.rootless("reve", world.blocked), world.trenza("rfay", world.easy2)
     world.join(eve)
