@@ -30,12 +30,13 @@ from client.peerapi.api import PeerAPI
 from client.prefixes import tailnet_addresses
 from client.prefs import Prefs
 from client.renewal import Renewal
-from client.routing import awaiting_approval, awaiting_words, exit_trouble, in_use, resolved
+from client.routing import resolved
 from client.servertime import ServerTime
 from client.sleep import SleepWatch
 from client.state import Facts, State, duties, is_expired, next_expiry, state_of, without_expired
 from client.store import Store
 from client.tunnel import Keys, Ports, Tunnel
+from client.wayout import BLOCKED, Reduction, guarding, routing_health
 from wire.control import CAPABILITY_VERSION, Hostinfo, MapRequest, NetInfo, PingRequest, Service
 from wire.delta import apply
 from wire.keys import DiscoPrivate, NodePublic
@@ -50,10 +51,6 @@ SETTLE_SECONDS = 20.0
 BUG_PAUSE_SECONDS = 10.0
 ENTROPY_BYTES = 32
 MAX_TIMER_SECONDS = 24 * 3600.0
-BLOCKED = (
-    "an exit node is wanted and the tunnel is not up: traffic to the internet is blocked "
-    "(trenza set --exit-node= lets it out directly)"
-)
 MakeTunnel = Callable[[Callable[[tuple[Endpoint, ...]], None], Callable[[NetInfo], None]], Tunnel]
 Answer = Callable[[Session, PingRequest], Coroutine[Any, Any, None]]
 
@@ -94,7 +91,7 @@ class Backend:
         self._asked_port = port
         self._time = time or ServerTime()
         self._shown: NetMap | None = None  # the netmap in force
-        self._reduced_from: tuple[NetMap, Prefs, NetMap] | None = None  # and what the tunnel was given of it
+        self._reduction = Reduction()  # of it, to what the tunnel is given
         self._services: tuple[Service, ...] = ()
         self._disco = DiscoPrivate.generate(os.urandom(ENTROPY_BYTES))
         self._started = False
@@ -259,12 +256,8 @@ class Backend:
 
     def _routing_health(self) -> list[str]:
         """What is wrong with the exit node that is used, and with what this node offers."""
-        prefs, netmap = self.store.prefs, self.netmap
-        if self.tunnel.is_up and netmap is not None:
-            found = [exit_trouble(netmap, prefs), *self.tunnel.troubles]
-            if waiting := awaiting_approval(netmap.node, prefs):
-                found.append(f"not approved yet by an administrator: {awaiting_words(waiting)}")
-            return [text for text in found if text]
+        if self.tunnel.is_up and self.netmap is not None:
+            return routing_health(self.netmap, self.store.prefs, self.tunnel.troubles)
         return [BLOCKED] if self._guarding() else []
 
     def reconcile(self) -> None:
@@ -565,7 +558,7 @@ class Backend:
             return await self.tunnel.guard(self._guarding())
         await self._bury_if_dead()
         prefs = self.store.prefs
-        netmap = self._reduced(netmap, prefs)
+        netmap = self._reduction.of(netmap, prefs)
         if self.tunnel.is_up:
             return await self.tunnel.apply(netmap, node, prefs=prefs)
         keys = Keys(node=node, disco=self._disco)
@@ -614,18 +607,8 @@ class Backend:
             self._shown = seen
         return self._shown
 
-    def _reduced(self, netmap: NetMap, prefs: Prefs) -> NetMap:
-        """What the tunnel is given of a netmap; the same object while nothing changes."""
-        known = self._reduced_from
-        if known is None or known[0] is not netmap or known[1] != prefs:
-            known = self._reduced_from = (netmap, prefs, in_use(netmap, prefs))
-        return known[2]
-
     def _guarding(self) -> Prefs | None:
-        """The preferences, while an exit node is wanted: without it nothing gets out (the kill switch)."""
-        prefs = self.store.prefs
-        wanted = prefs.uses_exit_node and prefs.want_running and self.store.identity.node is not None
-        return prefs if wanted else None
+        return guarding(self.store.prefs, has_key=self.store.identity.node is not None)
 
     async def _bury_if_dead(self) -> None:
         """A tunnel whose WireGuard was killed or removed is taken down, to be made anew."""
