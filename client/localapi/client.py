@@ -184,7 +184,7 @@ class LocalClient:
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunning(
                 f"trenzad is not running (nothing answers on {self.path}): start it with "
-                "sudo systemctl start trenzad, or with sudo trenzad"
+                "sudo systemctl start trenzad, with sudo trenzad, or without root with trenzad alone"
             ) from None
         except PermissionError:
             raise NotPermitted(
