@@ -90,6 +90,7 @@ class ProxyServer:
         task = asyncio.create_task(self._converse(reader, writer))
         self._open.add(task)
         task.add_done_callback(self._open.discard)
+        task.add_done_callback(lambda _: writer.close())  # also when it was cancelled before it began
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -97,8 +98,6 @@ class ProxyServer:
                 await self._serve((reader, writer))
         except Exception:  # the edge of a connection: a bug in it must not touch others
             logger.exception("the proxy failed")
-        finally:
-            writer.close()
 
     async def _serve(self, client: Streams) -> None:
         async with asyncio.timeout(GREETING_SECONDS):

@@ -97,6 +97,7 @@ class Inbound:
         task = asyncio.create_task(self._lead_in(reader, writer, port))
         self._open.add(task)
         task.add_done_callback(self._open.discard)
+        task.add_done_callback(lambda _: writer.close())  # also when it was cancelled before it began
 
     async def _lead_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         try:
@@ -106,8 +107,6 @@ class Inbound:
         except Exception:  # the edge of a connection: a bug in it must not touch others
             logger.exception("a connection could not be forwarded")
             reset(writer)
-        finally:
-            writer.close()
 
     async def _forward(self, peer: Streams, port: int) -> None:
         async with asyncio.timeout(DIAL_SECONDS):
