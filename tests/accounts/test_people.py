@@ -189,7 +189,8 @@ def test_settings_are_checked_and_logged() -> None:
     tailnet, owner = factories.tailnet()
     by = Actor.person(owner)
     assert tailnets.update_settings(tailnet=tailnet, by=by, key_duration_days=30).key_duration_days == 30
-    for values in ({"key_duration_days": 0}, {"key_duration_days": 181}, {"rotation_days": -1}, {"name": "x"}):
+    wrong = ({"key_duration_days": 0}, {"key_duration_days": 181}, {"rotation_days": -1}, {"name": "x"})
+    for values in wrong:
         with pytest.raises(Invalid):
             tailnets.update_settings(tailnet=tailnet, by=by, **values)
     with scope(tailnet=tailnet):
