@@ -44,7 +44,7 @@ from wire.netmap import MapResponse, NetMap
 
 logger = logging.getLogger("trenzad")
 
-SAVE_PAUSE_SECONDS = 1.0
+SAVE_PAUSE_SECONDS = 0.2  # what a killed daemon may not have kept: at its return it would drop newer peers
 MANY_PEERS = 200  # a netmap of this many takes memory worth giving back
 SAVED_PEERS_PER_SECOND = 400  # a large netmap is written less often: about 1 % of a core
 SETTLE_SECONDS = 20.0
