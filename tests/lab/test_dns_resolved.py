@@ -12,7 +12,7 @@ from tests.lab.nameserver import NameServer, address_of
 from tests.lab.processes import wait_for
 from tests.lab.resolved import STUB, Resolved, private_etc
 
-pytestmark = [pytest.mark.root, pytest.mark.needs("systemd-resolved")]
+pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.needs("systemd-resolved")]
 
 SUFFIX = "default.tailnet.internal"
 OUTSIDE = "203.0.113.82"

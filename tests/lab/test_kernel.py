@@ -14,7 +14,7 @@ from tests.lab.test_paths import flows, introduce
 from tests.lab.traffic import Iperf, Ping, ping
 from tests.lab.trenza import TUN, TrenzaNode
 
-pytestmark = [pytest.mark.root, pytest.mark.needs("kernel-wireguard", "iperf3")]
+pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.needs("kernel-wireguard", "iperf3")]
 
 LOAD_SECONDS = int(4 * PATIENCE)
 LOSS_PERCENT = 5
