@@ -81,9 +81,12 @@ class World:
         self._nodes.clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lasting_world() -> Iterator[World]:
-    """One small internet with one server for all tests: what one leaves behind must not disturb another."""
+    """One small internet with one server for a file's tests: what one leaves behind must not disturb another.
+
+    Files may run in any order and in several processes, so their nodes' names need not differ.
+    """
     with Lab() as lab:
         made = World(lab)
         made.server.start()
