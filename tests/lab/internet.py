@@ -94,11 +94,18 @@ def asked_from(namespace: Namespace, address: str, *, seconds: float = ASK_SECON
     """As whom the internet sees a TCP connection from ``namespace``; :class:`LabError` when it does not."""
     with namespace.entered():
         try:
-            connection = socket.create_connection((address, WEB_PORT), timeout=seconds)
+            with socket.create_connection((address, WEB_PORT), timeout=seconds) as connection:
+                return connection.recv(100).decode()
         except OSError as error:
             raise LabError(f"{namespace.short} does not reach {address}: {error}") from error
-    with connection:
-        return connection.recv(100).decode()
+
+
+def reaches(namespace: Namespace, address: str, *, seconds: float = ASK_SECONDS) -> bool:
+    """Whether a TCP connection from ``namespace`` is answered."""
+    try:
+        return bool(asked_from(namespace, address, seconds=seconds))
+    except LabError:
+        return False
 
 
 def dns_asked_from(namespace: Namespace, server: str = WEB4, *, seconds: float = ASK_SECONDS) -> str:

@@ -186,6 +186,11 @@ def _set_namespace(descriptor: int) -> None:
         raise LabError(f"setns: {os.strerror(ctypes.get_errno())}")
 
 
+def _bridge(name: str, number: int) -> str:
+    """How to add one that keeps its MAC: else it takes another with each host, which its neighbours miss."""
+    return f"link add {name} address 02:00:00:00:00:{number:02x} type bridge mcast_snooping 0"
+
+
 @dataclass(eq=False)
 class Router:
     """A NAT router between the internet and a LAN (``lan`` is an interface of it, a bridge)."""
@@ -252,7 +257,7 @@ class Lab:
         """One segment. Its gateway routes the LANs' IPv6 and no IPv4: behind a NAT there is only the NAT."""
         self.internet.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
         self.internet.ip(
-            "link add br0 type bridge mcast_snooping 0",
+            _bridge("br0", 0),
             "link set br0 up",
             f"addr add {INTERNET4}.254/24 dev br0",
             f"addr add {INTERNET6}::ffff/64 dev br0 nodad",
@@ -285,7 +290,7 @@ class Lab:
         namespace = self.namespace(name)
         self._plug(namespace, "wan")
         router = Router(self, namespace, self._routers, nat, ipv6)
-        namespace.ip("link add lan type bridge mcast_snooping 0", "link set lan up")
+        namespace.ip(_bridge("lan", router.number), "link set lan up")
         namespace.ip(f"addr add 192.168.{router.number}.1/24 dev lan")
         namespace.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         router.block_udp(not udp)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.conftest import World
-from tests.lab.internet import WEB4, Internet, Watch, asked_from, gets_nowhere, seen_as
+from tests.lab.internet import WEB4, Internet, Watch, asked_from, gets_nowhere, reaches, seen_as
 from tests.lab.net import Namespace
 from tests.lab.node import Node
 from tests.lab.offers import EXIT, approve
@@ -145,6 +145,7 @@ def test_an_exit_node_that_is_no_more_blocks_and_says_so(
     watch.append(Watch(world.six1, cid.namespace))
     approve(world, out, EXIT, approved=False)
     wait_for("it is said", lambda: any("is no exit node" in text for text in cid.status()["Health"]))
+    wait_for("the way is closed", lambda: not reaches(cid.namespace, WEB4))
     gets_nowhere(cid.namespace)
     reachable(cid.namespace, friend.address())  # the tailnet goes on
     approve(world, out, EXIT)
