@@ -12,6 +12,7 @@ from accounts.models import User
 from accounts.roles import Capability, can
 from accounts.views import THEME_COOKIE, language_names, theme_names
 from controlplane.env import environment
+from controlplane.navigation import sections_for
 from nodes.access import visible_nodes
 from nodes.selectors import offers_wait
 from nodes.state import NodeState
@@ -31,6 +32,7 @@ def panel(request: HttpRequest) -> dict[str, Any]:
         "tailnet": getattr(request, "tailnet", None),
         "membership": membership,
         "sees_all": can(membership, Capability.SEE_ALL),
+        "sections": sections_for(membership),
         "manages_devices": can(membership, Capability.MANAGE_DEVICES),
         "pending_count": _pending_counter(membership),
         "theme": theme or "system",

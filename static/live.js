@@ -21,6 +21,8 @@ const changed = new Map();
 const refetch = (path, target, swap) => htmx.ajax("GET", path, { source: target, target, swap });
 const here = () => location.pathname + location.search;
 const all = (selector) => [...document.querySelectorAll(selector)];
+// A list says in data-list which types of change its rows show; a row has the id "TYPE-ID" and its own data-src.
+const lists = () => all("[data-list]");
 // Rows never move under somebody's pointer, focus or open menu; an empty list has none to move.
 const busy = (list) => list.querySelector("tbody:is(:hover, :focus-within, :has(:popover-open))") !== null;
 const hasMenu = (element) => element.querySelector(":popover-open") !== null;
@@ -37,13 +39,12 @@ function refreshFragment(element) {
   else refetch(element.dataset.src, element, "outerHTML");
 }
 
-function refreshRow(id) {
-  const row = document.getElementById(`node-${id}`);
-  const list = document.getElementById("device-list");
-  if (!row) {
-    if (list) refreshList(list);
+function refreshRow({ type, id }) {
+  const row = document.getElementById(`${type}-${id}`);
+  if (!row?.dataset.src) {
+    for (const list of lists()) if (list.dataset.list.split(" ").includes(type)) refreshList(list);
   } else if (hasMenu(row)) {
-    later(() => refreshRow(id));
+    later(() => refreshRow({ type, id }));
   } else {
     refetch(row.dataset.src, row, "outerHTML");
   }
@@ -54,7 +55,7 @@ function refreshList(list) {
     refetch(here(), list, "outerHTML");
     return;
   }
-  const bar = document.getElementById("new-bar");
+  const bar = list.querySelector(".new-bar");
   if (bar) bar.hidden = false;
 }
 
@@ -68,13 +69,12 @@ function flush() {
     refreshEverything();
     return;
   }
-  for (const one of batch) if (one.type === "node") refreshRow(one.id);
+  batch.forEach(refreshRow);
   for (const element of all("[data-live]")) if (batch.some((one) => concerns(element, one))) refreshFragment(element);
 }
 
 function refreshEverything() {
-  const list = document.getElementById("device-list");
-  if (list) refreshList(list);
+  lists().forEach(refreshList);
   all("[data-live]").forEach(refreshFragment);
 }
 
@@ -125,8 +125,7 @@ function connect() {
 }
 
 document.addEventListener("click", (event) => {
-  if (!(event.target instanceof Element) || !event.target.closest("[data-show-new]")) return;
-  const list = document.getElementById("device-list");
+  const list = event.target instanceof Element && event.target.closest("[data-show-new]")?.closest("[data-list]");
   if (list) refetch(here(), list, "outerHTML");
 });
 

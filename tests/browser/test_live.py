@@ -61,13 +61,13 @@ def test_rows_never_move_under_the_pointer(visit: Visit, place: Place) -> None:
     steady.hover()
     before = steady.bounding_box()
     place.device("a-newcomer")
-    expect(page.locator("#new-bar")).to_be_visible()
+    expect(page.locator(".new-bar")).to_be_visible()
     expect(page.locator("#device-tabs")).to_contain_text("Needs approval")
-    assert steady.bounding_box()["y"] - before["y"] == page.locator("#new-bar").bounding_box()["height"]
+    assert steady.bounding_box()["y"] - before["y"] == page.locator(".new-bar").bounding_box()["height"]
     assert row(page, "a-newcomer").count() == 0
     page.get_by_role("button", name="Show changes").click()
     expect(row(page, "a-newcomer")).to_be_visible()
-    expect(page.locator("#new-bar")).to_be_hidden()
+    expect(page.locator(".new-bar")).to_be_hidden()
 
 
 def test_an_open_menu_stays_open(visit: Visit, place: Place) -> None:

@@ -1,0 +1,43 @@
+"""The panel's sections, in the order of the side bar: the one list of its top pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from accounts.models import Membership
+from accounts.roles import Capability, can
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One entry. ``needs`` = any of these capabilities shows it; ``badge`` = a template with its number."""
+
+    name: str
+    path: str
+    icon: str
+    word: str | Promise
+    needs: frozenset[Capability] = frozenset()
+    badge: str = ""
+
+
+def _any(*capabilities: Capability) -> frozenset[Capability]:
+    return frozenset(capabilities)
+
+
+SECTIONS: tuple[Section, ...] = (
+    Section("devices", "/devices", "devices", _("Devices"), badge="nodes/_badge.html"),
+    Section("keys", "/keys", "key", _("Keys")),
+    Section("dns", "/dns", "world", _("DNS"), _any(Capability.SEE_ALL)),
+    Section("relays", "/relays", "server-2", _("Relays"), _any(Capability.SEE_ALL)),
+)
+
+
+def sections_for(membership: Membership | None) -> Sequence[Section]:
+    """What a person sees in the side bar; nothing without an active membership."""
+    if membership is None or not membership.is_active:
+        return ()
+    return [one for one in SECTIONS if not one.needs or any(can(membership, need) for need in one.needs)]
