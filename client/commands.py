@@ -98,7 +98,7 @@ class Commands:
             except TimeoutError:
                 raise ControlError("the server does not take a new key in time: try again later") from None
             backend.report_changed.set()
-            backend.save_soon()
+            backend.netmaps.save_soon()
             await backend.settle()
 
     # --- accounts ----------------------------------------------------------------------------------------
@@ -216,8 +216,8 @@ class Commands:
             hostname=own_hostname(backend.store.prefs),
             now=backend.now(),
             netmap=backend.netmap,
-            endpoints=[str(endpoint) for endpoint in backend.endpoints],
-            home_region=backend.net_info.preferred_derp if backend.net_info else 0,
+            endpoints=[str(endpoint) for endpoint in backend.follower.endpoints],
+            home_region=backend.follower.home_region,
             paths=self.paths() if peers else {},
             prefs=backend.store.prefs,
         )

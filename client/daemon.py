@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from client.authkey import read_auth_key
-from client.backend import Backend, MakeTunnel
+from client.backend import Backend
 from client.c2n import Answerer
 from client.commands import Commands
 from client.control import dial as control
@@ -32,6 +32,7 @@ from client.engine.base import USERSPACE
 from client.engine.host import has_capabilities, require_capabilities, require_free_port
 from client.errors import ClientError, SetupError
 from client.exitnodes import ExitNodes
+from client.follower import MakeTunnel
 from client.hostinfo import program_version
 from client.localapi.routes import Routes, operator_uid
 from client.localapi.server import Server

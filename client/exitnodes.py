@@ -48,7 +48,7 @@ class ExitNodes:
 
     def suggest(self) -> dict[str, str]:
         """As tailscale client/tailscale/apitype (ExitNodeSuggestionResponse)."""
-        info = self._backend.net_info
+        info = self._backend.follower.net_info
         found = suggestion(self._netmap(), region_latencies(info.derp_latency if info else {}))
         if found is None:
             raise PeerNotFound("no exit node is there now: trenza exit-node list shows which there are")

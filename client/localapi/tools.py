@@ -48,7 +48,7 @@ class ToolRoutes:
         facts = Facts(
             connected=backend.is_connected,
             health=len(backend.health()),
-            home_region=backend.net_info.preferred_derp if backend.net_info else 0,
+            home_region=backend.follower.home_region,
             advertised=backend.hostinfo().routable_ips,
             netmap=backend.netmap,
             paths=paths,

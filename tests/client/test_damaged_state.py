@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from client.backend import Backend
 from client.errors import StoreError
 from client.identity import Identity
 from client.prefs import Prefs
-from client.state import State
+from client.state import State, state_of
 from client.store import LOCK, NETMAP, NODE, PREFS, Store
 from tests.client.fakes import key, netmap, node
 from wire.keys import MachinePrivate, MachinePublic
@@ -141,8 +142,7 @@ def starts(store: Store) -> None:
         troubles: tuple[str, ...] = ()
 
     backend = Backend(store=store, make_tunnel=lambda *_: NoTunnel())  # type: ignore[arg-type, return-value]
-    backend.netmap = store.load_netmap()
-    assert backend.netmap is None or backend.netmap.peers.keys() == {2, 3}
-    backend._started = True
-    assert backend.state in (State.STARTING, State.STOPPED)
+    netmap = backend.netmaps.load()
+    assert netmap is None or netmap.peers.keys() == {2, 3}
+    assert state_of(replace(backend.facts, started=True)) in (State.STARTING, State.STOPPED)
     assert isinstance(backend.health(), list)
