@@ -26,6 +26,7 @@ from client.commands import Commands
 from client.control import dial as control
 from client.control.carriers import CarrierKind
 from client.dns.outside import addresses_outside
+from client.dns.resolver import Resolver
 from client.dns.service import Dns
 from client.engine import Engine, choose_engine
 from client.engine.base import USERSPACE
@@ -47,6 +48,7 @@ from client.prefs import normal_url
 from client.proxy.dialer import Dialer
 from client.proxy.server import Listen, make_proxies
 from client.rootless.host import RootlessHost
+from client.rootless.names import Names
 from client.store import Store
 from client.tunnel import Tunnel
 
@@ -201,12 +203,17 @@ async def _serve(
         host=HostDns(config.tun, store.folder),
         on_trouble=backend.announce,
         touch_host=rootless is None,
+        resolver=Resolver(open_socket=rootless.open_for_dns) if rootless else None,
     )
-    dialer = Dialer(backend.in_force, rootless)
+    dialer = Dialer(backend.in_force)
+    if rootless is not None:
+        names = Names(backend.dns, lambda: rootless.ways.hides)
+        dialer = Dialer(backend.in_force, rootless, names.look_up)
     backend.peerapi = PeerAPI(
         backend.in_force,
         lambda: store.folder / INBOX,
         resolve=backend.dns.answer_peer,
+        shields_up=lambda: store.prefs.shields_up,
         listen=rootless.listen if rootless else listen_here,
         connect=connect_by(dialer.dial),
     )

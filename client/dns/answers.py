@@ -199,13 +199,14 @@ def describe(answer: bytes) -> tuple[str, list[str]]:
     return dns.rcode.to_text(message.rcode()), records
 
 
-def addresses_in(answer: bytes) -> list[str]:
-    """The IPv4 addresses in an answer."""
+def addresses_in(answer: bytes, kind: str = "A") -> list[str]:
+    """The addresses in an answer: IPv4, or with ``AAAA`` IPv6."""
     try:
         message = dns.message.from_wire(answer, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError, IndexError):
         return []
-    rrsets = (rrset for rrset in message.answer if rrset.rdtype == dns.rdatatype.A)
+    wanted = dns.rdatatype.from_text(kind)
+    rrsets = (rrset for rrset in message.answer if rrset.rdtype == wanted)
     return [record.to_text() for rrset in rrsets for record in rrset]
 
 

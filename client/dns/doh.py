@@ -31,7 +31,7 @@ from h2.exceptions import H2Error
 from client.control.dial import parse_response
 from client.dns.answers import HEADER, MAX_TCP
 from client.dns.config import Upstream
-from client.net.marks import mark_socket
+from client.dns.sockets import OpenSocket, open_here
 
 CONNECT_SECONDS = 4.0
 IDLE_SECONDS = 30.0
@@ -78,8 +78,15 @@ class _Connection(Protocol):
 class DohClient:
     """Asks by HTTP. ``lookup`` gives the addresses of a host that nothing else knows."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, lookup: Lookup = _no_lookup) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        lookup: Lookup = _no_lookup,
+        open_socket: OpenSocket = open_here,
+    ) -> None:
         self.lookup = lookup
+        self._open_socket = open_socket
         self._tls = tls
         self._kept: dict[Upstream, _Connection] = {}
         self._dialling: dict[Upstream, asyncio.Lock] = {}
@@ -169,11 +176,8 @@ class DohClient:
         return list(upstream.bootstrap or PUBLIC.get(upstream.host, ())) or await self.lookup(upstream.host)
 
     async def _dial(self, upstream: Upstream, address: str) -> _Connection:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        sock = await self._open_socket(address, socket.SOCK_STREAM, marked=upstream.marked)
         try:
-            if upstream.marked:
-                mark_socket(sock)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().sock_connect(sock, (address, upstream.port))
             secure = upstream.url.startswith("https:")

@@ -20,6 +20,7 @@ from client.dns.answers import (
 )
 from client.dns.config import Config, Upstreams
 from client.dns.doh import DohClient
+from client.dns.sockets import OpenSocket, open_here
 from client.dns.upstream import Forwarder, NoAnswer
 
 logger = logging.getLogger("trenzad.dns")
@@ -41,11 +42,15 @@ class Answer:
 
 
 class Resolver:
-    """Set :attr:`config` whenever it changes; queries under way end under the one they began with."""
+    """Set :attr:`config` whenever it changes; queries under way end under the one they began with.
 
-    def __init__(self, forwarder: Forwarder | None = None) -> None:
+    ``open_socket`` is how others are asked.
+    """
+
+    def __init__(self, forwarder: Forwarder | None = None, *, open_socket: OpenSocket = open_here) -> None:
         self.config = Config()
-        self._forwarder = forwarder or Forwarder(DohClient(lookup=self._lookup))
+        doh = DohClient(lookup=self._lookup, open_socket=open_socket)
+        self._forwarder = forwarder or Forwarder(doh, open_socket)
         self._open = 0
 
     async def close(self) -> None:

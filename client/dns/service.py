@@ -7,20 +7,22 @@ It follows the netmap and the preferences, looks every few seconds whether all s
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from client.dns.answers import Unreadable, describe, make_query
+from client.dns.answers import Unreadable, addresses_in, describe, make_query
 from client.dns.config import Config, Upstream, Upstreams, make_config, same_names
+from client.dns.names import ancestors
 from client.dns.resolver import Resolver
 from client.dns.server import DnsServer
 from client.errors import ClientError, SetupError
 from client.net.hostdns import HostConfig, HostDns
 from client.net.serviceaddresses import SERVICE4, SERVICE_ADDRESSES, put_service_addresses
-from client.prefixes import tailnet_addresses
+from client.prefixes import IPAddress, tailnet_addresses
 from client.prefs import Prefs
 from wire.derpmap import DERPMap
 from wire.netmap import NetMap, Node
@@ -33,6 +35,7 @@ FOLLOW_SECONDS = 4.0  # the tunnel waits no longer; the watch has all the time i
 MAX_REPAIRS = 3
 REPAIR_SECONDS = 600.0
 MAX_BASE = 8
+ADDRESS_KINDS = ("A", "AAAA")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,8 @@ class Dns:
             before, self._wanted = self._wanted, wanted
             if not wanted.same_config(before):
                 self.resolver.config = _config(wanted)
+                if before is not None and before.hidden != wanted.hidden:
+                    await self.resolver.close()  # no connection goes on beside the exit node, or to it
             if self._watch is None:
                 self._watch = asyncio.create_task(self._keep_watch())
             try:
@@ -192,6 +197,31 @@ class Dns:
         if answer is None:
             raise ClientError("a malformed question")
         return answer
+
+    @property
+    def search(self) -> tuple[str, ...]:
+        """The domains in which names of one word are looked for first."""
+        return self.resolver.config.search
+
+    def leads_here(self, name: str) -> bool:
+        """Whether this host's programs are to ask for a name here: the tailnet has a say, or it is hidden."""
+        wanted, config = self._wanted, self.resolver.config
+        if wanted is None or not (wanted.accept or wanted.hidden):
+            return False
+        return wanted.hidden or config.takes_all or any(up in config.routes for up in ancestors(name))
+
+    async def addresses(self, name: str) -> list[IPAddress]:
+        """What a name stands for, IPv4 first; none when there is no such name, or nobody answers."""
+        answers = await asyncio.gather(*(self._ask(name, kind) for kind in ADDRESS_KINDS))
+        return [address for found in answers for address in found]
+
+    async def _ask(self, name: str, kind: str) -> list[IPAddress]:
+        try:
+            answer = await self.resolver.answer(make_query(name, kind))
+        except ValueError:  # a name that DNS can have none of
+            return []
+        texts = addresses_in(answer.wire, kind) if answer is not None else []
+        return [ipaddress.ip_address(text) for text in texts]
 
     async def query(self, name: str, kind: str) -> dict[str, Any]:
         """What this node answers to a question; raises :class:`ClientError`."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from client.dns.answers import HEADER, MAX_TCP, answers, is_truncated, rcode_of, with_id
 from client.dns.config import Upstream
 from client.dns.doh import DohClient
-from client.net.marks import mark_socket
+from client.dns.sockets import OpenSocket, open_here
 
 logger = logging.getLogger("trenzad.dns")
 
@@ -35,8 +35,9 @@ class NoAnswer(Exception):
 class Forwarder:
     """``ask`` may run many times at once; :meth:`close` ends the connections that are kept open."""
 
-    def __init__(self, doh: DohClient | None = None) -> None:
-        self._doh = doh or DohClient()
+    def __init__(self, doh: DohClient | None = None, open_socket: OpenSocket = open_here) -> None:
+        self._doh = doh or DohClient(open_socket=open_socket)
+        self._open_socket = open_socket
 
     async def ask(self, query: bytes, upstreams: Sequence[Upstream]) -> bytes:
         """The first useful answer, under the query's own number; raises :class:`NoAnswer`."""
@@ -87,34 +88,38 @@ class Forwarder:
             answer = await self._doh.ask(upstream, wanted)
         else:
             wanted = with_id(query, secrets.randbits(16))
-            answer = await _udp(wanted, upstream)
+            answer = await self._udp(wanted, upstream)
             if is_truncated(answer):
-                answer = await _tcp(wanted, upstream)
+                answer = await self._tcp(wanted, upstream)
         if not answers(answer, wanted):
             raise NoAnswer(f"{upstream} answers another question")
         return answer
 
+    async def _udp(self, query: bytes, upstream: Upstream) -> bytes:
+        """A connected socket of its own: the kernel keeps strangers' packets out, and the port is random."""
+        loop = asyncio.get_running_loop()
+        with await self._open(upstream, socket.SOCK_DGRAM) as sock:
+            sock.connect((upstream.host, upstream.port))
+            for seconds in RESEND_SECONDS:
+                await loop.sock_sendall(sock, query)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        return await _genuine(sock, query)
+        raise NoAnswer(f"{upstream} does not answer")
 
-def open_socket(upstream_host: str, kind: int, *, marked: bool) -> socket.socket:
-    """A non-blocking socket; ``marked``: its packets leave outside the tunnel."""
-    family = socket.AF_INET6 if ":" in upstream_host else socket.AF_INET
-    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    if marked:
-        mark_socket(sock)
-    return sock
+    async def _tcp(self, query: bytes, upstream: Upstream) -> bytes:
+        """RFC 1035 §4.2.2: a length of two bytes in front."""
+        loop = asyncio.get_running_loop()
+        with await self._open(upstream, socket.SOCK_STREAM) as sock:
+            await loop.sock_connect(sock, (upstream.host, upstream.port))
+            await loop.sock_sendall(sock, len(query).to_bytes(2) + query)
+            length = int.from_bytes(await _exactly(sock, 2))
+            if not HEADER <= length <= MAX_TCP:
+                raise NoAnswer(f"{upstream} answers with {length} bytes")
+            return await _exactly(sock, length)
 
-
-async def _udp(query: bytes, upstream: Upstream) -> bytes:
-    """A connected socket of its own: the kernel keeps strangers' packets out, and the port is random."""
-    loop = asyncio.get_running_loop()
-    with open_socket(upstream.host, socket.SOCK_DGRAM, marked=upstream.marked) as sock:
-        sock.connect((upstream.host, upstream.port))
-        for seconds in RESEND_SECONDS:
-            await loop.sock_sendall(sock, query)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    return await _genuine(sock, query)
-    raise NoAnswer(f"{upstream} does not answer")
+    async def _open(self, upstream: Upstream, kind: int) -> socket.socket:
+        return await self._open_socket(upstream.host, kind, marked=upstream.marked)
 
 
 async def _genuine(sock: socket.socket, query: bytes) -> bytes:
@@ -123,18 +128,6 @@ async def _genuine(sock: socket.socket, query: bytes) -> bytes:
         answer = await loop.sock_recv(sock, RECEIVE_BYTES)
         if answers(answer, query):
             return answer
-
-
-async def _tcp(query: bytes, upstream: Upstream) -> bytes:
-    """RFC 1035 §4.2.2: a length of two bytes in front."""
-    loop = asyncio.get_running_loop()
-    with open_socket(upstream.host, socket.SOCK_STREAM, marked=upstream.marked) as sock:
-        await loop.sock_connect(sock, (upstream.host, upstream.port))
-        await loop.sock_sendall(sock, len(query).to_bytes(2) + query)
-        length = int.from_bytes(await _exactly(sock, 2))
-        if not HEADER <= length <= MAX_TCP:
-            raise NoAnswer(f"{upstream} answers with {length} bytes")
-        return await _exactly(sock, length)
 
 
 async def _exactly(sock: socket.socket, length: int) -> bytes:

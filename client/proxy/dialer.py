@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from client.dns.config import Config, make_config
@@ -19,6 +19,9 @@ DIAL_SECONDS = 15.0
 ADDRESS_SECONDS = 7.0  # for one of several addresses
 MAX_ADDRESSES = 8
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
+LOCALHOST = "localhost"  # with all below it, this host everywhere (RFC 6761 §6.3): nobody is asked
+
+LookUp = Callable[[str], Awaitable[list[IPAddress]]]
 
 
 class Unresolved(ClientError):
@@ -35,12 +38,31 @@ class Elsewhere(Protocol):
     async def open_socket(self, family: int, kind: int, /) -> socket.socket: ...
 
 
-class Dialer:
-    """``netmap`` gives the newest one. ``tunnel`` ``None`` = the host's own routes lead into it."""
+async def ask_host(host: str) -> list[IPAddress]:
+    """What this host's own resolver says; raises :class:`Unresolved`."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Unresolved(f"no address is known for {host[:80]!r}") from error
+    texts = dict.fromkeys(str(entry[4][0]) for entry in found)
+    return [ipaddress.ip_address(text.partition("%")[0]) for text in texts]
 
-    def __init__(self, netmap: Callable[[], NetMap | None], tunnel: Elsewhere | None = None) -> None:
+
+class Dialer:
+    """``netmap`` gives the newest one. ``tunnel`` ``None`` = the host's own routes lead into it.
+
+    ``look_up`` finds the names that are not the tailnet's.
+    """
+
+    def __init__(
+        self,
+        netmap: Callable[[], NetMap | None],
+        tunnel: Elsewhere | None = None,
+        look_up: LookUp = ask_host,
+    ) -> None:
         self._netmap = netmap
         self._tunnel = tunnel
+        self._look_up = look_up
         self._names: tuple[NetMap, Config] | None = None
 
     async def dial(self, host: str, port: int) -> Streams:
@@ -56,15 +78,17 @@ class Dialer:
             return await self._connect(addresses[-1], port)
 
     async def resolve(self, host: str) -> list[IPAddress]:
-        """At least one address; raises :class:`Unresolved`. The tailnet's names come before the host's."""
+        """At least one address; raises :class:`Unresolved`. The tailnet's names come before all others."""
         try:
             return [ipaddress.ip_address(host)]
         except ValueError:
             known = self._known(host)
-        return known or await _ask_host(host)
+        return (known or await self._look_up(host))[:MAX_ADDRESSES]
 
     def _known(self, host: str) -> list[IPAddress]:
         netmap, name = self._netmap(), normal(host)
+        if name and (name == LOCALHOST or name.endswith(f".{LOCALHOST}")):
+            return [LOOPBACK]
         if netmap is None or not name:
             return []
         if self._names is None or self._names[0] is not netmap:
@@ -72,7 +96,7 @@ class Dialer:
         config = self._names[1]
         candidates = [name, *(f"{name}.{domain}" for domain in config.search if "." not in name)]
         found = next((config.hosts[one] for one in candidates if one in config.hosts), ())
-        return list(found)[:MAX_ADDRESSES]
+        return list(found)
 
     async def _connect(self, address: IPAddress, port: int) -> Streams:
         if self._tunnel is not None and self._tunnel.is_own(address):
@@ -92,13 +116,3 @@ class Dialer:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         return sock
-
-
-async def _ask_host(host: str) -> list[IPAddress]:
-    """What this host's own resolver says."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise Unresolved(f"no address is known for {host[:80]!r}") from error
-    texts = dict.fromkeys(str(entry[4][0]) for entry in found)
-    return [ipaddress.ip_address(text.partition("%")[0]) for text in texts][:MAX_ADDRESSES]

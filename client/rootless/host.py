@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import logging
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
+from client.dns.sockets import open_here
 from client.engine.host import require_free_port
 from client.engine.rootless import RootlessEngine, require_userspace
 from client.errors import ClientError, SetupError
@@ -73,6 +75,16 @@ class RootlessHost:
         if not self.namespace.is_open:
             raise OSError("the tunnel is down")
         return await self.namespace.open_socket(family, kind)
+
+    async def open_for_dns(self, address: str, kind: int, /, *, marked: bool) -> socket.socket:
+        """The way by which a resolver is asked: as for everything else, but for those ``marked``."""
+        if marked or not self.leads_to(ipaddress.ip_address(address)):
+            return await open_here(address, kind, marked=marked)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            return await self.open_socket(family, kind)
+        except ClientError as error:
+            raise OSError(str(error)) from error
 
     # --- for what serves peers ---------------------------------------------------------------------------
 

@@ -17,21 +17,27 @@ SERVES_NOTHING = "without root trenzad serves no routes, and is no exit node: ru
 
 
 class Ways(Traffic):
-    """With an exit node wanted every address is the tunnel's, also while that is down."""
+    """With an exit node wanted every address is the tunnel's, also while that is down, and at first."""
 
     def __init__(self, interface: str) -> None:
         super().__init__(interface)
         self._through: frozenset[Network] = frozenset()
         self._own: frozenset[Network] = frozenset()
         self._lan: tuple[Network, ...] = ()
-        self._everything = self._serves = False
+        self._everything = True  # until it is known that no exit node is wanted
+        self._serves = False
 
     @property
     def troubles(self) -> list[str]:
         return [SERVES_NOTHING] if self._serves else []
 
+    @property
+    def hides(self) -> bool:
+        """Whether an exit node is wanted: the network around this host should hear of nothing."""
+        return self._everything
+
     def leads_to(self, address: IPAddress) -> bool:
-        if _holds(self._own, address):
+        if address.is_loopback or _holds(self._own, address):
             return False
         if self._everything:
             return not _holds(self._lan, address)

@@ -45,11 +45,12 @@ class World:
         self._nodes.append(node)
         return node.start() if start else node
 
-    def rootless(self, name: str, router: Router, *options: str) -> RootlessNode:
-        """A Trenza client behind ``router`` that nobody runs, started, not joined."""
+    def rootless(self, name: str, router: Router, *options: str, start: bool = True) -> RootlessNode:
+        """A Trenza client behind ``router`` that nobody runs, started (as a rule), not joined."""
         node = RootlessNode(router.host(name), *options)
         self._nodes.append(node)
-        node.start()
+        if start:
+            node.start()
         return node
 
     def official(self, name: str, router: Router, *, start: bool = True) -> OfficialNode:

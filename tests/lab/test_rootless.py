@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab.conftest import World
+from tests.lab.internet import Watch
+from tests.lab.nameserver import NameServer, use_nameserver
 from tests.lab.net import LabError
 from tests.lab.offers import EXIT, approve
 from tests.lab.processes import wait_for
@@ -147,6 +150,58 @@ def test_what_dies_is_made_anew_and_nothing_outlives_the_daemon(world: World) ->
     gus.wait_state("Running")
     with web_server(hal.namespace, hal.address(), PORT):
         assert ask_by_socks(gus.namespace, SOCKS_PORT, "rhal", PORT, "/10") == b"x" * 10
+
+
+@pytest.fixture
+def provider(world: World) -> Iterator[NameServer]:
+    """A resolver that both the host's network and the exit node's offer."""
+    with NameServer(world.lab.host("isp"), {f"w{n}.example.org": PUBLIC for n in range(10)}) as server:
+        yield server
+    world.lab.remove(server.namespace)
+
+
+def test_names_go_through_the_exit_node_or_nowhere(world: World, provider: NameServer) -> None:
+    """The network around the host hears of none of them, whether the exit node is there or away."""
+    jim = world.rootless("rjim", world.six1, start=False)
+    out = world.trenza("routdns", world.lab, start=False)
+    for node in (jim, out):
+        use_nameserver(node.namespace, provider.namespace.address4)
+        node.start()
+    world.join(jim)
+    world.join(out, "--advertise-exit-node")
+    approve(world, out, EXIT)
+    wait_for("it may be used", lambda: jim.peer("routdns")["ExitNodeOption"])
+    world.lab.internet.run("ip", "addr", "replace", f"{PUBLIC}/32", "dev", "lo")
+
+    def seen(number: int) -> tuple[str, set[str]]:
+        """As whom the web server and the name server see a program that uses the proxy."""
+        name = f"w{number}.example.org"
+        headers = ask_by_proxy(jim.namespace, WEB_PORT, f"http://{name}:{PORT}/1")[1]
+        ask_by_socks(jim.namespace, SOCKS_PORT, name, PORT, "/1")
+        return headers.get("X-Client", ""), {who for asked, who in provider.asked if asked == name}
+
+    with web_server(world.lab.internet, PUBLIC, PORT):
+        around, outside = world.six1.namespace.address4, out.namespace.address4
+        assert seen(1) == (around, {around})
+        watch = Watch(world.six1, jim.namespace)
+        jim.cli("set", "--exit-node=routdns")
+        assert seen(2) == (outside, {outside})
+        assert jim.cli("dns", "query", "w3.example.org").stdout.count(PUBLIC) == 1
+        assert watch.counts() == (0, 0)
+
+        out.stop()
+        for ask_away in (lambda: seen(4), lambda: jim.cli("nc", "w4.example.org", str(PORT))):
+            with pytest.raises(LabError):
+                ask_away()
+        jim.daemon.kill()  # and the first that a new one is asked finds everything closed
+        jim.start()
+        with pytest.raises(LabError):
+            ask_by_socks(jim.namespace, SOCKS_PORT, "w5.example.org", PORT, "/1")
+        assert not {"w4.example.org", "w5.example.org"} & {asked for asked, _ in provider.asked}
+        assert watch.counts() == (0, 0)
+        watch.clear()
+        jim.cli("set", "--exit-node=")
+        assert seen(6) == (around, {around})
 
 
 def test_the_internet_sees_the_exit_node_or_nothing(world: World) -> None:

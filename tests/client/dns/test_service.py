@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from client.dns import service
+from client.dns.resolver import Resolver
 from client.dns.server import DnsServer
 from client.dns.service import Dns, Wanted, wanted_dns
 from client.errors import ClientError, SetupError
 from client.net.hostdns import HostConfig, HostDns
 from client.prefs import Prefs
 from tests.client.fakes import netmap, node
-from wire.netmap import DNSConfig, NetMap, Resolver
+from wire.netmap import DNSConfig, NetMap
+from wire.netmap import Resolver as Nameserver
 
 MAGIC = DNSConfig(routes={"tail.example": ()}, domains=("tail.example",), proxied=True)
 PROVIDER = "192.168.1.1"
@@ -126,7 +128,7 @@ async def test_who_does_not_accept_still_has_a_resolver(place: Place) -> None:
 
 
 async def test_nameservers_of_the_tailnet_take_everything(place: Place) -> None:
-    dns = DNSConfig(proxied=True, resolvers=(Resolver(address="9.9.9.9"),))
+    dns = DNSConfig(proxied=True, resolvers=(Nameserver(address="9.9.9.9"),))
     await place.dns.follow(wanted(netmap(node(2), dns_config=dns)))
     assert place.host.config is not None
     assert place.host.config.everything
@@ -185,6 +187,25 @@ async def test_a_killed_daemons_traces_are_removed_once(place: Place) -> None:
     await place.dns.follow(wanted(accept_dns=False))
     await place.checked()
     assert place.host.removals == 1
+
+
+async def test_no_connection_goes_on_beside_an_exit_node() -> None:
+    class Counting(Resolver):
+        closed = 0
+
+        async def close(self) -> None:
+            self.closed += 1
+            await super().close()
+
+    resolver = Counting()
+    dns = Dns(interface="trenza0", host=FakeHost(), touch_host=False, resolver=resolver)
+    made = netmap(node(2), node(3), dns_config=MAGIC)
+    for prefs, closed in ((Prefs(), 0), (Prefs(exit_node_id="n3"), 1), (Prefs(exit_node_id="n2"), 1)):
+        await dns.follow(wanted_dns(made, prefs, ""))
+        assert resolver.closed == closed
+    await dns.follow(wanted_dns(made, Prefs(), ""))
+    assert resolver.closed == 2
+    await dns.stop()
 
 
 async def test_without_a_host_only_the_resolver_follows() -> None:

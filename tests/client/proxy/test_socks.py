@@ -82,3 +82,9 @@ async def test_a_target_that_breaks_off_breaks_off_the_client() -> None:
         writer.write(b"x" * 100_000)
         with pytest.raises(ConnectionError):
             await reader.read(-1)
+
+
+async def test_localhost_is_this_host_for_everybody() -> None:
+    async with origin(echo) as target, proxy() as port, client(port) as (reader, writer):
+        writer.write(GREETING + connect(target, "app.localhost"))
+        assert (await reader.readexactly(12))[2:4] == bytes([5, Reply.DONE])
