@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from client.control.session import Session
 from client.errors import ControlError
@@ -12,7 +14,7 @@ from client.magicsock.endpoints import format_address
 from client.magicsock.results import PathStatus
 from wire.codec import encode_json
 from wire.keys import NodePublic
-from wire.paths import MAX_PATHS, PATH, PeerPath, report_json
+from wire.paths import MAX_LATENCY_MS, MAX_PATHS, PATH, PeerPath, report_json
 
 log = logging.getLogger("trenzad.paths")
 
@@ -20,6 +22,8 @@ LOOK_SECONDS = 5.0
 MIN_GAP_SECONDS = 30.0  # between reports, and only of what has changed
 MAX_WAIT_SECONDS = 30.0  # for paths that change at each look
 UNKNOWN_PATH = (404, 405, 501)
+SAME_MS = 5  # a latency that has moved by less than this, or by less than a third, is no news
+SAME_SHARE = 1 / 3
 
 Paths = tuple[PeerPath, ...]
 
@@ -31,8 +35,24 @@ def peer_paths(live: Mapping[int, PathStatus]) -> Paths:
 
 def _peer_path(node_id: int, status: PathStatus) -> PeerPath:
     if status.current is not None:
-        return PeerPath(node_id=node_id, endpoint=format_address(status.current))
+        latency = min(MAX_LATENCY_MS, math.ceil(status.latency * 1000))
+        return PeerPath(node_id=node_id, endpoint=format_address(status.current), latency_ms=latency)
     return PeerPath(node_id=node_id, derp_region=status.relay_region, reason=status.reason)
+
+
+def steadied(paths: Iterable[PeerPath], told: Iterable[PeerPath]) -> Paths:
+    """``paths`` with the latencies that were told wherever they still hold, roughly. Pure."""
+    known = {(path.node_id, path.endpoint): path.latency_ms for path in told}
+    return tuple(_steadied(path, known.get((path.node_id, path.endpoint), 0)) for path in paths)
+
+
+def _steadied(path: PeerPath, told_ms: int) -> PeerPath:
+    holds = told_ms and path.latency_ms and _is_near(path.latency_ms, told_ms)
+    return replace(path, latency_ms=told_ms) if holds else path
+
+
+def _is_near(one_ms: int, other_ms: int) -> bool:
+    return abs(one_ms - other_ms) < max(SAME_MS, SAME_SHARE * max(one_ms, other_ms))
 
 
 class PathReporter:
@@ -71,7 +91,7 @@ class PathReporter:
         if session is not self._told_to:
             self._told_to, self._told, self._is_welcome = session, (), True
             self._may_tell_at = max(self._may_tell_at, now)
-        before, self._seen = self._seen, peer_paths(self._live())
+        before, self._seen = self._seen, steadied(peer_paths(self._live()), (*self._seen, *self._told))
         settled = self._seen == before or now >= self._may_tell_at + MAX_WAIT_SECONDS
         if not (self._is_welcome and settled and now >= self._may_tell_at) or self._seen == self._told:
             return

@@ -1,8 +1,8 @@
 """How a node reaches its peers now, as it tells Trenza's server: ``POST /machine/trenza/paths``.
 
-The body is ``{"NodeKey": …, "Paths": [{NodeID, Direct, Endpoint, DERPRegion, Reason}]}``: the peers that it
-talks to, each whole list in place of the one before. Reasons are codes, so that each side can say them in its
-reader's language; one that is not known here is read as none.
+The body is ``{"NodeKey": …, "Paths": [{NodeID, Direct, Endpoint, DERPRegion, Reason, LatencyMS}]}``: the
+peers that it talks to, each whole list in place of the one before. Reasons are codes, so that each side can
+say them in its reader's language; one that is not known here is read as none.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from wire.keys import NodePublic
 PATH = "/machine/trenza/paths"
 MAX_PATHS = 200
 MAX_ENDPOINT = 60
+MAX_LATENCY_MS = 60_000
 
 
 class Reason(StrEnum):
@@ -58,12 +59,16 @@ WORDS: Mapping[Reason, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerPath:
-    """One peer: its direct ``endpoint`` (``ip:port``), or "" = by ``derp_region``, for ``reason``."""
+    """One peer: its direct ``endpoint`` (``ip:port``), or "" = by ``derp_region``, for ``reason``.
+
+    ``latency_ms`` is how long the direct path takes, there and back; 0 = not known.
+    """
 
     node_id: int
     endpoint: str = ""
     derp_region: int = 0
     reason: Reason | None = None
+    latency_ms: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -72,6 +77,7 @@ class PeerPath:
             "Endpoint": self.endpoint,
             "DERPRegion": self.derp_region,
             "Reason": str(self.reason or ""),
+            "LatencyMS": self.latency_ms,
         }
 
     @classmethod
@@ -85,6 +91,7 @@ class PeerPath:
             endpoint="".join(filter(str.isprintable, endpoint)),
             derp_region=max(0, integer(f, "derpregion")),
             reason=Reason(code) if code in WORDS else None,
+            latency_ms=min(max(0, integer(f, "latencyms")), MAX_LATENCY_MS),
         )
 
 

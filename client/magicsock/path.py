@@ -75,6 +75,12 @@ class Path:
         return min(self._timers.values(), default=None)
 
     @property
+    def latency(self) -> float | None:
+        """Seconds to the peer and back on the direct path, by its last answer; ``None`` = not known."""
+        candidate = self.candidates.get(self.endpoint) if self.endpoint else None
+        return None if candidate is None else candidate.latency
+
+    @property
     def region(self) -> int:
         """The relay region through which the peer is reached; 0 = none known."""
         return self.info.home or self._heard_region
@@ -335,8 +341,7 @@ class Path:
     # --- evidence ----------------------------------------------------------------------------------------
 
     def _latency(self) -> float:
-        candidate = self.candidates.get(self.endpoint) if self.endpoint else None
-        return UNKNOWN_LATENCY if candidate is None or candidate.latency is None else candidate.latency
+        return UNKNOWN_LATENCY if self.latency is None else self.latency
 
     def _hear_relay(self, region: int, now: float) -> None:
         self._evidence.relay_at, self._heard_region = now, region

@@ -24,9 +24,13 @@ class PingResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathStatus:
-    """How a peer is reached now. ``current`` ``None`` = by the relay of ``relay_region``, for ``reason``."""
+    """How a peer is reached now. ``current`` ``None`` = by the relay of ``relay_region``, for ``reason``.
+
+    ``latency`` is the direct path's, in seconds; 0 = not measured.
+    """
 
     current: Address | None = None
+    latency: float = 0.0
     relay_region: int = 0
     relay_code: str = ""
     active: bool = False

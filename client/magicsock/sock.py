@@ -223,6 +223,7 @@ class Magicsock:
             return PathStatus(reason=Reason.KEY_EXPIRED)
         return PathStatus(
             current=peer.path.endpoint,
+            latency=peer.path.latency or 0.0,
             relay_region=peer.path.region,
             relay_code=self._region_code(peer.path.region),
             active=peer.path.is_active(self._now()),

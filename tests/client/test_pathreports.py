@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from wire.keys import NodePublic
 from wire.paths import MAX_PATHS, PATH, PeerPath, Reason, parse_paths
 
 KEY = NodePublic(bytes(range(32)))
-DIRECT = PathStatus(current=("2001:db8::7", 41641), active=True)
+DIRECT = PathStatus(current=("2001:db8::7", 41641), latency=0.0234, active=True)
 RELAYED = PathStatus(relay_region=900, reason=Reason.SILENT, active=True)
 
 
@@ -65,7 +65,7 @@ async def test_what_changed_is_told_once() -> None:
     assert body["NodeKey"] == str(KEY)
     assert parse_paths(body) == (
         PeerPath(node_id=3, derp_region=900, reason=Reason.SILENT),
-        PeerPath(node_id=7, endpoint="[2001:db8::7]:41641"),
+        PeerPath(node_id=7, endpoint="[2001:db8::7]:41641", latency_ms=24),
     )
     setting.live = {}
     await setting.reporter.look()
@@ -109,6 +109,28 @@ async def test_paths_that_never_settle_are_told_all_the_same(monkeypatch: pytest
     setting = Setting({7: DIRECT})
     await setting.reporter.look()
     assert len(setting.session.link.asked) == 1
+
+
+async def test_a_latency_is_news_when_it_has_moved_a_good_deal() -> None:
+    setting = Setting({7: DIRECT})
+    await setting.twice()
+    for latency in (0.020, 0.028, 0.031):
+        setting.live = {7: replace(DIRECT, latency=latency)}
+        await setting.twice()
+    assert len(setting.session.link.asked) == 1
+    setting.live = {7: replace(DIRECT, latency=0.060)}
+    await setting.twice()
+    (path,) = parse_paths(setting.session.link.asked[-1])
+    assert (len(setting.session.link.asked), path.latency_ms) == (2, 60)
+
+
+async def test_a_latency_that_was_not_known_is_news() -> None:
+    setting = Setting({7: replace(DIRECT, latency=0.0)})
+    await setting.twice()
+    setting.live = {7: DIRECT}
+    await setting.twice()
+    latencies = [parse_paths(body)[0].latency_ms for body in setting.session.link.asked]
+    assert latencies == [0, 24]
 
 
 def test_a_report_is_bounded() -> None:

@@ -10,11 +10,16 @@ from hypothesis import strategies as st
 
 from wire.errors import MessageError
 from wire.keys import NodePublic
-from wire.paths import MAX_PATHS, PeerPath, Reason, parse_paths, report_json
+from wire.paths import MAX_LATENCY_MS, MAX_PATHS, PeerPath, Reason, parse_paths, report_json
 
 PATHS = st.lists(
     st.one_of(
-        st.builds(PeerPath, node_id=st.integers(), endpoint=st.just("[2001:db8::1]:41641")),
+        st.builds(
+            PeerPath,
+            node_id=st.integers(),
+            endpoint=st.just("[2001:db8::1]:41641"),
+            latency_ms=st.integers(0, MAX_LATENCY_MS),
+        ),
         st.builds(
             PeerPath,
             node_id=st.integers(),
@@ -54,6 +59,12 @@ def test_an_unknown_reason_is_none_and_odd_characters_vanish() -> None:
         {"Paths": [{"NodeID": 1, "Direct": True, "Endpoint": "1.2\x1b.3.4:5\x00", "Reason": "because"}]}
     )
     assert path == PeerPath(node_id=1, endpoint="1.2.3.4:5")
+
+
+@pytest.mark.parametrize(("said", "taken"), [(-5, 0), (10**12, MAX_LATENCY_MS)])
+def test_a_latency_is_taken_within_bounds(said: int, taken: int) -> None:
+    (path,) = parse_paths({"Paths": [{"NodeID": 1, "LatencyMS": said}]})
+    assert path.latency_ms == taken
 
 
 def test_every_reason_has_words() -> None:
