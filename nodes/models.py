@@ -142,12 +142,16 @@ class Node(TenantModel):
 
 
 class Route(TenantModel):
-    """A prefix that a node offers to route; it serves only while approved. The row goes with the offer."""
+    """A prefix that a node offers to route; it serves only while approved. The row goes with the offer.
+
+    One that is neither approved nor declined waits for somebody to decide.
+    """
 
     tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="routes")
     node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="routes")
     prefix = models.CharField(max_length=50)
     approved_at = models.DateTimeField(null=True, blank=True)
+    declined_at = models.DateTimeField(null=True, blank=True)  # or when its approval was withdrawn
     created = models.DateTimeField(default=timezone.now)
 
     objects = TenantManager["Route"]()
@@ -158,6 +162,10 @@ class Route(TenantModel):
     @property
     def is_exit(self) -> bool:
         return self.prefix in ("0.0.0.0/0", "::/0")
+
+    @property
+    def waits(self) -> bool:
+        return self.approved_at is None and self.declined_at is None
 
 
 class PendingLogin(models.Model):

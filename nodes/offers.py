@@ -23,20 +23,17 @@ class Offers:
 
     exit_node: bool
     exit_approved: bool
+    exit_waits: bool
     half: bool
     subnets: Sequence[Route]
 
     @property
-    def exit_waits(self) -> bool:
-        return self.exit_node and not self.exit_approved
-
-    @property
     def subnets_waiting(self) -> int:
-        return sum(route.approved_at is None for route in self.subnets)
+        return sum(route.waits for route in self.subnets)
 
     @property
     def subnets_approved(self) -> int:
-        return len(self.subnets) - self.subnets_waiting
+        return sum(route.approved_at is not None for route in self.subnets)
 
     @property
     def any(self) -> bool:
@@ -55,6 +52,7 @@ def offers_of(node: Node) -> Offers:
     return Offers(
         exit_node=whole,
         exit_approved=whole and all(route.approved_at is not None for route in default),
+        exit_waits=whole and any(route.waits for route in default),
         half=bool(default) and not whole,
         subnets=[route for route in routes if not (whole and route.is_exit)],
     )
@@ -69,6 +67,7 @@ class Subnet:
 
     prefix: str
     approved: bool
+    waits: bool
     others: list[str]
     carries: bool
 
@@ -86,7 +85,7 @@ def subnets_of(node: Node, *, among: QuerySet[Node], now: datetime) -> list[Subn
 def _subnet(node: Node, route: Route, routers: list[Route], seen: set[int]) -> Subnet:
     others = sorted(one.node.name for one in routers if one.node_id in seen and one.node_id != node.pk)
     carries = bool(routers) and routers[0].node_id == node.pk
-    return Subnet(route.prefix, route.approved_at is not None, others, carries)
+    return Subnet(route.prefix, route.approved_at is not None, route.waits, others, carries)
 
 
 def _routers(prefixes: list[str], now: datetime) -> dict[str, list[Route]]:

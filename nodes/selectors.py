@@ -33,10 +33,14 @@ def is_exit_node() -> Q:
     return v4 & v6
 
 
+def waiting_routes() -> QuerySet[Route]:
+    """Prefixes that nobody has approved or declined, of whichever devices."""
+    return Route.objects.filter(approved_at__isnull=True, declined_at__isnull=True)
+
+
 def offers_wait() -> Q:
-    """Approved devices that offer something which nobody has approved."""
-    waiting = Route.objects.filter(approved_at__isnull=True)
-    return Q(state=NodeState.ACTIVE.value, pk__in=waiting.values("node"))
+    """Approved devices that offer something which nobody has decided about."""
+    return Q(state=NodeState.ACTIVE.value, pk__in=waiting_routes().values("node"))
 
 
 def exit_nodes() -> QuerySet[Node]:

@@ -14,6 +14,7 @@ from accounts.services import audit
 from nodes.addresses import is_nodes_own
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node, Route
+from nodes.selectors import waiting_routes
 
 MAX_PREFIX = 50
 
@@ -44,7 +45,10 @@ def sync_routes(
 def set_approved_routes(
     *, node: Node, prefixes: Iterable[str], by: Actor, now: datetime | None = None
 ) -> list[Route]:
-    """Approve exactly these of the node's offered prefixes. The two default routes go together."""
+    """Approve exactly these of the node's offered prefixes. The two default routes go together.
+
+    Those that lose their approval are declined; those that wait and are not named go on waiting.
+    """
     wanted = set(prefixes)
     if wanted & EXIT_ROUTES:
         wanted |= EXIT_ROUTES
@@ -59,23 +63,53 @@ def set_approved_routes(
         old = sorted(prefix for prefix, route in routes.items() if route.approved_at is not None)
         for prefix, route in routes.items():
             if (prefix in wanted) != (route.approved_at is not None):
-                route.approved_at = now if prefix in wanted else None
-                route.save(update_fields=["approved_at"])
+                _settle(route, approved=prefix in wanted, now=now)
         new = sorted(wanted & set(routes))
         if old != new:
-            change.upsert("node", node.pk)
-            audit.record(
-                tailnet=change.tailnet,
-                by=by,
-                action="UPDATE",
-                target_type="NODE",
-                target_id=node.stable_id,
-                target_name=node.name,
-                target_property="ALLOWED_IPS",
-                old=old,
-                new=new,
-            )
+            _record(change, node, by, "ALLOWED_IPS", old=old, new=new)
         return sorted(routes.values(), key=lambda route: route.prefix)
+
+
+def _settle(route: Route, *, approved: bool, now: datetime) -> None:
+    """Keep what was decided; an approval that is withdrawn counts as declined: it does not wait anew."""
+    route.approved_at, route.declined_at = (now, None) if approved else (None, now)
+    route.save(update_fields=["approved_at", "declined_at"])
+
+
+def _record(
+    change: ChangeSet, node: Node, by: Actor, prop: str, *, new: list[str], old: list[str] | None = None
+) -> None:
+    change.upsert("node", node.pk)
+    audit.record(
+        tailnet=change.tailnet,
+        by=by,
+        action="UPDATE",
+        target_type="NODE",
+        target_id=node.stable_id,
+        target_name=node.name,
+        target_property=prop,
+        old=old,
+        new=new,
+    )
+
+
+def decline_routes(
+    *, node: Node, prefixes: Collection[str], by: Actor, now: datetime | None = None
+) -> list[str]:
+    """Say no to those of these prefixes that wait; the default routes go together. Returns which they were.
+
+    They may be approved later all the same; offered anew they ask anew.
+    """
+    wanted = set(prefixes) | (EXIT_ROUTES if set(prefixes) & EXIT_ROUTES else set())
+    now = now or timezone.now()
+    with write(node.tailnet_id) as change:
+        waiting = [route for route in waiting_routes().filter(node_id=node.pk) if route.prefix in wanted]
+        for route in waiting:
+            _settle(route, approved=False, now=now)
+        declined = sorted(route.prefix for route in waiting)
+        if declined:
+            _record(change, node, by, "DECLINED_ROUTES", new=declined)
+        return declined
 
 
 def set_route(*, node: Node, prefix: str, approved: bool, by: Actor) -> list[Route]:
