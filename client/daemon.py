@@ -213,6 +213,7 @@ async def _serve(
         backend.in_force,
         lambda: store.folder / INBOX,
         resolve=backend.dns.answer_peer,
+        shields_up=lambda: store.prefs.shields_up,
         listen=rootless.listen if rootless else listen_here,
         connect=connect_by(dialer.dial),
     )

@@ -187,7 +187,7 @@ class Follower:
         api = self._owner.peerapi
         if api is None:
             return
-        netmap = self._netmaps.in_force() if self.tunnel.is_up and not self._store.prefs.shields_up else None
+        netmap = self._netmaps.in_force() if self.tunnel.is_up else None
         await api.serve_on(tailnet_addresses(netmap.node.addresses) if netmap else ())
         await self.tunnel.open_doors(api.doors)
         services = api.services()

@@ -170,7 +170,7 @@ class Firewall:
     """The table on this host (in this network namespace), or wherever ``load`` puts it.
 
     ``doors`` are the ports that every peer may reach whatever the rules say: what listens there asks who
-    comes. They are in force from the next :meth:`apply` on; with shields up there are none.
+    comes. They are in force from the next :meth:`apply` on, and with shields up, too.
     """
 
     def __init__(self, interface: str, *, load: Load = run_nft) -> None:
@@ -181,13 +181,12 @@ class Firewall:
         self._basis: object = None  # what the rules were made of: most netmaps change none of it
 
     async def apply(self, netmap: NetMap, *, shields_up: bool, gateway: Gateway = NO_GATEWAY) -> None:
-        """Put the netmap's rules in force; ``shields_up`` lets nobody in. Raises :class:`SetupError`."""
+        """Put the netmap's rules in force; ``shields_up``: none of them. Raises :class:`SetupError`."""
         basis = (netmap.packet_filters, netmap.node.addresses, shields_up, self.doors, gateway)
         if self._applied is not None and basis == self._basis and not by_capability(netmap):
             return
         rules = [] if shields_up else reduce_rules(netmap, gateway)
-        doors = frozenset() if shields_up else self.doors
-        wanted = ruleset(self._interface, own_addresses(netmap.node), rules, doors, gateway)
+        wanted = ruleset(self._interface, own_addresses(netmap.node), rules, self.doors, gateway)
         if wanted != self._applied:
             await self._load(wanted)
             self._applied = wanted

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from client.peerapi.handler import Handler, Resolve
-from client.peerapi.rights import offers_exit
+from client.peerapi.rights import behind_shields, offers_exit
 from client.peerapi.send import Connect, connect_here
 from client.peerapi.server import Listen, PeerServer, listen_here
 from client.peerapi.taildrop import Taildrop
@@ -27,6 +27,7 @@ def host_time() -> float:
 class PeerAPI:
     """``netmap`` gives the newest one, ``folder`` the inbox's place, ``now`` the time of files.
 
+    With ``shields_up`` it is there, too, but for devices of the same person alone.
     ``listen`` and ``connect`` reach into the tunnel; ``resolve`` is for those who use this exit node.
     """
 
@@ -37,14 +38,21 @@ class PeerAPI:
         now: Callable[[], float] = host_time,
         *,
         resolve: Resolve,
+        shields_up: Callable[[], bool] = lambda: False,
         listen: Listen = listen_here,
         connect: Connect = connect_here,
     ) -> None:
         self.connect = connect
         self.taildrop = Taildrop(folder, now)
         self._netmap = netmap
-        self._server = PeerServer(netmap, Handler(self.taildrop, resolve).answer, listen)
+        self._shields_up = shields_up
+        self._server = PeerServer(self._judging, Handler(self.taildrop, resolve).answer, listen)
         self._house: asyncio.Task[None] | None = None
+
+    def _judging(self) -> NetMap | None:
+        """The netmap by which peers are judged."""
+        netmap = self._netmap()
+        return behind_shields(netmap) if netmap is not None and self._shields_up() else netmap
 
     @property
     def doors(self) -> frozenset[tuple[IPAddress, int]]:

@@ -111,7 +111,7 @@ class Handler:
     # --- DNS for those who use this exit node ------------------------------------------------------------
 
     async def _dns(self, visitor: Visitor, head: Head, body: Body) -> Answer:
-        if not may_resolve(visitor.netmap, visitor.address):
+        if not may_resolve(visitor.netmap, visitor.node, visitor.address):
             return words(403, "DNS access denied")
         question = await dns_question(head, body)
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from client.net.rules import comes_from, leads_to
@@ -136,10 +137,19 @@ def offers_exit(node: Node) -> bool:
     return set(EXIT_ROUTES) <= set(node.routed_prefixes)
 
 
-def may_resolve(netmap: NetMap, address: IPAddress) -> bool:
-    """Whether the peer at ``address`` may look up names here: whoever may reach the internet through us."""
+def may_resolve(netmap: NetMap, peer: Node, address: IPAddress) -> bool:
+    """Whether ``peer``, at ``address``, may look up names here.
+
+    It is the same person's, or the rules let it reach the internet through us.
+    """
     internet = INTERNET[address.version]
-    return offers_exit(netmap.node) and any(
+    by_rule = (
         comes_from(rule, address, netmap.peers) and leads_to(rule, internet, DNS_PORT)
         for rule in netmap.filter_rules or ()
     )
+    return offers_exit(netmap.node) and (_same_person(netmap, peer) or any(by_rule))
+
+
+def behind_shields(netmap: NetMap) -> NetMap:
+    """As it is with shields up: no rule lets anybody in nor grants anything. Who is whose remains."""
+    return replace(netmap, packet_filters={})

@@ -12,7 +12,7 @@ from tests.lab.nameserver import NameServer, address_of, use_nameserver
 from tests.lab.node import Node
 from tests.lab.official import OfficialNode
 from tests.lab.processes import wait_for
-from tests.lab.traffic import reachable
+from tests.lab.traffic import ping, reachable
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("tailscaled", "tailscale")]
 
@@ -66,6 +66,12 @@ def test_the_exit_node_asks_for_those_who_use_it(
         assert found_by(user, f"{out.name}.{SUFFIX}") == out.address()
         assert {by for _, by in names.asked} == {out.namespace.address4}
         assert names.was_asked("nothing.example.net")
+        # Shields keep connections out, yet the same person's devices find names there as before.
+        out.cli("set", "--shields-up")
+        wait_for("the shields are up", lambda: ping(user.namespace, out.address(), count=1).lost == 1)
+        names.asked.clear()
+        assert found_by(user, "shielded.example.net") == ""
+        assert {by for _, by in names.asked} == {out.namespace.address4}
         assert watch.counts() == (0, 0)
     finally:
         watch.clear()

@@ -148,17 +148,19 @@ class TestRendering:
         assert "300" not in text
 
 
-async def test_shields_close_the_doors() -> None:
+async def test_the_doors_stay_open_with_shields_up() -> None:
     told: list[str] = []
 
     async def remember(content: Any) -> None:
         told.append(json.dumps(content))
 
-    firewall, shown = Firewall("trenza0", load=remember), netmap(node(2), packet_filters={"base": ()})
+    rule = FilterRule(sources=("*",), destinations=(PortRange(ip="*", first=50321, last=50321),))
+    firewall, shown = Firewall("trenza0", load=remember), netmap(node(2), packet_filters={"base": (rule,)})
     firewall.doors = frozenset({(own_addresses(shown.node)[0], 40123)})
     await firewall.apply(shown, shields_up=False)
     await firewall.apply(shown, shields_up=True)
-    assert ["40123" in text for text in told] == [True, False]
+    assert ["40123" in text for text in told] == [True, True]
+    assert ["50321" in text for text in told] == [True, False]
 
 
 def test_a_rule_says_whom_and_where_it_is_about() -> None:

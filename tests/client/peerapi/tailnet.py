@@ -73,8 +73,14 @@ class Peers:
         self.inbox = folder / "files"
         self.now = 1_800_000_000.0
         self.came = "100.64.0.2"
+        self.shields_up = False
         self.api = PeerAPI(
-            lambda: self.netmap, lambda: self.inbox, lambda: self.now, resolve=resolve, listen=self._listen
+            lambda: self.netmap,
+            lambda: self.inbox,
+            lambda: self.now,
+            resolve=resolve,
+            shields_up=lambda: self.shields_up,
+            listen=self._listen,
         )
 
     async def _listen(self, accept: Any, address: str, port: int, /) -> asyncio.Server:

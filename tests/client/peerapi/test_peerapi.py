@@ -289,8 +289,13 @@ class TestDNS:
         rule = FilterRule(sources=(BOB4,), destinations=(PortRange(ip="0.0.0.0/0", first=53, last=53),))
         shown = exit_node(packet_filters={"base": (rule,)})
         async with peers_of(tmp_path, shown, resolve=self.echo) as peers:
-            assert (await peers.ask("GET", "/dns-query?dns=YQ"))[0] == 403
+            assert (await peers.ask("GET", "/dns-query?dns=YQ", came=TAGGED4))[0] == 403
             assert (await peers.ask("GET", "/dns-query?dns=YQ", came=BOB4))[0] == 200
+
+    async def test_devices_of_the_same_person_may_in_any_case(self, tmp_path: Path) -> None:
+        async with peers_of(tmp_path, exit_node(packet_filters={}), resolve=self.echo) as peers:
+            assert (await peers.ask("GET", "/dns-query?dns=YQ"))[0] == 200
+            assert (await peers.ask("GET", "/dns-query?dns=YQ", came=BOB4))[0] == 403
 
     async def test_what_is_no_question_is_refused(self, tmp_path: Path) -> None:
         async def failing(question: bytes) -> bytes:
@@ -303,6 +308,19 @@ class TestDNS:
             kind = "Content-Type: application/dns-message\r\n"
             assert (await peers.ask("POST", "/dns-query", b"x" * 70_000, headers=kind))[0] == 413
             assert (await peers.ask("GET", "/dns-query?dns=YQ"))[0] == 500
+
+
+async def test_with_shields_up_it_is_there_for_devices_of_the_same_person(tmp_path: Path) -> None:
+    async def echo(question: bytes) -> bytes:
+        return question
+
+    async with peers_of(tmp_path, exit_node(), resolve=echo) as peers:
+        asked = [("PUT", "/v0/put/a", b"content"), ("GET", "/dns-query?dns=YQ", b"")]
+        for shields_up, strangers in ((False, 200), (True, 403)):
+            peers.shields_up = shields_up
+            for method, path, body in asked:
+                assert (await peers.ask(method, path, body))[0] == 200
+            assert (await peers.ask(*asked[1], came=BOB4))[0] == strangers
 
 
 async def test_the_server_is_told_where_it_is(tmp_path: Path) -> None:
