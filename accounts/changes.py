@@ -104,6 +104,13 @@ def record_change(tailnet: Tailnet, rows: Sequence[ChangedRow]) -> int:
     return version
 
 
+def record_end(tailnet: Tailnet) -> None:
+    """Publish, after the current transaction, that this tailnet is no more."""
+    last = tailnet.netmap_version + 1
+    rows = [ChangedRow(WHOLE, tailnet.pk, "delete")]
+    transaction.on_commit(partial(_publish_change, tailnet.pk, last, rows), robust=True)
+
+
 def _publish_change(tailnet_id: int, version: int, rows: list[ChangedRow]) -> None:
     publish(
         f"tailnet.{tailnet_id}",
@@ -124,6 +131,15 @@ def _publish_change(tailnet_id: int, version: int, rows: list[ChangedRow]) -> No
             "version": version,
             "changes": [{"type": row.model, "id": row.id, "version": version, "op": row.op} for row in rows],
         },
+    )
+
+
+def tell_pages(tailnet_id: int, kind: str, row_id: int) -> None:
+    """Tell open pages of what no netmap carries and no version counts, such as devices' paths."""
+    change = {"type": kind, "id": row_id, "version": 0, "op": "upsert"}
+    publish(
+        f"panel.{tailnet_id}",
+        {"type": "panel.change", "tailnet": tailnet_id, "version": 0, "changes": [change]},
     )
 
 

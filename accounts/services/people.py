@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -12,15 +12,14 @@ from django.utils import timezone
 
 from accounts.actors import Actor
 from accounts.changes import ChangeSet, write
-from accounts.credentials import new_url_token, random_text
-from accounts.errors import Conflict, Forbidden, Gone, Invalid, NotFound
-from accounts.models import LOCAL_ISSUER, Invite, Membership, Tailnet, User
+from accounts.credentials import random_text
+from accounts.errors import Conflict, Forbidden, Invalid, NotFound
+from accounts.models import LOCAL_ISSUER, ApiToken, Membership, Tailnet, User
 from accounts.roles import Capability, Role, can, outranks
 from accounts.services import audit
 from accounts.services.tailnets import create_tailnet
-from accounts.tenancy import find_by_credential, memberships_of
+from accounts.tenancy import memberships_of
 
-INVITE_LIFETIME = timedelta(days=7)
 PERSONAL_NAME_LENGTH = 40
 NAME_ATTEMPTS = 5
 
@@ -80,9 +79,12 @@ def add_member(
         return membership
 
 
-def approve_member(*, membership: Membership, by: Actor) -> Membership:
-    """Let a person in who waits for approval."""
-    return _set_status(membership, by, Status.ACTIVE, "APPROVE", allowed={Status.NEEDS_APPROVAL})
+def approve_member(*, membership: Membership, by: Actor, role: str | None = None) -> Membership:
+    """Let a person in who waits for approval, with another role than a member's if one is given."""
+    with write(membership.tailnet_id):
+        if role is not None:
+            set_role(membership=membership, role=role, by=by)
+        return _set_status(membership, by, Status.ACTIVE, "APPROVE", allowed={Status.NEEDS_APPROVAL})
 
 
 def suspend_member(*, membership: Membership, by: Actor) -> Membership:
@@ -103,7 +105,11 @@ def set_role(*, membership: Membership, role: str, by: Actor) -> Membership:
         raise Forbidden("ownership is transferred, not given")
     with write(membership.tailnet_id) as change:
         row = _locked(membership)
+        if role not in list(Role):
+            raise Invalid(f"there is no role {role!r}")
         _require_rank(by, row, role)
+        if row.role == role:
+            return row
         _require_another_owner(row)
         old, row.role = row.role, Role(role).value
         row.save(update_fields=["role"])
@@ -111,13 +117,20 @@ def set_role(*, membership: Membership, role: str, by: Actor) -> Membership:
         return row
 
 
-def remove_member(*, membership: Membership, by: Actor) -> None:
-    """Take a person's place away. Their devices are the caller's to delete first (the app above has them)."""
+def remove_member(*, membership: Membership, by: Actor, now: datetime | None = None) -> None:
+    """Take a person's place away, or one's own; their API tokens of this tailnet end with it.
+
+    Their devices and auth keys are the caller's to end first, in the same transaction (the app above has
+    them).
+    """
     with write(membership.tailnet_id) as change:
         row = _locked(membership)
-        _require_rank(by, row, row.role)
+        if by.user is None or by.user.pk != row.user_id:
+            _require_rank(by, row, row.role)
         _require_another_owner(row)
         change.delete("membership", row.pk)
+        tokens = ApiToken.objects.filter(user=row.user_id, revoked_at__isnull=True)
+        ended = tokens.update(revoked_at=now or timezone.now())
         audit.record(
             tailnet=change.tailnet,
             by=by,
@@ -126,6 +139,7 @@ def remove_member(*, membership: Membership, by: Actor) -> None:
             target_id=row.user_id,
             target_name=row.user.login_name,
             old={"role": row.role, "status": row.status},
+            details=f"API tokens ended with it: {ended}" if ended else "",
         )
         row.delete()
 
@@ -134,7 +148,7 @@ def transfer_ownership(*, membership: Membership, by: Actor) -> Membership:
     """Make another active member the owner; the owner who does it becomes an admin."""
     with write(membership.tailnet_id) as change:
         new_owner = _locked(membership)
-        old_owner = _acting_membership(by)
+        old_owner = acting_membership(by)
         if not can(old_owner, Capability.OWN_TAILNET) or old_owner is None:
             raise Forbidden("only the owner transfers a tailnet")
         if not new_owner.is_active:
@@ -146,60 +160,6 @@ def transfer_ownership(*, membership: Membership, by: Actor) -> Membership:
             row.save(update_fields=["role"])
             _recorded(change, row, by, "UPDATE", prop="ROLE", old=old, new=row.role)
         return new_owner
-
-
-def create_invite(
-    *, tailnet: Tailnet, email: str, role: str = Role.MEMBER, by: Actor, now: datetime | None = None
-) -> tuple[Invite, str]:
-    """Invite an address; returns the row and the link's token, which is not stored."""
-    now = now or timezone.now()
-    secret = new_url_token()
-    with write(tailnet) as change:
-        actor = _acting_membership(by)
-        if actor is not None and (role == Role.OWNER or not outranks(actor, role)):
-            raise Forbidden("this role ranks as high as your own")
-        invite = Invite.objects.create(
-            tailnet=change.tailnet,
-            email=check_email(email),
-            role=Role(role).value,
-            token_hash=secret.digest,
-            invited_by=by.user,
-            created=now,
-            expires=now + INVITE_LIFETIME,
-        )
-        change.upsert("invite", invite.pk)
-        audit.record(
-            tailnet=change.tailnet,
-            by=by,
-            action="CREATE",
-            target_type="USER_INVITE",
-            target_id=invite.pk,
-            target_name=invite.email,
-            new={"role": invite.role},
-        )
-    return invite, secret.text
-
-
-def accept_invite(*, token: str, user: User, now: datetime | None = None) -> Membership:
-    """Join by an invitation: whoever holds the link and is signed in; it works once."""
-    now = now or timezone.now()
-    found = find_by_credential("invite", token)
-    if found is None:
-        raise NotFound("this invitation does not exist")
-    with write(found.tailnet_id) as change:
-        invite = Invite.objects.select_for_update().get(pk=found.pk)
-        if invite.accepted_at is not None or invite.expires <= now:
-            raise Gone("this invitation was used or has run out")
-        invite.accepted_at, invite.accepted_by = now, user
-        invite.save(update_fields=["accepted_at", "accepted_by"])
-        change.upsert("invite", invite.pk)
-        return add_member(
-            tailnet=change.tailnet,
-            user=user,
-            role=invite.role,
-            by=Actor.person(user),
-            needs_approval=False,
-        )
 
 
 def welcome(*, user: User, hosted_domain: str | None) -> Membership:
@@ -232,7 +192,7 @@ def _locked(membership: Membership) -> Membership:
     return row
 
 
-def _acting_membership(by: Actor) -> Membership | None:
+def acting_membership(by: Actor) -> Membership | None:
     """The acting person's membership; ``None`` for commands and the system, which stand above roles."""
     if by.user is None:
         return None
@@ -243,7 +203,7 @@ def _acting_membership(by: Actor) -> Membership | None:
 
 
 def _require_rank(by: Actor, row: Membership, role: str) -> None:
-    actor = _acting_membership(by)
+    actor = acting_membership(by)
     if actor is None:
         return
     if not can(actor, Capability.MANAGE_USERS) or not (outranks(actor, row.role) and outranks(actor, role)):

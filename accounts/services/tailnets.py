@@ -10,17 +10,18 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
 from accounts.actors import Actor
-from accounts.changes import write
+from accounts.changes import ChangeSet, record_end, write
 from accounts.errors import Conflict, Forbidden, Invalid
 from accounts.models import Membership, Tailnet, User
 from accounts.models.tailnets import DNS_LABEL
 from accounts.roles import Capability, Role, can
 from accounts.services import audit
-from accounts.tenancy import scope
+from accounts.tenancy import memberships_of, scope
 
 logger = logging.getLogger("trenza.audit")
 
 FIRST_TAILNET = "default"
+MAX_OWNED = 20  # tailnets of one person
 SETTINGS = (
     "display_name",
     "device_approval",
@@ -32,12 +33,20 @@ SETTINGS = (
 )
 
 
+def check_name(name: str) -> str:
+    """The name, if it can be a tailnet's; raises :class:`Invalid`."""
+    if not re.fullmatch(DNS_LABEL, name):
+        raise Invalid(f"{name!r} cannot name a tailnet: use 1 to 63 of a-z, 0-9 and inner hyphens")
+    return name
+
+
 def create_tailnet(
     *, name: str, owner: User, by: Actor, display_name: str = ""
 ) -> tuple[Tailnet, Membership]:
     """Make a tailnet with its owner. ``name`` is a DNS label, unique on the server: part of node names."""
-    if not re.fullmatch(DNS_LABEL, name):
-        raise Invalid(f"{name!r} cannot name a tailnet: use 1 to 63 of a-z, 0-9 and inner hyphens")
+    check_name(name)
+    if by.user is not None and sum(one.role == Role.OWNER for one in memberships_of(owner.pk)) >= MAX_OWNED:
+        raise Conflict(f"a person owns at most {MAX_OWNED} tailnets: delete or transfer one first")
     try:
         with transaction.atomic():
             tailnet = Tailnet.objects.create(name=name, display_name=display_name)
@@ -66,6 +75,7 @@ def update_settings(*, tailnet: Tailnet, by: Actor, **values: Any) -> Tailnet:
     if unknown:
         raise Invalid(f"a tailnet has no setting {', '.join(sorted(unknown))}")
     with write(tailnet) as change:
+        _require(by, Capability.MANAGE_SETTINGS)
         row = change.tailnet
         old = {name: getattr(row, name) for name in values}
         for name, value in values.items():
@@ -75,35 +85,60 @@ def update_settings(*, tailnet: Tailnet, by: Actor, **values: Any) -> Tailnet:
         except ValidationError as error:
             raise Invalid("; ".join(error.messages)) from error
         changed = {name: getattr(row, name) for name in values if getattr(row, name) != old[name]}
-        if not changed:
-            return row
-        row.save(update_fields=list(changed))
-        change.upsert("tailnet", row.pk)
-        audit.record(
-            tailnet=row,
-            by=by,
-            action="UPDATE",
-            target_type="TAILNET",
-            target_id=row.pk,
-            target_name=row.name,
-            target_property="SETTINGS",
-            old={name: old[name] for name in changed},
-            new=changed,
-        )
+        if changed:
+            _save(change, by, "SETTINGS", {name: old[name] for name in changed}, changed)
     return row
+
+
+def rename_tailnet(*, tailnet: Tailnet, name: str, by: Actor) -> Tailnet:
+    """Give a tailnet another name, and so its devices other domains. What else bears it is the caller's."""
+    check_name(name)
+    with write(tailnet) as change:
+        _require(by, Capability.MANAGE_SETTINGS)
+        row = change.tailnet
+        old = row.name
+        if name == old:
+            return row
+        if Tailnet.objects.filter(name=name).exists():
+            raise Conflict(f"there is a tailnet named {name} already")
+        row.name = name
+        _save(change, by, "NAME", {"name": old}, {"name": name})
+    return row
+
+
+def _save(change: ChangeSet, by: Actor, prop: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+    row = change.tailnet
+    row.save(update_fields=list(new))
+    change.upsert("tailnet", row.pk)
+    audit.record(
+        tailnet=row,
+        by=by,
+        action="UPDATE",
+        target_type="TAILNET",
+        target_id=row.pk,
+        target_name=row.name,
+        target_property=prop,
+        old=old,
+        new=new,
+    )
+
+
+def _require(by: Actor, capability: Capability) -> None:
+    """Refuse a person whose place in the open scope's tailnet does not include this; commands may all."""
+    if by.user is None:
+        return
+    if not can(Membership.objects.filter(user=by.user).first(), capability):
+        raise Forbidden("your role does not include this")
 
 
 def delete_tailnet(*, tailnet: Tailnet, by: Actor) -> None:
     """Delete a tailnet with everything in it; its owner or a command only."""
-    with write(tailnet) as change:
-        if by.user is not None:
-            membership = Membership.objects.filter(user=by.user).first()
-            if not can(membership, Capability.OWN_TAILNET):
-                raise Forbidden("only the owner deletes a tailnet")
-        change.delete("tailnet", tailnet.pk)
-        last = change.tailnet
-    with transaction.atomic(), scope(tailnet=tailnet):
-        tailnet.delete()
+    with transaction.atomic():
+        last = Tailnet.objects.select_for_update().get(pk=tailnet.pk)
+        with scope(tailnet=last):
+            _require(by, Capability.OWN_TAILNET)
+            Tailnet.objects.filter(pk=last.pk).delete()
+        record_end(last)
     # Its audit log went with it: the server's own log keeps who did it, and how that log ended.
     logger.warning(
         "tailnet %s (%d) was deleted by %s %s (%s); its audit log ended at %s",

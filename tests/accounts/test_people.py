@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
 from accounts.actors import Actor
-from accounts.errors import Conflict, Forbidden, Gone, Invalid, NotFound
+from accounts.errors import Conflict, Forbidden, Invalid, NotFound
 from accounts.models import LOCAL_ISSUER, AuditEvent, Membership, Tailnet, User
 from accounts.roles import Role
 from accounts.services import people, tailnets
+from accounts.services.tokens import authenticate_token, create_api_token
 from accounts.tenancy import scope
 from tests.accounts import factories
 
@@ -120,6 +118,30 @@ def test_ownership_moves_and_is_never_lost() -> None:
         assert Membership.objects.filter(role=Role.OWNER).count() == 1
 
 
+def test_a_waiting_person_is_let_in_with_another_role() -> None:
+    tailnet, owner = factories.tailnet()
+    waiting = people.add_member(tailnet=tailnet, user=factories.person(), by=ME, needs_approval=True)
+    let_in = people.approve_member(membership=waiting, by=Actor.person(owner), role=Role.AUDITOR)
+    assert (let_in.role, let_in.is_active) == (Role.AUDITOR, True)
+
+
+def test_a_role_that_is_none_is_refused() -> None:
+    tailnet, _ = factories.tailnet()
+    with pytest.raises(Invalid):
+        people.set_role(membership=factories.member(tailnet), role="king", by=ME)
+
+
+def test_one_may_leave_oneself_and_ones_tokens_end() -> None:
+    tailnet, owner = factories.tailnet()
+    member = factories.member(tailnet)
+    token = create_api_token(tailnet=tailnet, user=member.user, by=ME)
+    people.remove_member(membership=member, by=Actor.person(member.user))
+    people.add_member(tailnet=tailnet, user=member.user, by=ME)
+    assert authenticate_token(text=token.text) is None
+    with pytest.raises(Conflict):
+        people.remove_member(membership=membership_of(tailnet, owner), by=Actor.person(owner))
+
+
 def test_a_removed_person_is_gone_and_the_log_knows() -> None:
     tailnet, _ = factories.tailnet()
     member = factories.member(tailnet)
@@ -129,31 +151,6 @@ def test_a_removed_person_is_gone_and_the_log_knows() -> None:
         assert AuditEvent.objects.latest("pk").action == "DELETE"
     with pytest.raises(NotFound):
         people.suspend_member(membership=member, by=ME)
-
-
-def test_an_invitation_works_once_and_within_its_time() -> None:
-    tailnet, owner = factories.tailnet()
-    by = Actor.person(owner)
-    invite, token = people.create_invite(tailnet=tailnet, email="new@example.com", role=Role.AUDITOR, by=by)
-    assert token not in str(vars(invite))
-    guest = factories.person()
-    assert people.accept_invite(token=token, user=guest).role == Role.AUDITOR
-    with pytest.raises(Gone):
-        people.accept_invite(token=token, user=factories.person())
-    _, late = people.create_invite(tailnet=tailnet, email="late@example.com", by=by)
-    with pytest.raises(Gone):
-        people.accept_invite(token=late, user=guest, now=timezone.now() + timedelta(days=8))
-    with pytest.raises(NotFound):
-        people.accept_invite(token="unknown", user=guest)
-
-
-def test_nobody_invites_above_themselves() -> None:
-    tailnet, _ = factories.tailnet()
-    helper = factories.member(tailnet, Role.IT_ADMIN)
-    with pytest.raises(Forbidden):
-        people.create_invite(
-            tailnet=tailnet, email="x@example.com", role=Role.ADMIN, by=Actor.person(helper.user)
-        )
 
 
 def test_a_first_sign_in_opens_a_tailnet_of_one_s_own() -> None:
@@ -196,6 +193,40 @@ def test_settings_are_checked_and_logged() -> None:
     with scope(tailnet=tailnet):
         event = AuditEvent.objects.latest("pk")
         assert (event.old, event.new) == ({"key_duration_days": 180}, {"key_duration_days": 30})
+
+
+def test_a_setting_needs_the_right_at_the_moment_of_the_change() -> None:
+    tailnet, _ = factories.tailnet()
+    by = Actor.person(factories.member(tailnet, Role.NETWORK_ADMIN).user)
+    with pytest.raises(Forbidden):
+        tailnets.update_settings(tailnet=tailnet, by=by, device_approval=False)
+    with pytest.raises(Forbidden):
+        tailnets.rename_tailnet(tailnet=tailnet, name="other", by=by)
+
+
+def test_a_tailnet_is_renamed_to_a_free_name() -> None:
+    tailnet, owner = factories.tailnet()
+    taken, _ = factories.tailnet()
+    by = Actor.person(owner)
+    old = tailnet.name
+    assert tailnets.rename_tailnet(tailnet=tailnet, name="harbour", by=by).name == "harbour"
+    with pytest.raises(Conflict):
+        tailnets.rename_tailnet(tailnet=tailnet, name=taken.name, by=by)
+    with pytest.raises(Invalid):
+        tailnets.rename_tailnet(tailnet=tailnet, name="No Label", by=by)
+    with scope(tailnet=tailnet):
+        event = AuditEvent.objects.latest("pk")
+        assert (event.target_property, event.old, event.new) == ("NAME", {"name": old}, {"name": "harbour"})
+
+
+def test_nobody_owns_more_tailnets_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tailnets, "MAX_OWNED", 2)
+    owner = factories.person()
+    by = Actor.person(owner)
+    for name in ("one", "two"):
+        tailnets.create_tailnet(name=name, owner=owner, by=by)
+    with pytest.raises(Conflict):
+        tailnets.create_tailnet(name="three", owner=owner, by=by)
 
 
 def test_only_its_owner_deletes_a_tailnet_and_the_log_says_who(caplog: pytest.LogCaptureFixture) -> None:
