@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,11 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Membership
 from nodes.access import visible_nodes
-from nodes.models import Node, PathReport
-from wire.errors import WireError
-from wire.paths import PeerPath, Reason
+from nodes.models import Node, PathReport, ReportedPath
+from wire.paths import Reason
 
 SHOWN = 50
-REASONS: Mapping[Reason, Any] = {
+REASONS: Mapping[str, Any] = {
     Reason.IDLE: _("Idle: a direct path is looked for as soon as there is traffic"),
     Reason.LOOKING: _("A direct path is being looked for"),
     Reason.NO_DISCO: _("The other device has not said how to look for a direct path"),
@@ -57,31 +56,24 @@ class Connections:
 
 def connections_of(node: Node, *, membership: Membership, online: bool) -> Connections | None:
     """``None`` for a device that is away, or whose client does not tell: what it said once is over."""
-    report = PathReport.objects.filter(node=node).first() if online else None
-    if report is None:
+    if not online or not PathReport.objects.filter(node=node).exists():
         return None
-    paths = {path.node_id: path for path in _readable(report.paths)}
-    peers = visible_nodes(membership).filter(pk__in=list(paths)).exclude(pk=node.pk)[:SHOWN]
+    paths = {path.peer_id: path for path in ReportedPath.objects.filter(node=node)}
+    peers = visible_nodes(membership).filter(pk__in=list(paths))[:SHOWN]
     rows = [_row(peer, paths[peer.pk]) for peer in peers.prefetch_related(None)]
     return Connections(rows=rows, hidden=len(paths) - len(rows))
 
 
-def _row(peer: Node, path: PeerPath) -> Connection:
+def why(path: ReportedPath) -> Any:
+    """Why the peer is not reached directly, in the reader's language; "" when it is, or nobody knows."""
+    return "" if path.endpoint else REASONS.get(path.reason, "")
+
+
+def _row(peer: Node, path: ReportedPath) -> Connection:
     return Connection(
         name=peer.name,
         stable_id=peer.stable_id,
         endpoint=path.endpoint,
         region=path.derp_region,
-        reason="" if path.endpoint else REASONS.get(path.reason) if path.reason else "",
+        reason=why(path),
     )
-
-
-def _readable(content: Iterable[Any]) -> Iterable[PeerPath]:
-    """What an earlier version of this server kept may be no path to this one."""
-    for item in content:
-        try:
-            path = PeerPath.from_json(item)
-        except WireError:
-            continue
-        if 0 < path.node_id < 2**63:
-            yield path

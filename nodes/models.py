@@ -11,6 +11,7 @@ from django.utils import timezone
 from accounts.managers import TenantManager, TenantModel
 from accounts.models import Tailnet, User
 from nodes.state import KEY_IS_GOOD, NodeState
+from wire.paths import MAX_ENDPOINT
 
 KEY_LENGTH = 80
 
@@ -211,14 +212,30 @@ class Presence(TenantModel):
 
 
 class PathReport(TenantModel):
-    """How a device reaches its peers, as it said last: the members of :class:`wire.paths.PeerPath`."""
+    """When a device last said how it reaches its peers; what it said are its :class:`ReportedPath` rows."""
 
     tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="path_reports")
     node = models.OneToOneField(Node, on_delete=models.CASCADE, related_name="path_report")
-    paths = models.JSONField(default=list, blank=True)
     reported_at = models.DateTimeField()
 
     objects = TenantManager["PathReport"]()
+
+
+class ReportedPath(TenantModel):
+    """How a device reaches one peer, as it said last: the members of :class:`wire.paths.PeerPath`."""
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="reported_paths")
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="paths")
+    peer = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="+")
+    endpoint = models.CharField(max_length=MAX_ENDPOINT, blank=True)
+    derp_region = models.PositiveIntegerField(default=0)
+    reason = models.CharField(max_length=MAX_ENDPOINT, blank=True)
+    latency_ms = models.PositiveIntegerField(default=0)
+
+    objects = TenantManager["ReportedPath"]()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["node", "peer"], name="one_path_per_pair")]
 
 
 GLOBAL_MODELS: tuple[type, ...] = (PendingLogin,)

@@ -30,7 +30,8 @@ const hasMenu = (element) => element.querySelector(":popover-open") !== null;
 // --- what a change touches ------------------------------------------------------------------------------
 function concerns(element, { type, id }) {
   const { live, node } = element.dataset;
-  return live.split(" ").includes(type) && (type !== "node" || node === undefined || node === String(id));
+  const ofDevices = type === "node" || type === "path";
+  return live.split(" ").includes(type) && (!ofDevices || node === undefined || node === String(id));
 }
 
 function refreshFragment(element) {

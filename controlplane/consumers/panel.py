@@ -46,6 +46,8 @@ GAP_SECONDS = 0.1  # a message may be on its way still
 MAX_SOCKETS = 5000
 # What the page of somebody who sees only their own devices is told: that something changed, not what.
 BLUNT = "tailnet"
+# Changes at every moment in a large tailnet: those who are told bluntly look by themselves, now and then.
+FREQUENT = "path"
 
 
 @dataclass(slots=True)
@@ -215,6 +217,8 @@ class PanelConsumer(AsyncConsumer):  # type: ignore[misc]
         if not self.open or self.membership is None:
             return
         if change["type"] not in (BLUNT, "relay") and not can(self.membership, Capability.SEE_ALL):
+            if change["type"] == FREQUENT:
+                return
             change = {"type": BLUNT, "id": self.membership.tailnet_id, "version": change["version"]}
         await self._send({name: change[name] for name in ("type", "id", "version")})
 

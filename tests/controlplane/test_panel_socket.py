@@ -27,9 +27,11 @@ from accounts.services.people import suspend_member
 from controlplane.consumers import panel
 from controlplane.models import Relay
 from nodes.services import lifecycle
+from nodes.services.paths import record_paths
 from nodes.services.presence import claim_presence, release_presence
 from tests.accounts import factories
 from tests.nodes import factories as machines
+from wire.paths import PeerPath
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -241,6 +243,23 @@ async def test_a_member_learns_that_something_changed_but_not_what(place: tuple[
     assert (message["type"], message["id"]) == ("tailnet", tailnet.pk)
     assert node.pk != tailnet.pk or message["type"] != "node"
     await opened.disconnect()
+
+
+async def test_who_sees_everything_is_told_of_paths_and_nobody_else(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    member = await in_thread(factories.member)(tailnet, role=Role.MEMBER)
+    here, there = [
+        await in_thread(machines.node)(tailnet, owner, hostname=name, preapproved=True)
+        for name in ("here", "there")
+    ]
+    all_of_it = await listen(owner, tailnet)
+    own = await listen(member.user, tailnet)
+    path = PeerPath(node_id=there.pk, endpoint="192.0.2.7:1")
+    await in_thread(record_paths)(tailnet=tailnet.pk, node_id=here.pk, paths=[path])
+    assert (await heard(all_of_it, "path"))["id"] == here.pk
+    assert await own.hears_nothing(0.2)
+    for opened in (all_of_it, own):
+        await opened.disconnect()
 
 
 async def test_nothing_of_another_tailnet_is_heard(place: tuple[Tailnet, User]) -> None:

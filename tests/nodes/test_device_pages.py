@@ -18,7 +18,7 @@ from accounts.services.people import add_member
 from accounts.tenancy import scope
 from nodes.connections import REASONS
 from nodes.listing import PAGE_SIZE
-from nodes.models import Node
+from nodes.models import Node, ReportedPath
 from nodes.services import lifecycle
 from nodes.services.paths import record_paths
 from nodes.services.presence import claim_presence
@@ -535,6 +535,22 @@ def test_reports_that_come_too_often_are_not_kept(place: tuple[Tailnet, User]) -
     assert not record_paths(tailnet=tailnet, node_id=box.pk, paths=[], now=now + timedelta(seconds=1))
     assert record_paths(tailnet=tailnet, node_id=box.pk, paths=[], now=now + timedelta(seconds=30))
     assert record_paths(tailnet=tailnet, node_id=box.pk + 1000, paths=[], now=now)  # gone meanwhile
+
+
+def test_a_report_takes_the_place_of_the_one_before(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    box, web, far, gone = (
+        machines.node(tailnet, owner, hostname=h, preapproved=True) for h in ("box", "web", "far", "gone")
+    )
+    now = timezone.now()
+    stays = PeerPath(node_id=web.pk, endpoint="203.0.113.7:1", latency_ms=12)
+    before = [stays, *(PeerPath(node_id=peer.pk, derp_region=2**40) for peer in (far, gone))]
+    after = [stays, PeerPath(node_id=far.pk, endpoint="203.0.113.9:1"), PeerPath(node_id=box.pk)]
+    for number, paths in enumerate((before, after)):
+        assert record_paths(tailnet=tailnet, node_id=box.pk, paths=paths, now=now + timedelta(minutes=number))
+    with scope(tailnet=tailnet):
+        kept = ReportedPath.objects.order_by("peer_id").values_list("peer_id", "endpoint", "latency_ms")
+        assert list(kept) == [(web.pk, "203.0.113.7:1", 12), (far.pk, "203.0.113.9:1", 0)]
 
 
 def test_every_reason_has_words_in_the_panel() -> None:
