@@ -15,7 +15,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from client.errors import SetupError
-from client.net.serviceaddresses import SERVICE_PREFIXES
+from client.net.serviceaddresses import AT_ONCE, SERVICE_PREFIXES
 from client.prefixes import Network, tailnet_prefixes
 from wire.netmap import NetMap
 
@@ -102,4 +102,5 @@ class Router:
 
 
 def _address(network: Network) -> dict[str, Any]:
-    return {"address": str(network.network_address), "prefixlen": network.prefixlen}
+    flags = {"flags": AT_ONCE} if network.version == 6 else {}
+    return {"address": str(network.network_address), "prefixlen": network.prefixlen, **flags}

@@ -22,6 +22,9 @@ SERVICE = tuple(map(ipaddress.ip_address, SERVICE_ADDRESSES))
 SERVICE_PREFIXES: frozenset[Network] = frozenset(map(ipaddress.ip_network, SERVICE_ADDRESSES))
 HOST_SCOPE = 254
 FOREVER = 2**32 - 1
+# IFA_F_NODAD (linux/if_addr.h). A new IPv6 address cannot be bound until the kernel has seen to it that it is
+# nobody else's; a tunnel has no neighbours to ask, yet without this even that is done a moment later.
+AT_ONCE = 0x02
 
 
 async def put_service_addresses(interface: str) -> tuple[str, ...]:
@@ -46,7 +49,15 @@ async def put_service_addresses(interface: str) -> tuple[str, ...]:
 
 async def _add6(netlink: Any, index: int) -> bool:
     try:
-        await netlink.addr("add", index=index, address=SERVICE6, prefixlen=128, preferred=0, valid=FOREVER)
+        await netlink.addr(
+            "add",
+            index=index,
+            address=SERVICE6,
+            prefixlen=128,
+            preferred=0,
+            valid=FOREVER,
+            flags=AT_ONCE,
+        )
     except NetlinkError:
         return False
     return True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 
 import pytest
 
 from client.errors import SetupError
 from client.net.router import Router, layout, same_layout
+from client.net.rules import own_addresses
 from tests.client.fakes import netmap, node
 from tests.client.net.namespace import in_namespace
 from wire.netmap import NetMap
@@ -75,6 +77,16 @@ class TestInTheKernel:
             assert "100.64.0.4 dev tz" in routes
             assert "fd7a:115c:a1e0::4 dev tz" in routes
             assert "100.64.0.2" not in routes
+
+    async def test_its_addresses_can_be_listened_on_at_once(self) -> None:
+        with in_namespace():
+            ip("link", "add", "tz", "type", "bridge")
+            shown = netmap(node(2))
+            await Router("tz").apply(layout(shown))
+            for address in own_addresses(shown.node):
+                family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+                with socket.socket(family) as sock:
+                    sock.bind((str(address), 0))
 
     async def test_an_interface_that_is_gone_is_one_line(self) -> None:
         with in_namespace(), pytest.raises(SetupError, match="tz is gone"):
