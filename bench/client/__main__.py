@@ -87,6 +87,12 @@ def joins(field: Field, options: argparse.Namespace) -> Iterator[Row]:
     yield Row("up to a direct path (easy NATs), s", flip, -1, "under 1 s", lambda one: one["trenza"] < 1, 2)
 
 
+def second(field: Field, options: argparse.Namespace) -> Iterator[Row]:
+    """How soon a daemon says that another one runs."""
+    found = measures.refusal(field, rounds=options.rounds)
+    yield Row("a second daemon is refused, s", found, -1, "under 2 s", lambda one: one["trenza"] < 2, 2)
+
+
 def idle(field: Field, options: argparse.Namespace) -> Iterator[Row]:
     """What the daemon takes of the processors."""
     used = measures.idle(field, peers=FEW, seconds=options.idle_seconds)
@@ -109,7 +115,13 @@ def memory(field: Field, _: argparse.Namespace) -> Iterator[Row]:
 
 
 # Each part, and how many devices its tailnet has from the start.
-PARTS = {"paths": (paths, 0), "joins": (joins, 0), "idle": (idle, FEW), "memory": (memory, MANY)}
+PARTS = {
+    "paths": (paths, 0),
+    "joins": (joins, 0),
+    "second": (second, 0),
+    "idle": (idle, FEW),
+    "memory": (memory, MANY),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -152,6 +152,20 @@ def joining(field: Field, routers: tuple[Router, Router], *, rounds: int) -> tup
     return medians(first), medians(flip)
 
 
+def refusal(field: Field, *, rounds: int) -> Figures:
+    """Seconds until a second daemon of ours on the same state folder has ended with its refusal."""
+    node = TrenzaNode(field.host()).start()
+    turns: list[float] = []
+    for _ in range(rounds):
+        began = time.monotonic()
+        done = node.daemon_refused()
+        turns.append(time.monotonic() - began)
+        if "another trenzad already runs" not in done.stderr:
+            raise LabError(f"a second daemon was not refused: {done.stderr}")
+    field.remove(node)
+    return medians({"trenza": turns})
+
+
 def _until_direct(node: Node, witness: Node, began: float) -> float:
     """Seconds until the path is direct, with a packet now and then to ask for it."""
     talk = node.namespace.spawn(

@@ -176,10 +176,8 @@ class TestRefusals:
     def test_with_the_state_of_another(self, trenzad: Trenzad) -> None:
         trenzad.start()
         trenzad.ready()
-        began = time.monotonic()
         line = trenzad.refuses("--socket", str(trenzad.folder / "other"))
         assert "another trenzad already runs on the state folder" in line
-        assert time.monotonic() - began < 10  # on a busy machine; two seconds on an idle one
 
     def test_with_the_socket_of_another(self, trenzad: Trenzad) -> None:
         trenzad.start()
