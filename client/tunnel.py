@@ -72,6 +72,7 @@ class MakeSock(Protocol):
         mark: int,
         on_endpoints: Callable[[tuple[Endpoint, ...]], None],
         on_net_info: Callable[[NetInfo], None],
+        greet: Callable[[Node], None],
     ) -> Sock: ...
 
 
@@ -160,6 +161,7 @@ class Tunnel:
                 mark=MARK,
                 on_endpoints=self._on_endpoints,
                 on_net_info=self._on_net_info,
+                greet=lambda peer: self._poke([peer]),
             )
             await sock.start()
             self.sock = sock
@@ -256,7 +258,8 @@ def rekeyed_peers(before: NetMap | None, after: NetMap) -> list[Node]:
 def poke(sock: socket.socket, peers: Iterable[Node]) -> None:
     """Send each peer a byte through the tunnel: WireGuard shakes hands now, not when traffic comes.
 
-    After a rotation whichever side changed last must speak first: only its handshake finds the other ready.
+    Whichever side changed last must speak first: after a rotation only its handshake finds the other ready,
+    and after a restart it alone knows that the session is no more.
     """
     for peer in peers:
         address = next((ip for ip in tailnet_addresses(peer.addresses) if ip.version == 4), None)

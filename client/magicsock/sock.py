@@ -30,6 +30,7 @@ from client.magicsock.reasons import explained
 from client.magicsock.results import PathStatus, PingResult
 from client.magicsock.states import PeerInfo
 from client.magicsock.steering import UNSET, Steering
+from client.magicsock.strangers import Strangers, in_session
 from client.magicsock.surroundings import Surroundings
 from client.net.portmap.mapper import PortMapper, make_mapper
 from client.wireguard import EngineStatus
@@ -37,7 +38,7 @@ from wire import disco, stun
 from wire.control import NetInfo
 from wire.errors import WireError
 from wire.keys import DiscoPrivate, NodePrivate, NodePublic
-from wire.netmap import NetMap
+from wire.netmap import NetMap, Node
 from wire.paths import Reason
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ def wall_clock() -> float:
 class Magicsock:
     """Owns the raw port, the relay connections, the shuttle and every peer's path. One loop, one thread.
 
-    ``on_endpoints`` and ``on_net_info`` are called with what the next lite update should say.
+    ``on_endpoints`` and ``on_net_info`` are called with what the next lite update should say; ``greet`` with
+    a peer with whom WireGuard should begin a session now.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Magicsock:
         mark: int,
         on_endpoints: Callable[[tuple[Endpoint, ...]], None],
         on_net_info: Callable[[NetInfo], None],
+        greet: Callable[[Node], None],
         make_ports: MakePorts = host_ports,
         entropy: Callable[[int], bytes] = os.urandom,
         wall: Callable[[], float] = wall_clock,
@@ -83,6 +86,8 @@ class Magicsock:
         self._peers = Peers()
         self._netmap: NetMap | None = None
         self._tailnet: frozenset[str] = frozenset()  # hosts inside the tunnel: no way to carry the tunnel
+        self._greet = greet
+        self._strangers = Strangers()
         self._pings = 0
         self._relayed_in = self._relayed_out = 0
         self._look = asyncio.Event()
@@ -286,6 +291,9 @@ class Magicsock:
                 endpoint = UNSET  # WireGuard inside itself: to be put right
             as_path_sees = replace(seen, endpoint=endpoint)
             self._deeds.do(peer, peer.path.polled(as_path_sees, self._now(), since=since))
+        if self._strangers.expects:
+            for peer in self._strangers.due(self._peers, self._now()):
+                self._greet(peer.node)
 
     def _any_active(self) -> bool:
         now = self._now()
@@ -294,13 +302,20 @@ class Magicsock:
     def _any_awake(self) -> bool:
         """An active session, or a direct one whose first packet nobody but the engine would see."""
         now = self._now()
-        return any(peer.path.endpoint is not None or peer.path.is_active(now) for peer in self._peers)
+        return self._strangers.expects or any(
+            peer.path.endpoint is not None or peer.path.is_active(now) for peer in self._peers
+        )
 
     # --- packets -----------------------------------------------------------------------------------------
 
     def _on_udp(self, packet: bytes, source: Address) -> None:
         if stun.is_stun(packet):
             self._surroundings.receive_stun(packet)
+            return
+        if in_session(packet):
+            for peer in self._peers:
+                if peer.path.candidates.get(source) is not None:
+                    self._heard(peer)
             return
         sender = disco.parse_header(packet) if source[0] not in self._tailnet else None
         for peer in self._peers.by_disco(sender.raw) if sender else ():
@@ -321,6 +336,8 @@ class Magicsock:
             peer.handshake.heard()
             self._relayed_in += sum(map(len, data))
             self._shuttle.inject(sender, data)
+            if not peer.status.last_handshake and any(map(in_session, data)):
+                self._heard(peer)
             self._deeds.do(peer, peer.path.relayed(region, self._now()))
 
     def _on_disco(self, peer: Peer, packet: bytes, source: Address | None, region: int) -> None:
@@ -332,12 +349,18 @@ class Magicsock:
         now = self._now()
         match message:
             case disco.Ping() if self._is_from(peer, message):
+                self._heard(peer)
                 self._deeds.do(peer, peer.path.got_ping(message, source, region, now))
             case disco.Pong():
                 self._deeds.do(peer, peer.path.got_pong(message, source, region, now))
             case disco.CallMeMaybe() if source is None:  # what came by UDP anyone may have sent again
                 outside = tuple(address for address in message.endpoints if address[0] not in self._tailnet)
                 self._deeds.do(peer, peer.path.got_call(disco.CallMeMaybe(outside), region, now))
+
+    def _heard(self, peer: Peer) -> None:
+        """The peer may believe in a session that our WireGuard does not have."""
+        if self._strangers.heard(peer, self._now()):
+            self._look.set()
 
     def _is_from(self, peer: Peer, ping: disco.Ping) -> bool:
         """A ping's node key tells nodes with one disco key apart; else it may be newer than the netmap."""
@@ -415,6 +438,7 @@ class Magicsock:
             if not answer.done():
                 answer.set_exception(PeerNotFound(f"{peer.node.name.rstrip('.')} left the network"))
         self._steering.forget(peer)
+        self._strangers.forget(peer)
 
     def _now(self) -> float:
         return self._loop.time()

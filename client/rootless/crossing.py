@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 class Crossing:
     """``inner`` is a UDP socket of the namespace, not yet bound; WireGuard listens there on ``port`` already.
 
-    ``on_packet(payload, from)`` gets STUN and disco, ``on_outgoing(peer, packets)`` what is for a relay.
+    ``on_packet(payload, from)`` gets STUN and disco, and of what comes for WireGuard the first from where it
+    never answered; ``on_outgoing(peer, packets)`` gets what is for a relay.
     ``talked``: the peers that were removed again after WireGuard had sent them something.
     """
 
@@ -183,6 +184,8 @@ class Crossing:
                     self._on_packet(packet, _with_scope(source))
         for lane, packets in runs.items():
             self._to_wireguard(lane, packets)
+            if not lane.spoken_to and lane.outside is not None:
+                self._on_packet(packets[0], lane.outside)  # nobody who ever got an answer
 
     def _to_wireguard(self, lane: Lane, packets: Sequence[bytes]) -> None:
         source = (socket.IPPROTO_IP, IP_PKTINFO, lane.source)

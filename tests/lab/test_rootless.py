@@ -152,6 +152,19 @@ def test_what_dies_is_made_anew_and_nothing_outlives_the_daemon(world: World) ->
         assert ask_by_socks(gus.namespace, SOCKS_PORT, "rhal", PORT, "/10") == b"x" * 10
 
 
+def test_who_speaks_first_is_heard_soon_after_a_daemon_was_killed(world: World) -> None:
+    """The peer still has a session with the WireGuard that is gone; by itself it would wait 15 seconds."""
+    gil, hob = pair(world, "rgil", "rhob")
+    hob.ping("rgil", "--until-direct", "-c", "20")
+    address = gil.address()
+    reachable(hob.namespace, address)
+    gil.daemon.kill()
+    assert ping(hob.namespace, address, count=1).received == 0
+    gil.start()
+    gil.wait_connected()
+    reachable(hob.namespace, address, seconds=8)
+
+
 @pytest.fixture
 def provider(world: World) -> Iterator[NameServer]:
     """A resolver that both the host's network and the exit node's offer."""

@@ -139,6 +139,7 @@ class Host:
     engine: WatchingEngine = field(default_factory=WatchingEngine)
     endpoints: list[tuple[Endpoint, ...]] = field(default_factory=list)
     net_infos: list[NetInfo] = field(default_factory=list)
+    greeted: list[Node] = field(default_factory=list)
     endpoints_are_known: bool = True
 
     async def start(self) -> None:
@@ -160,6 +161,7 @@ class Host:
             mark=0,
             on_endpoints=self.endpoints.append,
             on_net_info=self.net_infos.append,
+            greet=self.greeted.append,
             wall=lambda: WALL,
             make_mapper=no_mapper,
         )
@@ -344,6 +346,35 @@ async def test_a_handshake_that_found_no_relay_is_sent_again(derp_map: DERPMap) 
         await until(lambda: a.sock.path_status(2).active)
         await a.learn(b)
         assert (await b.receive(initiation[:4]))[0] == initiation
+
+
+async def test_a_session_from_before_our_wireguard_is_begun_anew(derp_map: DERPMap) -> None:
+    """By what comes through the relay, by a ping, or by what the port's owner shows of the direct way."""
+    for sign in ("relay", "ping", "port"):
+        a, b = Host(1, derp_map, endpoints_are_known=False), Host(2, derp_map)
+        async with running([a, b]):
+            await a.learn(b)
+            await b.learn(a)
+            await until(lambda one=a, other=b: one.is_connected and other.is_connected)
+            if sign == "relay":
+                await a.send(b)
+            elif sign == "ping":
+                await a.sock.ping(2, WAIT_SECONDS)
+            else:
+                a.sock._on_udp(DATA, b.address)
+            stranger, greeter = (b, a) if sign == "port" else (a, b)
+            await until(lambda one=greeter: bool(one.greeted))
+            assert [node.key for node in greeter.greeted] == [stranger.public]
+
+
+async def test_who_has_a_session_is_not_greeted(pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    b.engine.observe(a.public, last_handshake=WALL)
+    await b.sock._look_at_engine()
+    await a.send(b)
+    await until(lambda: a.is_direct(b))
+    assert not b.sock._strangers.expects
+    assert not b.greeted
 
 
 # --- pings -----------------------------------------------------------------------------------------------

@@ -79,10 +79,24 @@ async def test_only_wireguards_packets_go_in_and_answers_find_back(scene: Scene)
     packet, source = await scene.at_wireguard()
     assert packet == INITIATION + b"hello"
     assert scene.crossing.outside(source) == scene.here
-    await until(lambda: len(scene.heard) == 2)
+    await until(lambda: len(scene.heard) == 3)
     assert {source for _, source in scene.heard} == {scene.here}
     scene.wireguard.sendto(DATA + b"welcome", source)
     assert await receive(scene.host) == (DATA + b"welcome", ("127.0.0.1", port))
+
+
+async def test_a_sign_is_given_of_those_whom_wireguard_never_answered(scene: Scene) -> None:
+    """It may know nothing of the session that they believe in."""
+    port = scene.wireguard.getsockname()[1]
+    scene.host.sendto(DATA + b"first", ("127.0.0.1", port))
+    _, source = await scene.at_wireguard()
+    await until(lambda: scene.heard)
+    assert scene.heard == [(DATA + b"first", scene.here)]
+    scene.wireguard.sendto(DATA, source)
+    await receive(scene.host)
+    scene.host.sendto(DATA + b"second", ("127.0.0.1", port))
+    assert (await scene.at_wireguard())[0] == DATA + b"second"
+    assert len(scene.heard) == 1
 
 
 async def test_relayed_packets_have_an_address_or_a_mask(scene: Scene) -> None:
