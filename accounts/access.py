@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from accounts.errors import Forbidden, NotFound
-from accounts.models import Membership, User
-from accounts.roles import Capability, can
+from accounts.models import Invite, Membership, User
+from accounts.roles import Capability, can, outranks
+from accounts.selectors import open_invites
 from accounts.tenancy import memberships_of
 
 NOT_HERE = "there is no such thing, or it is not for you"
@@ -32,11 +33,39 @@ def require(membership: Membership | None, capability: Capability) -> Membership
     return membership
 
 
-def member_of(*, membership: Membership | None, user_id: Any) -> Membership:
-    """Another member as this person may see them: everybody with SEE_ALL, else only oneself."""
+def member_of(*, membership: Membership | None, user_id: Any, manage: bool = False) -> Membership:
+    """Another member as this person may see them: everybody with SEE_ALL, else only oneself.
+
+    With ``manage`` they must also be allowed to act on them: :class:`Forbidden` when they only see them.
+    """
     found = Membership.objects.select_related("user", "tailnet").filter(user_id=user_id).first()
     if found is None or membership is None:
         raise NotFound(NOT_HERE)
     if not can(membership, Capability.SEE_ALL) and found.user_id != membership.user_id:
         raise NotFound(NOT_HERE)
+    if manage and not may_manage(membership, found.role):
+        raise Forbidden("you may act only on people whose role ranks below your own")
     return found
+
+
+def may_manage(membership: Membership, role: str) -> bool:
+    """Whether a person may act on people who have this role, and give it."""
+    return can(membership, Capability.MANAGE_USERS) and outranks(membership, role)
+
+
+def invite_for(*, membership: Membership | None, invite_id: int) -> Invite:
+    """An open invitation that this person may send again or withdraw."""
+    found = open_invites().filter(pk=invite_id).first()
+    if found is None or membership is None or not can(membership, Capability.SEE_ALL):
+        raise NotFound(NOT_HERE)
+    if not may_manage(membership, found.role):
+        raise Forbidden("you may act only on invitations to roles below your own")
+    return found
+
+
+def place_of(*, user: User, tailnet_id: int) -> Membership:
+    """A person's own place in a tailnet, usable or not."""
+    for membership in memberships_of(user.pk):
+        if membership.tailnet_id == tailnet_id:
+            return membership
+    raise NotFound(NOT_HERE)

@@ -52,6 +52,18 @@ def panel_view(view: View) -> View:
     return wrapped
 
 
+def person_view(view: View) -> View:
+    """Sign-in alone: for pages about a person's tailnets, which they may have none of yet."""
+
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if not request.user.is_authenticated:
+            return to_sign_in(request)
+        return public_view(view)(request, *args, **kwargs)
+
+    return wrapped
+
+
 def public_view(view: View) -> View:
     """For pages that need no sign-in: refusals look as everywhere else."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
-from accounts.models import ApiToken, AuditEvent, Membership, OAuthClient, Tailnet, User
+from accounts.models import ApiToken, AuditEvent, Invite, Membership, OAuthClient, Tailnet, User
 from accounts.roles import Role
 
 
@@ -16,6 +16,15 @@ def tailnet_by_name(name: str) -> Tailnet | None:
 def members() -> QuerySet[Membership]:
     """Everybody in the tailnet, people loaded, by address."""
     return Membership.objects.select_related("user").order_by("user__email", "pk")
+
+
+def open_invites() -> QuerySet[Invite]:
+    """Invitations that nobody has accepted, those that ran out too, newest first."""
+    return (
+        Invite.objects.select_related("invited_by")
+        .filter(accepted_at__isnull=True)
+        .order_by("-created", "-pk")
+    )
 
 
 def owner() -> User | None:

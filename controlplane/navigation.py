@@ -33,6 +33,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("keys", "/keys", "key", _("Keys")),
     Section("dns", "/dns", "world", _("DNS"), _any(Capability.SEE_ALL)),
     Section("relays", "/relays", "server-2", _("Relays"), _any(Capability.SEE_ALL)),
+    Section("settings", "/settings", "settings", _("Settings"), _any(Capability.SEE_ALL)),
 )
 
 

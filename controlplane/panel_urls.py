@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from controlplane import views
-from controlplane.views import dns
+from controlplane.views import dns, settings, tailnets
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -17,6 +17,20 @@ urlpatterns = [
     path("dns/override", dns.override, name="dns-override"),
     path("dns/<str:kind>/add", dns.add, name="dns-add"),
     path("dns/<str:kind>/remove", dns.remove, name="dns-remove"),
+    path("settings", settings.page, name="settings"),
+    path("settings/rename", settings.rename, name="rename-tailnet"),
+    path("settings/card/<str:name>", settings.card, name="settings-card"),
+    path("settings/switch/<str:name>", settings.switch, name="settings-switch"),
+    path("settings/transfer", tailnets.transfer, name="transfer-tailnet"),
+    path("settings/delete", tailnets.delete, name="delete-tailnet"),
+    path("settings/<str:name>", settings.save, name="save-settings"),
+    path("tailnets", tailnets.mine, name="tailnets"),
+    path("tailnets/new", tailnets.new, name="new-tailnet"),
+    path("tailnets/<int:tailnet_id>/leave", tailnets.leave, name="leave-tailnet"),
+    path("waiting", tailnets.waiting, name="waiting"),
+    path("search", search.palette, name="search"),
+    path("search/results", search.results, name="search-results"),
+    path("shortcuts", search.shortcuts, name="shortcuts"),
     path("download/install.sh", views.install_script, name="install-script"),
     path("download/wheels/", views.download_index, name="wheels"),
     path("download/wheels/<str:name>", views.download_file, {"folder": "wheels/"}, name="wheel"),

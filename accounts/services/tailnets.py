@@ -33,6 +33,10 @@ SETTINGS = (
 )
 
 
+class NameTaken(Conflict):
+    """Another tailnet of the server has this name."""
+
+
 def check_name(name: str) -> str:
     """The name, if it can be a tailnet's; raises :class:`Invalid`."""
     if not re.fullmatch(DNS_LABEL, name):
@@ -51,7 +55,7 @@ def create_tailnet(
         with transaction.atomic():
             tailnet = Tailnet.objects.create(name=name, display_name=display_name)
     except IntegrityError as error:
-        raise Conflict(f"there is a tailnet named {name} already") from error
+        raise NameTaken(f"there is a tailnet named {name} already") from error
     with write(tailnet) as change:
         membership = Membership.objects.create(tailnet=change.tailnet, user=owner, role=Role.OWNER)
         change.upsert("tailnet", tailnet.pk)
@@ -100,7 +104,7 @@ def rename_tailnet(*, tailnet: Tailnet, name: str, by: Actor) -> Tailnet:
         if name == old:
             return row
         if Tailnet.objects.filter(name=name).exists():
-            raise Conflict(f"there is a tailnet named {name} already")
+            raise NameTaken(f"there is a tailnet named {name} already")
         row.name = name
         _save(change, by, "NAME", {"name": old}, {"name": name})
     return row

@@ -254,3 +254,15 @@ def add_record(*, tailnet: Tailnet, by: Actor, name: str, value: str) -> None:
 def remove_record(*, tailnet: Tailnet, by: Actor, name: str, value: str) -> None:
     with _changing(tailnet, by, "DNS_RECORDS", f"{name} {value}") as row:
         row.extra_records = [one for one in row.extra_records if (one["Name"], one["Value"]) != (name, value)]
+
+
+def follow_rename(*, tailnet: Tailnet, old: str) -> None:
+    """After a tailnet's renaming: records in its domain, once ``old``, lie in its new one."""
+    new = suffix_of(tailnet)
+    with _changing(tailnet, Actor.system(), "DNS_RECORDS", f"{old} is {new} now") as row:
+        row.extra_records = [
+            record | {"Name": record["Name"].removesuffix(old) + new}
+            if record["Name"].endswith(f".{old}")
+            else record
+            for record in row.extra_records
+        ]
