@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from django.db.models import Q
 from django.http import HttpRequest
 
-from accounts.models import User
+from accounts.models import Membership, User
 from accounts.roles import Capability, can
 from accounts.views import THEME_COOKIE, language_names, theme_names
 from controlplane.env import environment
 from controlplane.navigation import sections_for
-from nodes.access import visible_nodes
-from nodes.selectors import offers_wait
-from nodes.state import NodeState
+from nodes.approvals import count_waiting, deciding
 
 
 def panel(request: HttpRequest) -> dict[str, Any]:
@@ -33,7 +31,6 @@ def panel(request: HttpRequest) -> dict[str, Any]:
         "membership": membership,
         "sees_all": can(membership, Capability.SEE_ALL),
         "sections": sections_for(membership),
-        "manages_devices": can(membership, Capability.MANAGE_DEVICES),
         "pending_count": _pending_counter(membership),
         "theme": theme or "system",
         "languages": language_names(),
@@ -41,11 +38,12 @@ def panel(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _pending_counter(membership: Any) -> Callable[[], int]:
+def _pending_counter(membership: Membership | None) -> Callable[[], int]:
+    """Counts what waits for this very person to decide: once a page, however often it is shown."""
+
+    @cache
     def count() -> int:
-        if membership is None or not membership.is_active:
-            return 0
-        waiting = Q(state=NodeState.PENDING.value) | offers_wait()
-        return visible_nodes(membership).filter(waiting).count()
+        kinds = deciding(membership)
+        return sum(count_waiting(membership, kinds).values()) if membership is not None and kinds else 0
 
     return count

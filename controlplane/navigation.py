@@ -28,8 +28,11 @@ def _any(*capabilities: Capability) -> frozenset[Capability]:
     return frozenset(capabilities)
 
 
+ALL = _any(Capability.SEE_ALL)
+
 SECTIONS: tuple[Section, ...] = (
-    Section("devices", "/devices", "devices", _("Devices"), badge="nodes/_badge.html"),
+    Section("devices", "/devices", "devices", _("Devices")),
+    Section("approvals", "/approvals", "inbox", _("Approvals"), ALL, "nodes/_badge.html"),
     Section("keys", "/keys", "key", _("Keys")),
     Section("dns", "/dns", "world", _("DNS"), _any(Capability.SEE_ALL)),
     Section("relays", "/relays", "server-2", _("Relays"), _any(Capability.SEE_ALL)),

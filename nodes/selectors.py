@@ -26,11 +26,20 @@ def pending_nodes() -> QuerySet[Node]:
     return nodes().filter(state=NodeState.PENDING.value).order_by("created", "pk")
 
 
+def _both_defaults(routes: QuerySet[Route]) -> Q:
+    """Devices of which both default routes are among these."""
+    v4, v6 = (Q(pk__in=routes.filter(prefix=prefix).values("node")) for prefix in sorted(EXIT_ROUTES))
+    return v4 & v6
+
+
+def offers_exit_node() -> Q:
+    """Devices that offer themselves as exit node, approved or not."""
+    return _both_defaults(Route.objects.get_queryset())
+
+
 def is_exit_node() -> Q:
     """Devices of which both default routes are approved."""
-    approved = Route.objects.filter(approved_at__isnull=False)
-    v4, v6 = (Q(pk__in=approved.filter(prefix=prefix).values("node")) for prefix in sorted(EXIT_ROUTES))
-    return v4 & v6
+    return _both_defaults(Route.objects.filter(approved_at__isnull=False))
 
 
 def waiting_routes() -> QuerySet[Route]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from django.urls import path
 
-from nodes.views import devices, joining, keys, offers, rotation
+from nodes.views import approvals, devices, joining, keys, offers, rotation
 
 urlpatterns = [
     path("devices", devices.devices, name="devices"),
-    path("devices/pending-badge", devices.pending_badge, name="pending-badge"),
     path("devices/add", joining.add, name="add-device"),
     path("devices/add/arrivals", joining.arrivals, name="arrivals"),
     path("devices/<str:node_id>", devices.device, name="device"),
@@ -23,6 +22,10 @@ urlpatterns = [
     path("devices/<str:node_id>/approve-exit-node", offers.approve_exit_node, name="approve-exit-node"),
     path("devices/<str:node_id>/approve-route", offers.approve_route, name="approve-route"),
     path("devices/<str:node_id>/use-exit-node", offers.choose_exit_node, name="use-exit-node"),
+    path("approvals", approvals.queue, name="approvals"),
+    path("approvals/badge", approvals.badge, name="approvals-badge"),
+    path("approvals/approve", approvals.approve, name="approvals-approve"),
+    path("approvals/reject", approvals.reject, name="approvals-reject"),
     path("register/<str:token>", joining.register, name="register"),
     path("keys", keys.keys, name="keys"),
     path("keys/new", keys.new_key, name="new-key"),

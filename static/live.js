@@ -40,25 +40,35 @@ function refreshFragment(element) {
   else refetch(element.dataset.src, element, "outerHTML");
 }
 
-function refreshRow({ type, id }) {
-  const row = document.getElementById(`${type}-${id}`);
-  if (!row?.dataset.src) {
-    for (const list of lists()) if (list.dataset.list.split(" ").includes(type)) refreshList(list);
-  } else if (hasMenu(row)) {
-    later(() => refreshRow({ type, id }));
-  } else {
-    refetch(row.dataset.src, row, "outerHTML");
-  }
+// A device's paths are shown in its row.
+const rowOf = ({ type, id }) => document.getElementById(`${type === "path" ? "node" : type}-${id}`);
+const shows = (list, { type }) => list.dataset.list.split(" ").includes(type);
+
+function refreshRow(change) {
+  const row = rowOf(change);
+  if (!row?.dataset.src) return;
+  if (hasMenu(row)) later(() => refreshRow(change));
+  else refetch(row.dataset.src, row, "outerHTML");
 }
 
-function refreshList(list) {
-  if (!busy(list)) {
-    refetch(here(), list, "outerHTML");
-    return;
-  }
+// A change of something without a row here may belong into a list; the paths of what is not shown do not.
+const isElsewhere = (change) => !rowOf(change)?.dataset.src && change.type !== "path";
+
+const refreshList = (list) => refetch(here(), list, "outerHTML");
+
+// A list that somebody is in is replaced only where that moves nothing; else a bar offers what is new. Rows that
+// were decided about ("is-done") stay in their places meanwhile.
+const idsOf = (list) => [...list.querySelectorAll("tbody tr[id]:not(.is-done)")].map((row) => row.id).join(" ");
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { target: list, requestConfig, serverResponse } = event.detail;
+  if (requestConfig.elt !== list || list.dataset.list === undefined || list.dataset.wanted !== undefined || !busy(list)) return;
+  const fresh = new DOMParser().parseFromString(serverResponse, "text/html").getElementById(list.id);
+  const same = fresh !== null && idsOf(fresh) === idsOf(list);
   const bar = list.querySelector(".new-bar");
-  if (bar) bar.hidden = false;
-}
+  if (!same && bar) bar.hidden = false;
+  if (!same || hasMenu(list) || list.querySelector(".is-done, tbody :focus:not([id])")) event.detail.shouldSwap = false;
+});
 
 const later = (action) => setTimeout(action, 1000);
 
@@ -70,6 +80,8 @@ function flush() {
     refreshEverything();
     return;
   }
+  const elsewhere = batch.filter(isElsewhere);
+  for (const list of lists()) if (elsewhere.some((one) => shows(list, one))) refreshList(list);
   batch.forEach(refreshRow);
   for (const element of all("[data-live]")) if (batch.some((one) => concerns(element, one))) refreshFragment(element);
 }
@@ -129,6 +141,11 @@ document.addEventListener("click", (event) => {
   const list = event.target instanceof Element && event.target.closest("[data-show-new]")?.closest("[data-list]");
   if (list) refetch(here(), list, "outerHTML");
 });
+// Somebody has just changed what a list shows, and wants to see it.
+document.addEventListener("showChanges", () => lists().forEach((list) => {
+  list.dataset.wanted = "";
+  refreshList(list);
+}));
 
 addEventListener("pagehide", () => { stopped = true; });
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });

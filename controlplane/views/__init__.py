@@ -42,7 +42,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_safe
 def admin(request: HttpRequest, rest: str = "") -> HttpResponse:
     """Official clients print ``<URL>/admin/…`` while they wait for approval."""
-    return redirect("/devices?state=pending")
+    return redirect("/approvals")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,14 +125,6 @@ def row(request: HttpRequest, node_id: str) -> HttpResponse:
     return render(request, "nodes/_row.html", {"row": _row(request, node)})
 
 
-@never_cache
-@require_safe
-@panel_view
-def pending_badge(request: HttpRequest) -> HttpResponse:
-    """How many devices wait, for the side bar."""
-    return render(request, "nodes/_badge.html")
-
-
 # --- one device ------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ def test_a_switch_approves_at_once_and_everywhere(visit: Visit, place: Place) ->
     for page in (devices, detail):
         mark(page)
     expect(row(devices, "gate")).to_contain_text("1 route waits")
-    expect(devices.locator("#pending-badge")).to_contain_text("1")
+    expect(devices.locator("#pending-badge")).to_contain_text("2")
     devices.get_by_role("link", name="Routes waiting").click()
     expect(devices).to_have_url(re.compile("state=routes-waiting"))
     devices.get_by_role("link", name="All", exact=False).first.click()

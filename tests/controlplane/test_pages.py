@@ -49,9 +49,9 @@ def relay(region: int = 900, **values: Any) -> Relay:
     ("path", "to"),
     [
         ("/", "/devices"),
-        ("/admin", "/devices?state=pending"),
-        ("/admin/machines", "/devices?state=pending"),
-        ("/admin/machines/100.64.0.1", "/devices?state=pending"),
+        ("/admin", "/approvals"),
+        ("/admin/machines", "/approvals"),
+        ("/admin/machines/100.64.0.1", "/approvals"),
     ],
 )
 def test_addresses_that_lead_on(client: Client, path: str, to: str) -> None:

@@ -76,7 +76,7 @@ def test_devices_that_wait_come_first_and_then_by_name(place: tuple[Tailnet, Use
         machines.node(tailnet, owner, hostname=name, preapproved=approved)
     page = Visitor(owner).get("/devices")
     assert names(page) == ["zebra", "alpha", "beta"]
-    assert page.content.decode().count('<span class="count"') == 1
+    assert page.content.decode().count('<span class="count"') == 2, "in the side bar and in the top bar"
 
 
 def test_the_url_says_what_is_shown(place: tuple[Tailnet, User]) -> None:
@@ -447,7 +447,7 @@ def test_a_person_of_two_tailnets_acts_in_the_open_one_only(place: tuple[Tailnet
     visitor = Visitor(owner, tailnet)
     assert visitor.submit(f"/devices/{node.stable_id}/approve", page="/devices").status_code == 404
     assert visitor.get(f"/devices/{node.stable_id}").status_code == 404
-    assert visitor.get("/devices/pending-badge").content.decode().count("count") == 0
+    assert visitor.get("/approvals/badge").content.decode().count("count") == 0
 
 
 # --- adding a device --------------------------------------------------------------------------------------

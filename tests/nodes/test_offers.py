@@ -186,7 +186,7 @@ def test_the_list_says_what_waits_and_filters_by_it(place: tuple[Tailnet, User])
     page = visitor.get("/devices").content.decode()
     assert "2 routes wait" in page
     assert "1 route waits" in page
-    assert ">2<span" in visitor.get("/devices/pending-badge").content.decode()
+    assert ">4<span" in visitor.get("/approvals/badge").content.decode()
     assert visitor.get("/devices?state=routes-waiting").content.decode().count("<tr id=") == 2
     assert "/devices?state=exit-nodes" not in page, "there is none"
     answer = visitor.submit(f"/devices/{node.stable_id}/approve-exit-node", page="/devices", approved="1")
@@ -196,7 +196,7 @@ def test_the_list_says_what_waits_and_filters_by_it(place: tuple[Tailnet, User])
     assert exits.count("<tr id=") == 1
     visitor.submit(f"/devices/{node.pk}/approve-route", page="/devices", prefix="10.7.0.0/16", approved="1")
     assert "1 route<" in visitor.get(f"/devices/{node.pk}/row").content.decode()
-    assert ">1<span" in visitor.get("/devices/pending-badge").content.decode()
+    assert ">2<span" in visitor.get("/approvals/badge").content.decode()
 
 
 @pytest.mark.parametrize(
