@@ -5,13 +5,19 @@ from __future__ import annotations
 from django.urls import path
 
 from controlplane import views
-from controlplane.views import dns, settings, tailnets
+from controlplane.views import dns, relays, settings, tailnets
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("admin", views.admin, name="admin"),
     path("admin/<path:rest>", views.admin),
-    path("relays", views.relays, name="relays"),
+    path("relays", relays.page, name="relays"),
+    path("relays/latency", relays.latency, name="relay-latency"),
+    path("relays/add", relays.add, name="add-relay"),
+    path("relays/<int:relay_id>/rename", relays.rename, name="rename-relay"),
+    path("relays/<int:relay_id>/enabled", relays.enabled, name="enable-relay"),
+    path("relays/<int:relay_id>/token", relays.token, name="renew-relay-token"),
+    path("relays/<int:relay_id>/remove", relays.remove, name="remove-relay"),
     path("dns", dns.page, name="dns"),
     path("dns/magic", dns.magic, name="dns-magic"),
     path("dns/override", dns.override, name="dns-override"),

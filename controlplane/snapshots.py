@@ -169,9 +169,10 @@ def _dns(row: DNSSettings | None) -> DNSSnapshot:
 
 
 def load_derp_map(tailnet_id: int) -> DERPMap:
-    """The server-wide relays and the tailnet's own, by region."""
+    """The server-wide relays and those of the tailnet's own that have ever connected, by region."""
     regions: dict[int, DERPRegion] = {}
-    relays = Relay.objects.filter(Q(tailnet=None) | Q(tailnet=tailnet_id), enabled=True)
+    own = Q(tailnet=tailnet_id) & ~Q(derp_key="")
+    relays = Relay.objects.filter(Q(tailnet=None) | own, enabled=True)
     for relay in relays.order_by("region_id", "node_name"):
         node = DERPNode(
             name=relay.node_name,

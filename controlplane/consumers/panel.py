@@ -25,7 +25,7 @@ from channels.layers import get_channel_layer
 from channels.security.websocket import WebsocketDenier
 from django.conf import settings
 from django.db import DatabaseError
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.urls import path, re_path
 
 from accounts.middleware import SESSION_KEY, choose_membership
@@ -57,6 +57,7 @@ class Room:
     sockets: set[PanelConsumer] = field(default_factory=set)
     version: int = 0
     online: frozenset[int] | None = None
+    relays_seen: datetime | None = None
 
 
 class Watcher:
@@ -64,7 +65,6 @@ class Watcher:
 
     def __init__(self) -> None:
         self.rooms: dict[int, Room] = defaultdict(Room)
-        self.relays_seen: datetime | None = None
         self._task: asyncio.Task[None] | None = None
 
     def join(self, socket: PanelConsumer, tailnet: Tailnet) -> bool:
@@ -106,12 +106,12 @@ class Watcher:
                 await self._tell(room, {"type": "tailnet", "id": pk, "version": version})
             if pk in online:
                 await self._tell_online(room, online[pk])
-        if relays_seen is not None and relays_seen != self.relays_seen:
-            if self.relays_seen is not None:
-                message = {"type": "relay", "id": 0, "version": int(relays_seen.timestamp() * 1000)}
-                for room in list(self.rooms.values()):
-                    await self._tell(room, message)
-            self.relays_seen = relays_seen
+            seen = max(filter(None, (relays_seen.get(None), relays_seen.get(pk))), default=None)
+            if seen is not None and seen != room.relays_seen:
+                if room.relays_seen is not None:
+                    moment = int(seen.timestamp() * 1000)
+                    await self._tell(room, {"type": "relay", "id": 0, "version": moment})
+                room.relays_seen = seen
 
     async def _tell_online(self, room: Room, online: frozenset[int]) -> None:
         for node_id in sorted(online ^ room.online) if room.online is not None else ():
@@ -124,8 +124,10 @@ class Watcher:
 
 
 @database_sync_to_async  # type: ignore[untyped-decorator]
-def _read(ids: list[int]) -> tuple[dict[int, int], dict[int, frozenset[int]], datetime | None]:
-    """Of these tailnets the versions and who is online; and when a relay reported last."""
+def _read(
+    ids: list[int],
+) -> tuple[dict[int, int], dict[int, frozenset[int]], dict[int | None, datetime | None]]:
+    """Of these tailnets the versions and who is online; and when relays (``None`` = everybody's) reported."""
     now = datetime.now(UTC)
     versions = dict(Tailnet.objects.filter(pk__in=ids).values_list("pk", "netmap_version"))
     online = {}
@@ -133,7 +135,8 @@ def _read(ids: list[int]) -> tuple[dict[int, int], dict[int, frozenset[int]], da
         with scope(tailnet=pk):
             held = Presence.objects.filter(expires__gt=now).values_list("node_id", flat=True)
             online[pk] = frozenset(held)
-    return versions, online, Relay.objects.aggregate(last=Max("last_seen"))["last"]
+    relays = Relay.objects.filter(Q(tailnet=None) | Q(tailnet__in=ids)).values_list("tailnet")
+    return versions, online, dict(relays.annotate(last=Max("last_seen")))
 
 
 _watchers: dict[int, Watcher] = {}

@@ -1,4 +1,4 @@
-"""What machines get under ``/download/``: the client's wheel, a lock with hashes, and the wheels it needs.
+"""What machines get under ``/download/``: the client's wheel, a lock with hashes, the wheels it needs, units.
 
 ``manage.py builddownloads`` fills DATA/download while the server already serves; it does nothing when the
 sources have not changed since the last time.
@@ -26,7 +26,7 @@ from controlplane.env import CHECKOUT, Environment
 PACKAGES = ("wire", "client", "relay")
 PROJECT_FILES = ("pyproject.toml", "README.md", "LICENSE")
 LOCK = Path("requirements") / "client.lock"
-UNIT = Path("deploy") / "systemd" / "trenzad.service"
+UNITS = tuple(Path("deploy") / "systemd" / name for name in ("trenzad.service", "trenza-relay.service"))
 WHEELS = "wheels"
 STAMP = "built"
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -102,7 +102,8 @@ def build(data: Path, *, checkout: Path = CHECKOUT) -> Built:
             made = Path(name)
             wheel = _build_wheel(checkout, made / WHEELS)
             _write_lock(checkout, made, wheel)
-            shutil.copy(checkout / UNIT, made / UNIT.name)
+            for unit in UNITS:
+                shutil.copy(checkout / unit, made / unit.name)
             try:
                 _fetch_dependencies(checkout, made / WHEELS)
                 problem = ""
@@ -131,7 +132,7 @@ def _sources(checkout: Path) -> Iterator[Path]:
         for path in sorted((checkout / package).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path
-    for name in (*PROJECT_FILES, LOCK, UNIT):
+    for name in (*map(Path, PROJECT_FILES), LOCK, *UNITS):
         yield checkout / name
 
 

@@ -17,6 +17,7 @@ from accounts.credentials import digest
 from accounts.models import Tailnet
 from controlplane.env import Environment, environment
 from controlplane.models import FIRST_OWN_REGION, Relay
+from wire.derpmap import PIN_PREFIX
 from wire.errors import WireError
 from wire.keys import NodePublic
 
@@ -27,8 +28,12 @@ COUNTERS = ("clients", "bytes_in", "bytes_out", "packets", "drops")
 MAX_COUNTER = 2**63 - 1
 MAX_VERSION_LENGTH = 50
 FINGERPRINT_LENGTH = 64
-# What of a relay's row clients are told; only a change of these reaches netmaps.
-MAP_FIELDS = ("host_name", "cert_name", "ipv4", "ipv6", "derp_port", "stun_port", "plain", "enabled")
+# What of a relay's row clients are told (and whether it has ever connected); only a change of these reaches
+# netmaps.
+MAP_FIELDS = (
+    "host_name", "cert_name", "ipv4", "ipv6", "derp_port", "stun_port", "plain", "enabled", "derp_key",
+)  # fmt: skip
+MIN_RATE_SECONDS = 1.0  # reports that are closer together say nothing of a rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,23 @@ def record_report(*, relay: RelayIdentity, report: Mapping[str, Any]) -> datetim
     """
     if report.get("type") == "hello":
         return _record_hello(relay, report)
-    counters = {name: _counter(report.get(name)) for name in COUNTERS}
-    Relay.objects.filter(pk=relay.id).update(stats=counters, last_seen=timezone.now())
+    _record_stats(relay.id, {name: _counter(report.get(name)) for name in COUNTERS})
     return None
+
+
+def _record_stats(relay_id: int, counters: dict[str, int]) -> None:
+    """Keep the counters, and as ``rate`` the bytes a second that it passed on since those before."""
+    now = timezone.now()
+    before = Relay.objects.filter(pk=relay_id).values_list("stats", "last_seen").first()
+    rate = _rate(before[0], counters, (now - before[1]).total_seconds()) if before and before[1] else 0
+    Relay.objects.filter(pk=relay_id).update(stats=counters | {"rate": rate}, last_seen=now)
+
+
+def _rate(before: Any, counters: Mapping[str, int], seconds: float) -> int:
+    old = _counter(before.get("bytes_out")) if isinstance(before, dict) else 0
+    if seconds < MIN_RATE_SECONDS or not old or counters["bytes_out"] < old:  # it has just started
+        return 0
+    return int((counters["bytes_out"] - old) / seconds)
 
 
 def _record_hello(identity: RelayIdentity, report: Mapping[str, Any]) -> datetime:
@@ -100,6 +119,7 @@ def _record_hello(identity: RelayIdentity, report: Mapping[str, Any]) -> datetim
         relay.connected_at = relay.last_seen = now
         relay.version = str(report.get("version", ""))[:MAX_VERSION_LENGTH]
         relay.derp_key = _node_key(report.get("derp_key"))
+        relay.cert_name = _pin(report)
         if relay.embedded:
             _place_embedded(relay, report)
         relay.save()
@@ -111,17 +131,21 @@ def _record_hello(identity: RelayIdentity, report: Mapping[str, Any]) -> datetim
 def _place_embedded(relay: Relay, report: Mapping[str, Any]) -> None:
     env = environment()
     relay.host_name = env.relay_host
-    relay.ipv4, relay.ipv6 = _addresses(env.relay_host)
+    relay.ipv4, relay.ipv6 = dns_addresses(env.relay_host)
     relay.derp_port = env.relay_port or _port(report.get("derp_port"), relay.derp_port)
     relay.stun_port = _port(report.get("stun_port"), relay.stun_port)
-    fingerprint = str(report.get("cert_fingerprint") or "")
-    is_hex = len(fingerprint) == FINGERPRINT_LENGTH and all(c in "0123456789abcdef" for c in fingerprint)
-    relay.cert_name = f"sha256-raw:{fingerprint}" if is_hex else ""
     relay.plain = not env.relay_tls
     relay.enabled = True
 
 
-def _addresses(host: str) -> tuple[str, str]:
+def _pin(report: Mapping[str, Any]) -> str:
+    """The self-signed certificate that clients shall insist on; "" = one that an authority vouches for."""
+    fingerprint = str(report.get("cert_fingerprint") or "")
+    is_hex = len(fingerprint) == FINGERPRINT_LENGTH and all(c in "0123456789abcdef" for c in fingerprint)
+    return f"{PIN_PREFIX}{fingerprint}" if is_hex else ""
+
+
+def dns_addresses(host: str) -> tuple[str, str]:
     """A DERP map node's IPv4 and IPv6: a literal address names its family and switches the other off."""
     try:
         address = ipaddress.ip_address(host)

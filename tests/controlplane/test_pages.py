@@ -1,25 +1,20 @@
-"""The way in, relays, what machines download, and the refusals' own pages."""
+"""The way in, what machines download, and the refusals' own pages."""
 
 from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.test import Client
-from django.utils import timezone
 
 from accounts.models import Tailnet, User
-from accounts.roles import Role
 from controlplane import views
 from controlplane.env import environment
-from controlplane.models import Relay
 from controlplane.services import downloads
 from tests.accounts import factories
-from tests.pages import Visitor, plain_static_files
+from tests.pages import plain_static_files
 
 __all__ = ["plain_static_files"]
 pytestmark = pytest.mark.django_db
@@ -28,18 +23,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def place() -> tuple[Tailnet, User]:
     return factories.tailnet()
-
-
-def relay(region: int = 900, **values: Any) -> Relay:
-    given: dict[str, Any] = {
-        "region_id": region,
-        "region_code": f"r{region}",
-        "region_name": f"Region {region}",
-        "node_name": f"{region}a",
-        "host_name": f"relay{region}.example.com",
-        "token_hash": f"{region}",
-    }
-    return Relay.objects.create(**(given | values))
 
 
 # --- the way in ------------------------------------------------------------------------------------------
@@ -57,55 +40,6 @@ def relay(region: int = 900, **values: Any) -> Relay:
 def test_addresses_that_lead_on(client: Client, path: str, to: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer["Location"]) == (302, to)
-
-
-# --- relays ----------------------------------------------------------------------------------------------
-
-
-def test_no_relay_yet(place: tuple[Tailnet, User]) -> None:
-    assert "No relay yet" in Visitor(place[1]).get("/relays").content.decode()
-
-
-def test_a_relay_is_up_while_it_reports(place: tuple[Tailnet, User]) -> None:
-    now = timezone.now()
-    stats = {"clients": 1234, "bytes_in": 1500, "bytes_out": 2_500_000, "drops": 7}
-    relay(900, connected_at=now, last_seen=now, stats=stats)
-    relay(901, connected_at=now, last_seen=now - timedelta(minutes=1), stats=stats)
-    relay(902, last_seen=now)
-    relay(903)
-    page = Visitor(place[1]).get("/relays")
-    text = page.content.decode()
-    assert [row.state for row in page.context["rows"]] == [views.UP, views.SILENT, views.SILENT, views.NEW]
-    for shown in ("1/4", "1,234", "2.5 MB", "Not answering", "Not connected yet", "relay900.example.com:"):
-        assert shown in text, shown
-
-
-def test_counters_that_make_no_sense_are_shown_as_nothing(place: tuple[Tailnet, User]) -> None:
-    now = timezone.now()
-    for number, stats in enumerate(({}, [], {"clients": "many", "bytes_in": None}, {"clients": True})):
-        relay(900 + number, connected_at=now, last_seen=now, stats=stats)
-    assert Visitor(place[1]).get("/relays").status_code == 200
-
-
-def test_a_tailnets_own_relay_is_nobody_elses(place: tuple[Tailnet, User]) -> None:
-    other, stranger = factories.tailnet()
-    relay(900)
-    relay(950, tailnet=other, region_name="Their own")
-    assert "Their own" not in Visitor(place[1]).get("/relays").content.decode()
-    assert "Their own" in Visitor(stranger).get("/relays").content.decode()
-
-
-@pytest.mark.parametrize(
-    ("role", "status"),
-    [(Role.ADMIN, 200), (Role.AUDITOR, 200), (Role.MEMBER, 404), (Role.BILLING_ADMIN, 404)],
-)
-def test_who_sees_the_relays(place: tuple[Tailnet, User], role: Role, status: int) -> None:
-    assert Visitor.of(factories.member(place[0], role)).get("/relays").status_code == status
-
-
-def test_htmx_gets_the_relays_alone(place: tuple[Tailnet, User]) -> None:
-    fragment = Visitor(place[1]).fragment("/relays", target="relays", page="/relays").content.decode()
-    assert fragment.lstrip().startswith('<div id="relays"')
 
 
 # --- downloads -------------------------------------------------------------------------------------------
