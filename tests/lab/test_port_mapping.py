@@ -6,9 +6,12 @@ import pytest
 
 from tests.lab.conftest import World
 from tests.lab.net import Nat
+from tests.lab.offers import EXIT, approve
 from tests.lab.portmapping import PortMapper
 from tests.lab.processes import wait_for
+from tests.lab.test_exit_node import may_be_used
 from tests.lab.test_paths import flows, introduce
+from tests.lab.traffic import ping, reachable
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("miniupnpd")]
 
@@ -40,5 +43,29 @@ def test_a_forwarded_port_makes_a_hard_nat_direct_and_is_given_back(world: World
         assert "NAT-PMP, PCP (" in report
         assert f"({public}:" in report
     assert "dport" in mapper.forwarded()
+    lou.cli("down")
+    assert "dport" not in mapper.forwarded()
+
+
+def test_the_router_hears_us_while_an_exit_node_is_used(world: World) -> None:
+    """By UPnP, of which each request could go astray into the tunnel; programs do not reach the router."""
+    public = "11.77.0.11"
+    helpful = world.lab.router("helpful-exit", Nat.HARD)
+    mapper = PortMapper(helpful, public, upnp=True).start()
+    out, lou = world.trenza("out-mapped", world.lab), world.trenza("lou-exit", helpful)
+    world.join(out, "--advertise-exit-node")
+    world.join(lou)
+    approve(world, out, EXIT)
+    may_be_used(lou, out.name)
+    lou.cli("set", f"--exit-node={out.name}")
+    reachable(lou.namespace, out.address())
+    lou.cli("down")
+    assert "dport" not in mapper.forwarded()
+    lou.cli("up")
+    wait_for("a port is forwarded", lambda: forwarded(lou.status()["Self"]["Addrs"], public))
+    assert "dport" in mapper.forwarded()
+    assert "UPnP" in lou.cli("netcheck").stdout
+    reachable(lou.namespace, out.address())
+    assert ping(lou.namespace, f"192.168.{helpful.number}.1", count=2).lost == 2
     lou.cli("down")
     assert "dport" not in mapper.forwarded()

@@ -149,5 +149,5 @@ class PortMapper:
 def make_mapper(port: int, mark: int, key: NodePrivate, on_change: Callable[[], None]) -> PortMapper:
     """For WireGuard's ``port``. By a digest of ``key`` a mapping is known as ours after a restart, too."""
     nonce = hashlib.blake2b(NONCE_DOMAIN + key.raw, digest_size=NONCE_BYTES).digest()
-    ways = (Pcp(port=port, mark=mark, nonce=nonce), NatPmp(port=port, mark=mark), Upnp(port=port))
+    ways = (Pcp(port=port, mark=mark, nonce=nonce), NatPmp(port=port, mark=mark), Upnp(port=port, mark=mark))
     return PortMapper(ways, on_change=on_change)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from client.net.portmap import natpmp, pcp
+from client.net.portmap import natpmp, pcp, upnp
 from client.net.portmap.gateway import Channel
+from client.net.portmap.igd import Igd, UpnpError, find_igds
 
 log = logging.getLogger(__name__)
 
 UPNP_SECONDS = 10.0
-UPNP_DISCOVER_MILLISECONDS = 1000
 DESCRIPTION = "Trenza"
-CONFLICT, ONLY_PERMANENT = "ConflictInMappingEntry", "OnlyPermanentLeasesSupported"  # errors 718 and 725
 OTHER_PORTS = (7919, 15_838, 23_757)  # how far from the first port the next are looked for
-NO_HOST = "0.0.0.0"  # noqa: S104 - a router without an address of its own
 MAX_LIFETIME = 24 * 3600
 
 Address = tuple[str, int]
@@ -149,81 +146,65 @@ class NatPmp(_OverChannel):
 
 
 class Upnp:
-    """UPnP-IGD through miniupnpc, whose calls block (they let go of the interpreter) and bear no mark.
-
-    With an exit node in use it therefore reaches the router only while LAN access is allowed.
-    """
+    """UPnP-IGD. What was found is kept as long as it does as it is told."""
 
     name = "UPnP"
 
-    def __init__(self, *, port: int) -> None:
+    def __init__(self, *, port: int, mark: int, search_port: int = upnp.SEARCH_PORT) -> None:
         self._port = port
-        self._external_port = 0
-        self._router: Any = None
+        self._mark = mark
+        self._search_port = search_port
+        self._igds: list[Igd] = []
+        self._mapped: tuple[Igd, int] | None = None  # with its external port
 
     async def is_offered(self, gateway: str) -> bool:
-        self._router = await _in_thread(self._find)
-        return self._router is not None
+        return bool(await self._find(gateway, anew=True))
 
     async def map(self, gateway: str, wanted_port: int, lifetime: int) -> Granted | None:
-        if self._router is None:
-            self._router = await _in_thread(self._find)
-        granted: Granted | None = None
-        if self._router is not None:
-            granted = await _in_thread(lambda: self._map(wanted_port, lifetime))
-        if granted is None:
-            self._router = None  # it may be another one next time
-        return granted
+        for igd in await self._find(gateway):
+            try:
+                async with asyncio.timeout(UPNP_SECONDS):
+                    granted = await self._map(igd, wanted_port or self._port, lifetime)
+            except (UpnpError, TimeoutError) as error:
+                log.debug("UPnP: %s", error or "no answer in time")
+                continue
+            if granted is not None:
+                self._mapped = igd, granted.external[1]
+                return granted
+        self._igds = []  # it may be another one next time
+        return None
 
     async def unmap(self, gateway: str) -> None:
-        router, port = self._router, self._external_port
-        if router is not None and port:
-            await _in_thread(lambda: router.deleteportmapping(port, "UDP"))
+        if self._mapped is not None:
+            igd, port = self._mapped
+            self._mapped = None
+            with contextlib.suppress(UpnpError):
+                await igd.delete(port)
 
-    def _find(self) -> Any:
-        """Blocks for about a second; raises when no router answers."""
-        import miniupnpc  # only here: most networks never need it
+    async def _find(self, gateway: str, *, anew: bool = False) -> list[Igd]:
+        if anew or not self._igds or self._igds[0].gateway != gateway:
+            self._igds = await find_igds(gateway, self._mark, self._search_port)
+        return self._igds
 
-        router = miniupnpc.UPnP()
-        router.discoverdelay = UPNP_DISCOVER_MILLISECONDS
-        router.discover()
-        router.selectigd()
-        return router
-
-    def _map(self, wanted_port: int, lifetime: int) -> Granted | None:
-        host = str(self._router.externalipaddress() or "")
-        if not host or host == NO_HOST:
+    async def _map(self, igd: Igd, first: int, lifetime: int) -> Granted | None:
+        """The first port, or another where that is another host's; raises :class:`UpnpError`."""
+        host = await igd.external_host()
+        if host is None:
             return None
-        first = wanted_port or self._port
         for port in (first, *((first + step) % 0xFFFF + 1 for step in OTHER_PORTS)):
-            with contextlib.suppress(_Taken):
-                self._add(port, lifetime)
-                self._external_port = port
+            try:
+                await self._add(igd, port, lifetime)
+            except UpnpError as error:
+                if error.code != upnp.CONFLICT:
+                    raise
+            else:
                 return Granted((host, port), lifetime)
         return None
 
-    def _add(self, port: int, lifetime: int) -> None:
-        """Raises :class:`_Taken` when the port is another host's, ``Exception`` for the rest."""
-        router = self._router
+    async def _add(self, igd: Igd, port: int, lifetime: int) -> None:
         try:
-            router.addportmapping(port, "UDP", router.lanaddr, self._port, DESCRIPTION, "", lifetime)
-        except Exception as error:
-            if CONFLICT in str(error):
-                raise _Taken from error
-            if ONLY_PERMANENT not in str(error) or not lifetime:
+            await igd.add(port, self._port, name=DESCRIPTION, lifetime=lifetime)
+        except UpnpError as error:
+            if error.code != upnp.ONLY_PERMANENT or not lifetime:
                 raise
-            self._add(port, 0)  # such a router keeps it until we give it back
-
-
-class _Taken(Exception):
-    """Another host's port."""
-
-
-async def _in_thread(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns; ``None`` when it fails or takes too long."""
-    try:
-        async with asyncio.timeout(UPNP_SECONDS):
-            return await asyncio.to_thread(work)
-    except Exception as error:  # noqa: BLE001 - miniupnpc raises just that, in the words of routers
-        log.debug("UPnP: %s", error)
-        return None
+            await self._add(igd, port, 0)  # such a router keeps it until we give it back

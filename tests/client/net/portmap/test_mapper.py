@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from client.net.portmap.mapper import MAX_RENEWAL, MIN_RENEWAL, RETRY_SECONDS, PortMapper
 from client.net.portmap.ways import Address, Granted, NatPmp, Pcp, Upnp
-from tests.client.net.portmap.routers import PUBLIC, Router
+from tests.client.net.portmap.routers import DESCRIPTION, PUBLIC, Router, UpnpRouter
 
 PORT = 41641
 LOOPBACK = "127.0.0.1"
@@ -172,70 +173,64 @@ async def test_it_runs_until_it_is_ended_and_looks_when_it_is_told_to(make: Make
     await asyncio.gather(running, return_exceptions=True)
 
 
-# --- UPnP through miniupnpc ------------------------------------------------------------------------------
+# --- UPnP ------------------------------------------------------------------------------------------------
 
 
-class Igd:
-    """miniupnpc's object for a router, in its words."""
-
-    lanaddr = "192.168.1.5"
-
-    def __init__(
-        self, *, host: str = PUBLIC, taken: frozenset[int] = frozenset(), permanent: bool = False
-    ) -> None:
-        self.host = host
-        self.taken = taken
-        self.permanent = permanent
-        self.mappings: dict[int, tuple[str, int, int]] = {}
-
-    def externalipaddress(self) -> str:
-        return self.host
-
-    def addportmapping(
-        self, port: int, _: str, host: str, inner: int, _name: str, _remote: str, lease: int
-    ) -> bool:
-        if port in self.taken:
-            raise Exception("ConflictInMappingEntry")
-        if self.permanent and lease:
-            raise Exception("OnlyPermanentLeasesSupported")
-        self.mappings[port] = (host, inner, lease)
-        return True
-
-    def deleteportmapping(self, port: int, _: str) -> bool:
-        del self.mappings[port]
-        return True
+@pytest.fixture
+async def igd() -> AsyncIterator[UpnpRouter]:
+    router = await UpnpRouter().start()
+    yield router
+    await router.close()
 
 
-def upnp_of(igd: Igd | None) -> Upnp:
-    way = Upnp(port=PORT)
-
-    def find() -> Igd:
-        if igd is None:
-            raise Exception("No UPnP device discovered")
-        return igd
-
-    way._find = find  # type: ignore[method-assign]
-    return way
+def upnp_of(router: UpnpRouter) -> Upnp:
+    return Upnp(port=PORT, mark=0, search_port=router.search_port)
 
 
-async def test_upnp_maps_and_gives_back() -> None:
-    igd = Igd()
+@pytest.mark.parametrize("with_length", [True, False])
+async def test_upnp_maps_renews_and_gives_back(igd: UpnpRouter, with_length: bool) -> None:
+    igd.with_length = with_length
     way = upnp_of(igd)
     assert await way.is_offered(LOOPBACK)
-    assert await way.map(LOOPBACK, 0, 7200) == Granted((PUBLIC, PORT), 7200)
-    assert igd.mappings == {PORT: (Igd.lanaddr, PORT, 7200)}
+    for _ in range(2):
+        assert await way.map(LOOPBACK, 0, 7200) == Granted((PUBLIC, PORT), 7200)
+        assert igd.mappings == {PORT: (LOOPBACK, PORT, 7200)}
     await way.unmap(LOOPBACK)
     assert igd.mappings == {}
 
 
-async def test_upnp_takes_another_port_and_a_lease_without_end_where_it_must() -> None:
-    igd = Igd(taken=frozenset({PORT}), permanent=True)
+async def test_upnp_takes_another_port_and_a_lease_without_end_where_it_must(igd: UpnpRouter) -> None:
+    igd.taken, igd.permanent = frozenset({PORT}), True
     granted = await upnp_of(igd).map(LOOPBACK, 0, 7200)
     assert granted is not None
     assert granted.external[1] != PORT
     assert igd.mappings[granted.external[1]][2] == 0
 
 
-@pytest.mark.parametrize("igd", [None, Igd(host=""), Igd(host="0.0.0.0")])
-async def test_upnp_without_a_router_that_helps(igd: Igd | None) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"host": ""},
+        {"host": "0.0.0.0"},
+        {"taken": frozenset(range(65536))},
+        {"description": "<html>"},
+        {"description": DESCRIPTION.replace("control?a", "nowhere?a")},
+        {"location": "https://192.168.1.1:{port}/folder/root.xml"},
+        {"location": "http://192.168.1.1:1/folder/root.xml"},
+        {"location": "http://["},
+    ],
+)
+async def test_upnp_without_a_router_that_helps(igd: UpnpRouter, wrong: dict[str, Any]) -> None:
+    for name, value in wrong.items():
+        setattr(igd, name, value)
     assert await upnp_of(igd).map(LOOPBACK, 0, 7200) is None
+    assert igd.mappings == {}
+
+
+async def test_a_router_that_has_gone_is_looked_for_anew(igd: UpnpRouter) -> None:
+    way = upnp_of(igd)
+    assert await way.map(LOOPBACK, 0, 7200)
+    igd.server.close()
+    assert await way.map(LOOPBACK, PORT, 7200) is None
+    await igd.serve()
+    assert await way.map(LOOPBACK, PORT, 7200) == Granted((PUBLIC, PORT), 7200)

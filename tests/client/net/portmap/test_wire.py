@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.net.portmap import natpmp, pcp
-from tests.client.net.portmap.routers import PUBLIC, Router
+from client.net.portmap import natpmp, pcp, upnp
+from tests.client.net.portmap.routers import DESCRIPTION, PUBLIC, SERVICE, Router
 
 PORTS = st.integers(1, 65535)
 NONCE = bytes(range(12))
@@ -74,3 +74,71 @@ def test_a_truncated_answer_is_none(protocol: str) -> None:
     for size in range(len(answer)):
         assert pcp.parse_map(answer[:size], 1, NONCE) is None
         assert natpmp.parse_map(answer[:size], 1) is None
+
+
+LOCATION = "http://192.168.1.1:5000/folder/root.xml"
+
+
+def test_upnp_finds_the_services_that_map_ports() -> None:
+    found = upnp.parse_description(DESCRIPTION, LOCATION)
+    assert [service.place for service in found] == [
+        upnp.Place(5000, "/ppp"),
+        upnp.Place(5000, "/folder/control?a=1&b=2"),
+    ]
+    assert found[1].kind == SERVICE
+    elsewhere = DESCRIPTION.replace("<device>", "<URLBase>http://10.0.0.1:81/x/</URLBase><device>", 1)
+    assert upnp.parse_description(elsewhere, LOCATION)[1].place == upnp.Place(81, "/x/control?a=1&b=2")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("http://192.168.1.1", upnp.Place(80, "/")),
+        ("http://example.com:8080/a?b", upnp.Place(8080, "/a?b")),
+        ("https://192.168.1.1/a", None),
+        ("http://192.168.1.1:99999/", None),
+        ("http://[", None),
+        ("/a", None),
+        ("http://192.168.1.1/a b", None),
+        ("http://192.168.1.1/\N{LATIN SMALL LETTER E WITH ACUTE}", None),
+    ],
+)
+def test_upnp_goes_to_the_router_alone(url: str, place: upnp.Place | None) -> None:
+    assert upnp.place_of(url) == place
+
+
+def test_upnp_arguments_cannot_be_more_than_text() -> None:
+    service = upnp.Service(SERVICE, upnp.Place(80, "/c"))
+    raw = upnp.control_request("192.168.1.1", service, "AddPortMapping", {"NewName": "</x>&", "NewPort": 7})
+    head, _, body = raw.decode().partition("\r\n\r\n")
+    assert f'SOAPAction: "{SERVICE}#AddPortMapping"' in head
+    assert f"Content-Length: {len(body)}" in head
+    assert "<NewName>&lt;/x&gt;&amp;</NewName><NewPort>7</NewPort>" in body
+
+
+def test_upnp_reads_what_a_router_answers() -> None:
+    told = upnp.parse_search(f"HTTP/1.1 200 OK\r\nEXT:\r\nlocation:{LOCATION}\r\n\r\n".encode())
+    assert told == LOCATION
+    assert upnp.parse_search(f"NOTIFY * HTTP/1.1\r\nLOCATION: {LOCATION}\r\n\r\n".encode()) is None
+    assert upnp.parse_search(b"HTTP/1.1 200 OK\r\nLOCATION: file:///etc/passwd\r\n\r\n") is None
+    assert upnp.parse_error("<e:errorCode xmlns:e='x'> 718 </e:errorCode>") == upnp.CONFLICT
+    assert upnp.parse_error("<errorCode>many</errorCode>") is None
+    found = [
+        upnp.parse_external_host(f"<NewExternalIPAddress>{host}</NewExternalIPAddress>")
+        for host in (PUBLIC, "0.0.0.0", "x", "")
+    ]
+    assert found == [PUBLIC, None, None, None]
+
+
+TAGS = st.sampled_from(
+    ["<service>", "</service>", "<serviceType>", SERVICE, "<controlURL>", "http://[", "</a", ">"]
+)
+
+
+@given(text=st.lists(TAGS | st.text(), max_size=20).map("".join))
+def test_upnp_survives_whatever_a_router_says(text: str) -> None:
+    for service in upnp.parse_description(text, LOCATION):
+        assert "\r" not in service.place.path
+    upnp.parse_error(text)
+    upnp.parse_external_host(text)
+    upnp.parse_search(b"HTTP/1.1 200 OK\r\nLOCATION: " + text.encode())
