@@ -1,37 +1,57 @@
-"""allauth's hooks: who may sign in through a provider, and as whom.
+"""allauth's hooks: who may sign in, as whom, and what its flows say.
 
 A person is the provider's issuer and subject. E-mail addresses never match people: they are kept out of
-allauth's own tables, and an address that the provider has not verified signs nobody in.
+allauth's own tables.
 """
 
 from __future__ import annotations
 
+import base64
+import logging
+from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.authentication import get_authentication_records
 from allauth.core.exceptions import ImmediateHttpResponse
+from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.providers.base.constants import AuthError
+from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 from django.contrib import messages
+from django.db import IntegrityError, transaction
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 
-GOOGLE_ISSUER = "https://accounts.google.com"
-PROVIDER_ISSUER = "urn:trenza:provider:"  # for one whose token does not say who made it
-GOOGLE_ISSUERS = (GOOGLE_ISSUER, "accounts.google.com")
-MAX_NAME = 200
-MAX_PICTURE_URL = 1000
+from accounts.limits import NO_ADDRESS, address_of, count_attempt
+from accounts.openid.errors import SignInRefused
+
+logger = logging.getLogger("trenza.signin")
+
+FAILED_SIGN_INS = "sign-in-failed"
+ACCOUNT_PAGE = "/account"
+FACTORS = {"webauthn": "passkey", "totp": "authenticator app", "recovery_codes": "recovery code"}
 
 
-def verified_claims(login: Any) -> dict[str, Any]:
-    """The claims of the verified ID token, wherever allauth's provider has put them."""
-    data: dict[str, Any] = login.account.extra_data or {}
-    token = data.get("id_token")
-    return token if isinstance(token, dict) else data
+def why(code: str) -> str:
+    """A refusal of a provider's answer in the reader's language; the code goes to the server's log."""
+    words = {
+        "unverified": _("The provider has not verified your e-mail address."),
+        "domain": _("Only people of certain organisations may sign in here, and yours is none of them."),
+        "cancelled": _("You did not finish signing in at the provider."),
+        "unreachable": _("The provider does not answer. Try again in a moment."),
+        "state": _("This sign-in was begun elsewhere, is finished already, or took too long. Try again."),
+        "race": _("You are signing in twice at once. Try again."),
+    }
+    return words.get(code) or _("The provider's answer could not be trusted, so nobody was signed in.")
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
-    """No passwords and no sign-up form: people come by link, invitation or provider."""
+    """No passwords and no sign-up form: people come by link, invitation, provider or passkey."""
 
     def is_open_for_signup(self, request: Any) -> bool:
         return False
@@ -42,15 +62,49 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
 
         super().login(request, user)
         audit.record_of_person(
-            user=user, by=Actor.person(user), action="LOGIN", details="by an identity provider"
+            user=user,
+            by=Actor.person(user),
+            action="LOGIN",
+            details=_how(get_authentication_records(request, user)),
         )
+
+    def post_login(self, request: Any, user: Any, **details: Any) -> Any:
+        from accounts.views import with_preferences
+
+        return with_preferences(super().post_login(request, user, **details), user)
+
+    def logout(self, request: Any) -> None:
+        from accounts.services.sessions import record_sign_out
+
+        record_sign_out(user=request.user)
+        super().logout(request)
+
+    def get_login_redirect_url(self, request: Any) -> str:
+        from accounts.views import next_page
+
+        return next_page(request)
+
+    def get_client_ip(self, request: Any) -> str:
+        """What the middleware in front of us has made of the socket and of trusted proxies."""
+        return address_of(request) or NO_ADDRESS
 
     def populate_username(self, request: Any, user: Any) -> None:
         """The random name that the model gave stays."""
 
 
+def _how(records: list[dict[str, Any]]) -> str:
+    """The steps of a sign-in, for the audit log."""
+    words = []
+    for record in records:
+        if record["method"] == "socialaccount":
+            words.append(f"{record['provider']} account")
+        elif record["method"] == "mfa":
+            words.append(FACTORS[record["type"]])
+    return f"by {' and '.join(words)}" if words else ""
+
+
 class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
-    """Sign-in through Google or another OpenID provider."""
+    """Sign-in through Google or another OpenID provider; what arrives here has been verified."""
 
     def is_open_for_signup(self, request: Any, sociallogin: Any) -> bool:
         return True
@@ -58,37 +112,70 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     def is_auto_signup_allowed(self, request: Any, sociallogin: Any) -> bool:
         return True
 
-    def pre_social_login(self, request: Any, sociallogin: Any) -> None:
-        # `is True`, not truth: a provider that says "false" as text must not count as verified.
-        if verified_claims(sociallogin).get("email_verified") is not True:
-            messages.error(request, _("The provider has not verified your e-mail address."))
-            raise ImmediateHttpResponse(redirect(settings.LOGIN_URL))
-        sociallogin.email_addresses = []
+    def on_authentication_error(
+        self, request: Any, provider: Any, error: Any = None, exception: Any = None, extra_context: Any = None
+    ) -> None:
+        """Back to where the person came from, with a reason; the attempt counts."""
+        code = exception.code if isinstance(exception, SignInRefused) else "error"
+        if exception is None:  # allauth's own: with a state it knows, the provider's answer had no code
+            known = "state" in (extra_context or {})
+            code = "cancelled" if error == AuthError.CANCELLED else "provider" if known else "state"
+        logger.warning("a sign-in through %s was refused: %s", provider.sub_id, code)
+        count_attempt(FAILED_SIGN_INS, address_of(request))
+        raise ImmediateHttpResponse(_back(request, why(code)))
 
     def populate_user(self, request: Any, sociallogin: Any, data: Any) -> Any:
-        claims = verified_claims(sociallogin)
-        user = sociallogin.user
-        provider = sociallogin.account.provider
-        user.iss = str(
-            claims.get("iss") or (GOOGLE_ISSUER if provider == "google" else f"{PROVIDER_ISSUER}{provider}")
-        )
-        user.sub = str(claims.get("sub") or sociallogin.account.uid)
-        user.email = str(claims.get("email") or data.get("email") or "")
-        user.display_name = str(claims.get("name") or "")[:MAX_NAME]
-        picture = str(claims.get("picture") or "")
-        user.picture_url = (
-            picture if picture.startswith("https://") and len(picture) <= MAX_PICTURE_URL else ""
-        )
+        identity, user = sociallogin.account.extra_data, sociallogin.user
+        user.iss, user.sub, user.email = identity["iss"], identity["sub"], identity["email"]
+        user.display_name, user.picture_url = identity["name"], identity["picture"]
         return user
 
     def save_user(self, request: Any, sociallogin: Any, form: Any = None) -> Any:
+        """A new person and their place in a tailnet, both or neither."""
         from accounts.services.people import welcome
 
-        user = super().save_user(request, sociallogin, form=form)
-        # Only Google's word counts for a Google domain: another provider's "hd" proves nothing.
-        domain = verified_claims(sociallogin).get("hd") if user.iss in GOOGLE_ISSUERS else None
-        welcome(user=user, hosted_domain=domain)
+        try:
+            with transaction.atomic():
+                user = super().save_user(request, sociallogin, form=form)
+                welcome(user=user, hosted_domain=sociallogin.account.extra_data["hosted_domain"] or None)
+        except IntegrityError as error:  # the same person, in another tab at this very moment
+            raise ImmediateHttpResponse(_back(request, why("race"))) from error
         return user
 
     def get_connect_redirect_url(self, request: Any, socialaccount: Any) -> str:
-        return str(settings.LOGIN_REDIRECT_URL)
+        return ACCOUNT_PAGE
+
+
+def _back(request: Any, message: str) -> Any:
+    messages.error(request, message)
+    return redirect(ACCOUNT_PAGE if request.user.is_authenticated else settings.LOGIN_URL)
+
+
+class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+    """Passkeys belong to the name in TRENZA_URL, whatever Host a request claims; secrets are sealed."""
+
+    def encrypt(self, text: str) -> str:
+        return _box(settings.SECRET_KEY).encrypt(text.encode()).decode()
+
+    def decrypt(self, encrypted_text: str) -> str:
+        return _box(settings.SECRET_KEY).decrypt(encrypted_text.encode()).decode()
+
+    def get_totp_issuer(self) -> str:
+        return f"Trenza ({_server_name()})"
+
+    def get_public_key_credential_rp_entity(self) -> dict[str, str]:
+        return {"id": _server_name(), "name": "Trenza"}
+
+    def generate_authenticator_name(self, user: Any, type: Any) -> str:
+        return _("Passkey")
+
+
+def _server_name() -> str:
+    return urlsplit(settings.BASE_URL).hostname or ""
+
+
+@lru_cache(maxsize=2)
+def _box(secret: str) -> Fernet:
+    """Seals the secrets of second factors with a key made from the server's own."""
+    derived = HKDF(SHA256(), length=32, salt=None, info=b"trenza second factors").derive(secret.encode())
+    return Fernet(base64.urlsafe_b64encode(derived))

@@ -6,11 +6,13 @@ import ipaddress
 from datetime import datetime
 
 from django.core.cache import cache
+from django.http import HttpRequest
 from django.utils import timezone
 
 from accounts.errors import LimitExceeded
 
 WINDOW_SECONDS = 60
+NO_ADDRESS = "0.0.0.0"  # noqa: S104 - of a request that came through no socket
 IPV6_SITE_BITS = 64
 
 
@@ -47,3 +49,8 @@ def count_attempt(kind: str, address: str, *, now: datetime | None = None) -> No
             cache.incr(key)
         except ValueError:  # it ran out between the two calls
             cache.set(key, 1, timeout=WINDOW_SECONDS * 2)
+
+
+def address_of(request: HttpRequest) -> str:
+    """The client's address, as the middleware that knows the trusted proxies has left it."""
+    return str(request.META.get("REMOTE_ADDR", ""))

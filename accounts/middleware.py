@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 
 from accounts.models import Membership, Tailnet
+from accounts.services.sessions import see_session
 from accounts.tenancy import memberships_of, scope
 
 SESSION_KEY = "tailnet"
@@ -35,7 +36,10 @@ class CurrentTailnetMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         marked: Any = request
-        marked.memberships = memberships_of(request.user.pk) if request.user.is_authenticated else []
+        marked.memberships = []
+        if request.user.is_authenticated:
+            see_session(session=request.session)
+            marked.memberships = memberships_of(request.user.pk)
         membership = choose_membership(marked.memberships, request.session.get(SESSION_KEY))
         marked.membership = membership
         marked.tailnet = membership.tailnet if membership is not None else None

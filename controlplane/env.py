@@ -19,9 +19,14 @@ from urllib.parse import urlsplit
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_LISTEN = "127.0.0.1:8080"
+GOOGLE_ISSUER = "https://accounts.google.com"
 DEFAULT_RELAY_PORT = 3340
 DEFAULT_STUN_PORT = 3478
 SECRET_KEY_BYTES = 48
+PROVIDER_NAMES = {
+    "Google": ("GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET"),
+    "an OpenID provider": ("OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET"),
+}
 UNUSABLE = 78  # exit status (sysexits.h EX_CONFIG) of a worker that another start would not help
 
 
@@ -62,6 +67,8 @@ class Environment:
     owner: str = "owner@localhost"
     google_client_id: str | None = None
     google_client_secret: str | None = field(default=None, repr=False)
+    google_issuer: str = GOOGLE_ISSUER
+    google_domains: tuple[str, ...] = ()
     oidc_issuer: str | None = None
     oidc_client_id: str | None = None
     oidc_client_secret: str | None = field(default=None, repr=False)
@@ -134,6 +141,22 @@ def _url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _issuer(text: str, name: str, url: str) -> str:
+    """An OpenID issuer. A plain one could be anybody on the way, so it must be this host's own, or the panel
+    must be as plain itself (a trial in one network)."""
+    parts = urlsplit(text)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1") or urlsplit(url).scheme == "http"
+    if not parts.hostname or parts.query or parts.scheme not in (("http", "https") if local else ("https",)):
+        raise EnvironmentProblem(
+            f"{name}={text!r} is not an issuer; write for example https://id.example.com"
+        )
+    return text
+
+
+def _domains(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().lower() for part in text.split(",") if part.strip())
+
+
 def _relay_host(text: str) -> tuple[str, int | None]:
     """``HOST`` or ``HOST:PORT``; an IPv6 address with a port stands in brackets."""
     with contextlib.suppress(ValueError):
@@ -185,6 +208,12 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
     cert, key = get("TLS_CERT"), get("TLS_KEY")
     if bool(cert) != bool(key):
         raise EnvironmentProblem("TRENZA_TLS_CERT and TRENZA_TLS_KEY go together; set both or neither")
+    oidc = get("OIDC_ISSUER")
+    for provider, names in PROVIDER_NAMES.items():
+        given = [name for name in names if get(name)]
+        if given and len(given) != len(names):
+            every = " and ".join(f"TRENZA_{name}" for name in names)
+            raise EnvironmentProblem(f"sign-in by {provider} needs {every}; set all of them or none")
     relay_listen, relay_stun = get("RELAY_LISTEN"), get("RELAY_STUN")
     relay_host, relay_port = _relay_host(get("RELAY_HOST") or host)
     return Environment(
@@ -198,7 +227,9 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
         owner=get("OWNER") or "owner@localhost",
         google_client_id=get("GOOGLE_CLIENT_ID"),
         google_client_secret=get("GOOGLE_CLIENT_SECRET"),
-        oidc_issuer=get("OIDC_ISSUER"),
+        google_issuer=_issuer(get("GOOGLE_ISSUER") or GOOGLE_ISSUER, "TRENZA_GOOGLE_ISSUER", url),
+        google_domains=_domains(get("GOOGLE_DOMAINS") or ""),
+        oidc_issuer=_issuer(oidc, "TRENZA_OIDC_ISSUER", url) if oidc else None,
         oidc_client_id=get("OIDC_CLIENT_ID"),
         oidc_client_secret=get("OIDC_CLIENT_SECRET"),
         oidc_name=get("OIDC_NAME") or "OpenID",

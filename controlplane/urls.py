@@ -18,5 +18,4 @@ urlpatterns = [
     path("", include("accounts.urls")),
     path("", include("nodes.urls")),
     path("", include("controlplane.panel_urls")),
-    path("accounts/", include("allauth.urls")),
 ]

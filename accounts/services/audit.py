@@ -81,7 +81,16 @@ def record(
     return event
 
 
-def record_of_person(*, user: User, by: Actor, action: str, details: str = "") -> None:
+def record_of_person(
+    *,
+    user: User,
+    by: Actor,
+    action: str,
+    target_property: str = "",
+    old: Any = None,
+    new: Any = None,
+    details: str = "",
+) -> None:
     """Append one event about a person to the log of each tailnet in which they have a place."""
     for membership in memberships_of(user.pk):
         with write(membership.tailnet) as change:
@@ -92,6 +101,9 @@ def record_of_person(*, user: User, by: Actor, action: str, details: str = "") -
                 target_type="USER",
                 target_id=user.pk,
                 target_name=user.login_name,
+                target_property=target_property,
+                old=old,
+                new=new,
                 details=details,
             )
 

@@ -11,13 +11,15 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
+from accounts import signing_in
 from accounts.access import membership_in
 from accounts.errors import Gone
-from accounts.limits import check_limit, count_attempt
+from accounts.limits import address_of, check_limit, count_attempt
 from accounts.middleware import switch_tailnet
 from accounts.models import User
 from accounts.pages import is_htmx, public_view, safe_next, to_sign_in
 from accounts.services.preferences import set_preferences
+from accounts.services.sessions import record_sign_out
 from accounts.services.signinlink import use_link
 
 LINK_BACKEND = "django.contrib.auth.backends.ModelBackend"
@@ -38,13 +40,18 @@ def sign_in(request: HttpRequest) -> HttpResponse:
         return redirect(wanted or "/devices")
     if wanted and wanted != "/":
         request.session[NEXT_KEY] = wanted
-    providers = settings.SOCIALACCOUNT_PROVIDERS
-    oidc = providers.get("openid_connect", {}).get("APPS", [])
-    return render(
-        request,
-        "accounts/sign_in.html",
-        {"google": "google" in providers, "oidc": oidc[0] if oidc else None, "next": wanted or "/devices"},
-    )
+    context = {
+        "providers": signing_in.providers(request),
+        "passkeys_possible": signing_in.passkeys_possible(),
+        "next": wanted or settings.LOGIN_REDIRECT_URL,
+        "messages_shown": True,
+    }
+    return signing_in.let_forms_lead_to(render(request, "accounts/sign_in.html", context), request)
+
+
+def next_page(request: HttpRequest) -> str:
+    """Where the person was going before they had to sign in; forgotten with that."""
+    return safe_next(request, request.session.pop(NEXT_KEY, None), settings.LOGIN_REDIRECT_URL)
 
 
 @never_cache
@@ -52,23 +59,24 @@ def sign_in(request: HttpRequest) -> HttpResponse:
 @public_view
 def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
     """Use a one-time link: it signs its person in and leads to the devices; a second use is 410."""
-    address = request.META.get("REMOTE_ADDR", "")
+    address = address_of(request)
     check_limit(LINK_LIMIT, address, limit=MAX_FAILED_LINKS)
     try:
         found = use_link(token=token)
     except Gone:
         count_attempt(LINK_LIMIT, address)
         return render(request, "accounts/link_gone.html", status=410)
-    wanted = request.session.pop(NEXT_KEY, None)
+    wanted = next_page(request)
     login(request, found.user, backend=LINK_BACKEND)
     if found.tailnet is not None:
         switch_tailnet(request, found.tailnet)
-    return with_preferences(redirect(safe_next(request, wanted, "/devices")), found.user)
+    return with_preferences(redirect(wanted), found.user)
 
 
 @require_POST
 def sign_out(request: HttpRequest) -> HttpResponse:
     """End the session."""
+    record_sign_out(user=request.user)
     logout(request)
     return redirect(settings.LOGIN_URL)
 

@@ -39,9 +39,8 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.socialaccount",
-    "allauth.socialaccount.providers.google",
-    "allauth.socialaccount.providers.openid_connect",
     "allauth.mfa",
+    "allauth.usersessions",
 ]
 
 MIDDLEWARE = [
@@ -156,27 +155,35 @@ SOCIALACCOUNT_ONLY = False
 SOCIALACCOUNT_LOGIN_ON_GET = False
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = False
 SOCIALACCOUNT_STORE_TOKENS = False
+# accounts.provider has the two; allauth looks for them there by the app's name.
 SOCIALACCOUNT_PROVIDERS: dict[str, Any] = {}
 if ENV.google_client_id and ENV.google_client_secret:
     SOCIALACCOUNT_PROVIDERS["google"] = {
-        "APPS": [{"client_id": ENV.google_client_id, "secret": ENV.google_client_secret}],
-        "SCOPE": ["openid", "profile", "email"],
-        "OAUTH_PKCE_ENABLED": True,
-        "FETCH_USERINFO": False,
-    }
-if ENV.oidc_issuer and ENV.oidc_client_id and ENV.oidc_client_secret:
-    SOCIALACCOUNT_PROVIDERS["openid_connect"] = {
-        "OAUTH_PKCE_ENABLED": True,
         "APPS": [
             {
-                "provider_id": "oidc",
-                "name": ENV.oidc_name,
-                "client_id": ENV.oidc_client_id,
-                "secret": ENV.oidc_client_secret,
-                "settings": {"server_url": ENV.oidc_issuer},
+                "client_id": ENV.google_client_id,
+                "secret": ENV.google_client_secret,
+                "settings": {"issuer": ENV.google_issuer, "domains": ENV.google_domains},
             }
         ],
     }
+if ENV.oidc_issuer and ENV.oidc_client_id and ENV.oidc_client_secret:
+    SOCIALACCOUNT_PROVIDERS["oidc"] = {
+        "APPS": [
+            {
+                "name": ENV.oidc_name,
+                "client_id": ENV.oidc_client_id,
+                "secret": ENV.oidc_client_secret,
+                "settings": {"issuer": ENV.oidc_issuer},
+            }
+        ],
+    }
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+MFA_ADAPTER = "accounts.adapters.MFAAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_WEBAUTHN_USER_VERIFICATION = "required"
+MFA_RECOVERY_CODES_SHOW_ONCE = True
 
 # --- the web ---------------------------------------------------------------------------------------------
 
@@ -225,7 +232,7 @@ CONTENT_SECURITY_POLICY: dict[str, Any] = {
         "img-src": [SELF, "data:", "https://*.googleusercontent.com"],
         "font-src": [SELF],
         "connect-src": [SELF],
-        "form-action": [SELF, "https://accounts.google.com"],
+        "form-action": [SELF],  # pages whose forms lead to a provider name it: accounts.signing_in
         "base-uri": [NONE],
         "frame-ancestors": [NONE],
         "manifest-src": [SELF],

@@ -1,4 +1,4 @@
-"""Which tailnet a page is about, and whom a provider's token makes."""
+"""Which tailnet a page is about, and that nobody signs up by a form."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from allauth.core.exceptions import ImmediateHttpResponse
-from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
-from django.contrib.messages.storage.fallback import FallbackStorage
 from django.contrib.sessions.backends.db import SessionStore
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 
 from accounts.access import active_memberships, member_of, membership_in, require
 from accounts.actors import Actor
-from accounts.adapters import AccountAdapter, SocialAccountAdapter
+from accounts.adapters import AccountAdapter
 from accounts.errors import Forbidden, NotFound
 from accounts.middleware import CurrentTailnetMiddleware, switch_tailnet
-from accounts.models import AuditEvent, Membership, User
+from accounts.models import Membership
 from accounts.roles import Capability, Role
 from accounts.services.people import add_member, suspend_member
 from accounts.tenancy import ScopeError, scope
@@ -96,91 +93,6 @@ def test_missing_and_foreign_look_alike() -> None:
             with pytest.raises(NotFound):
                 member_of(membership=member, user_id=user_id)
     assert [one.tailnet for one in active_memberships(user=member.user)] == [tailnet]
-
-
-def login(provider: str = "google", **claims: Any) -> Any:
-    given = {
-        "iss": "https://accounts.google.com",
-        "sub": "123",
-        "email": "ana@example.com",
-        "email_verified": True,
-        "name": "Ana",
-        "picture": "https://lh3.googleusercontent.com/a",
-    }
-    account = SimpleNamespace(extra_data=given | claims, uid="123", provider=provider)
-    return SimpleNamespace(account=account, user=User(), email_addresses=["an address"])
-
-
-def request_with_messages() -> Any:
-    request: Any = RequestFactory().get("/")
-    request.session = SessionStore()
-    request._messages = FallbackStorage(request)
-    return request
-
-
-def test_a_person_is_issuer_and_subject() -> None:
-    sociallogin = login()
-    user = SocialAccountAdapter().populate_user(None, sociallogin, {})
-    assert (user.iss, user.sub, user.email, user.name) == (
-        "https://accounts.google.com",
-        "123",
-        "ana@example.com",
-        "Ana",
-    )
-    assert user.username.startswith("u")
-
-
-def test_a_sign_in_through_a_provider_is_in_the_audit_log() -> None:
-    tailnet, owner = factories.tailnet()
-    request: Any = RequestFactory().get("/")
-    request.session = SessionStore()
-    AccountAdapter().login(request, owner)
-    assert request.session["_auth_user_id"] == str(owner.pk)
-    with scope(tailnet=tailnet):
-        event = AuditEvent.objects.latest("pk")
-    assert (event.action, event.actor_name, event.target_name) == (
-        "LOGIN",
-        owner.login_name,
-        owner.login_name,
-    )
-
-
-def test_a_provider_that_does_not_name_itself_is_not_taken_for_google() -> None:
-    user = SocialAccountAdapter().populate_user(None, login("oidc", iss=None), {})
-    assert user.iss == "urn:trenza:provider:oidc"
-
-
-@pytest.mark.parametrize(
-    ("issuer", "joined"), [("https://accounts.google.com", True), ("https://idp.example", False)]
-)
-def test_only_google_speaks_for_a_google_domain(
-    monkeypatch: pytest.MonkeyPatch, issuer: str, joined: bool
-) -> None:
-    tailnet, _owner = factories.tailnet(google_domain="example.com")
-    adapter, sociallogin = SocialAccountAdapter(), login(iss=issuer, hd="example.com")
-    user = adapter.populate_user(None, sociallogin, {})
-    user.set_unusable_password()
-    user.save()
-    monkeypatch.setattr(DefaultSocialAccountAdapter, "save_user", lambda *_, **__: user)
-    adapter.save_user(None, sociallogin)
-    assert (tailnet in [one.tailnet for one in active_memberships(user=user)]) is joined
-
-
-@pytest.mark.parametrize("verified", [False, None, "true", "false", 1])
-def test_an_unverified_address_signs_nobody_in(verified: object) -> None:
-    with pytest.raises(ImmediateHttpResponse):
-        SocialAccountAdapter().pre_social_login(request_with_messages(), login(email_verified=verified))
-
-
-def test_addresses_are_kept_from_matching() -> None:
-    sociallogin = login()
-    SocialAccountAdapter().pre_social_login(request_with_messages(), sociallogin)
-    assert sociallogin.email_addresses == []
-
-
-@pytest.mark.parametrize("picture", ["javascript:alert(1)", "http://x/y", "https://" + "x" * 2000, ""])
-def test_a_picture_is_an_https_address_or_none(picture: str) -> None:
-    assert SocialAccountAdapter().populate_user(None, login(picture=picture), {}).picture_url == ""
 
 
 def test_nobody_signs_up_by_a_form() -> None:

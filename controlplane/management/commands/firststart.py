@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.socialaccount.models import SocialAccount
 from django.core.management.base import BaseCommand
 
 from accounts.models import Membership, Tailnet, User
@@ -20,10 +21,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         env = environment()
         made = first_start(owner_email=env.owner)
+        tailnet, owner = made or _first_owner()
         if env.google_client_id or env.oidc_client_id:
             self.stdout.write(f"Sign in: {env.url}/sign-in")
-            return
-        tailnet, owner = made or _first_owner()
+            if owner is None or SocialAccount.objects.filter(user=owner).exists():
+                return
         if owner is not None:
             link = create_link(user=owner, tailnet=tailnet)
             self.stdout.write(
