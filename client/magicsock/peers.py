@@ -69,9 +69,13 @@ def tailnet_hosts(netmap: NetMap) -> frozenset[str]:
 
 
 class Peers:
-    """Indexes are rebuilt after each netmap; looking up is what must be quick."""
+    """Indexes are rebuilt after each netmap; looking up is what must be quick.
+
+    ``tailnet``: every host inside the tunnel. None is a way to carry the tunnel.
+    """
 
     def __init__(self) -> None:
+        self.tailnet: frozenset[str] = frozenset()
         self._by_id: dict[int, Peer] = {}
         self._by_key: dict[NodePublic, Peer] = {}
         self._by_disco: dict[bytes, list[Peer]] = {}

@@ -1,7 +1,7 @@
 """Magicsock: how this node reaches its peers, by whichever path is best now. The facade the daemon uses.
 
-Paths decide, this module acts: it brings events (packets, the engine's counters, timers, netmaps) to each
-peer's path and carries out what the path answers.
+Paths decide, this package acts: it brings events to each peer's path (packets: :mod:`reception`; the engine's
+counters and netmaps: here) and carries out what the path answers (:mod:`deeds`).
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ from client.magicsock.path import Path
 from client.magicsock.peers import Peer, Peers, is_fresh, peer_info, tailnet_hosts, usable_nodes
 from client.magicsock.ports import MakePorts, host_ports
 from client.magicsock.reasons import explained
+from client.magicsock.reception import Reception
 from client.magicsock.results import PathStatus, PingResult
 from client.magicsock.states import PeerInfo
 from client.magicsock.steering import UNSET, Steering
-from client.magicsock.strangers import Strangers, in_session
+from client.magicsock.strangers import Strangers
 from client.magicsock.surroundings import Surroundings
 from client.net.portmap.mapper import PortMapper, make_mapper
 from client.wireguard import EngineStatus
-from wire import disco, stun
 from wire.control import NetInfo
-from wire.errors import WireError
 from wire.keys import DiscoPrivate, NodePrivate, NodePublic
 from wire.netmap import NetMap, Node
 from wire.paths import Reason
@@ -85,11 +84,9 @@ class Magicsock:
         self._loop = asyncio.get_running_loop()
         self._peers = Peers()
         self._netmap: NetMap | None = None
-        self._tailnet: frozenset[str] = frozenset()  # hosts inside the tunnel: no way to carry the tunnel
         self._greet = greet
         self._strangers = Strangers()
         self._pings = 0
-        self._relayed_in = self._relayed_out = 0
         self._look = asyncio.Event()
         self._raw, self._shuttle = make_ports(
             listen_port, mark=mark, on_packet=self._on_udp, on_outgoing=self._on_outgoing
@@ -123,6 +120,15 @@ class Magicsock:
             surroundings=self._surroundings,
             disco_key=disco_key,
             entropy=entropy,
+        )
+        self._reception = Reception(
+            peers=self._peers,
+            shuttle=self._shuttle,
+            pool=self._pool,
+            deeds=self._deeds,
+            surroundings=self._surroundings,
+            disco_key=disco_key,
+            on_heard=self._heard,
         )
         self._running: asyncio.Task[None] | None = None
 
@@ -247,7 +253,7 @@ class Magicsock:
 
     def relayed_bytes(self) -> tuple[int, int]:
         """What came and what went through relays since the start."""
-        return self._relayed_in, self._relayed_out
+        return self._reception.relayed_in, self._reception.relayed_out
 
     async def netcheck(self) -> Report:
         """Measure the network now, in every respect."""
@@ -287,7 +293,7 @@ class Magicsock:
                 continue
             peer.status = seen
             endpoint = self._steering.seen_by_path(peer.key, seen)
-            if endpoint is not None and endpoint[0] in self._tailnet:
+            if endpoint is not None and endpoint[0] in self._peers.tailnet:
                 endpoint = UNSET  # WireGuard inside itself: to be put right
             as_path_sees = replace(seen, endpoint=endpoint)
             self._deeds.do(peer, peer.path.polled(as_path_sees, self._now(), since=since))
@@ -306,75 +312,21 @@ class Magicsock:
             peer.path.endpoint is not None or peer.path.is_active(now) for peer in self._peers
         )
 
-    # --- packets -----------------------------------------------------------------------------------------
+    # --- what its parts say: the reception is made last, of all that packets may concern ------------------
 
     def _on_udp(self, packet: bytes, source: Address) -> None:
-        if stun.is_stun(packet):
-            self._surroundings.receive_stun(packet)
-            return
-        if in_session(packet):
-            for peer in self._peers:
-                if peer.path.candidates.get(source) is not None:
-                    self._heard(peer)
-            return
-        sender = disco.parse_header(packet) if source[0] not in self._tailnet else None
-        for peer in self._peers.by_disco(sender.raw) if sender else ():
-            self._on_disco(peer, packet, source, 0)
+        self._reception.udp(packet, source)
 
     def _on_derp(self, region: int, sender: NodePublic, packets: list[bytes]) -> None:
-        peer = self._peers.by_key(sender)
-        if peer is None:
-            return
-        data = []
-        for packet in packets:
-            if disco.is_disco(packet):
-                if disco.parse_header(packet) == peer.node.disco_key:
-                    self._on_disco(peer, packet, None, region)
-            else:
-                data.append(packet)
-        if data:
-            peer.handshake.heard()
-            self._relayed_in += sum(map(len, data))
-            self._shuttle.inject(sender, data)
-            if not peer.status.last_handshake and any(map(in_session, data)):
-                self._heard(peer)
-            self._deeds.do(peer, peer.path.relayed(region, self._now()))
+        self._reception.derp(region, sender, packets)
 
-    def _on_disco(self, peer: Peer, packet: bytes, source: Address | None, region: int) -> None:
-        try:
-            message = disco.open(peer.shared_with(self._disco_key), packet)
-        except WireError as error:
-            log.debug("disco from %s: %s", peer.key.short(), error)
-            return
-        now = self._now()
-        match message:
-            case disco.Ping() if self._is_from(peer, message):
-                self._heard(peer)
-                self._deeds.do(peer, peer.path.got_ping(message, source, region, now))
-            case disco.Pong():
-                self._deeds.do(peer, peer.path.got_pong(message, source, region, now))
-            case disco.CallMeMaybe() if source is None:  # what came by UDP anyone may have sent again
-                outside = tuple(address for address in message.endpoints if address[0] not in self._tailnet)
-                self._deeds.do(peer, peer.path.got_call(disco.CallMeMaybe(outside), region, now))
+    def _on_outgoing(self, key: NodePublic, packets: list[bytes]) -> None:
+        self._reception.outgoing(key, packets)
 
     def _heard(self, peer: Peer) -> None:
         """The peer may believe in a session that our WireGuard does not have."""
         if self._strangers.heard(peer, self._now()):
             self._look.set()
-
-    def _is_from(self, peer: Peer, ping: disco.Ping) -> bool:
-        """A ping's node key tells nodes with one disco key apart; else it may be newer than the netmap."""
-        alone = len(self._peers.by_disco(peer.node.disco_key.raw)) == 1
-        return alone or ping.node_key in (None, peer.key)
-
-    def _on_outgoing(self, key: NodePublic, packets: list[bytes]) -> None:
-        if peer := self._peers.by_key(key):
-            now = self._now()
-            peer.handshake.sent(packets, now)
-            if region := peer.path.region:
-                self._relayed_out += sum(map(len, packets))
-                self._pool.send(region, key, packets)
-            self._deeds.do(peer, peer.path.outgoing(now))
 
     def _on_gone(self, region: int, key: NodePublic, reason: int) -> None:
         if peer := self._peers.by_key(key):
@@ -390,7 +342,7 @@ class Magicsock:
 
     def _reconcile(self, netmap: NetMap) -> list[Peer]:
         """Bring the peers in line with the netmap; returns those that are new."""
-        nodes, self._tailnet = usable_nodes(netmap), tailnet_hosts(netmap)
+        nodes, self._peers.tailnet = usable_nodes(netmap), tailnet_hosts(netmap)
         for peer in [peer for peer in self._peers if peer.node.id not in nodes]:
             self._peers.remove(peer.node.id)
             self._abandon(peer)
@@ -407,7 +359,7 @@ class Magicsock:
                 self._shuttle.rekey(peer.key, node.key)
             peer.set_node(node)
             self._shuttle.add(node.key)
-            self._tell_path(peer, peer_info(node, self._tailnet))
+            self._tell_path(peer, peer_info(node, self._peers.tailnet))
         self._peers.index()
         return new
 
@@ -426,9 +378,10 @@ class Magicsock:
             if (seen := status.peers.get(peer.key)) is None:
                 continue
             peer.status = seen
-            outside = seen.endpoint and is_usable(seen.endpoint) and seen.endpoint[0] not in self._tailnet
-            if outside and seen.endpoint and is_fresh(seen, wall, KEEP_HANDSHAKE):
-                self._deeds.do(peer, peer.path.adopt(seen.endpoint, now))
+            direct = seen.endpoint
+            outside = direct and is_usable(direct) and direct[0] not in self._peers.tailnet
+            if outside and direct and is_fresh(seen, wall, KEEP_HANDSHAKE):
+                self._deeds.do(peer, peer.path.adopt(direct, now))
             else:
                 self._steering.steer(peer)
 
