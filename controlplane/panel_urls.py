@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from controlplane import views
-from controlplane.views import dns, relays, settings, tailnets
+from controlplane.views import dns, relays, search, settings, tailnets
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -34,6 +34,9 @@ urlpatterns = [
     path("tailnets/new", tailnets.new, name="new-tailnet"),
     path("tailnets/<int:tailnet_id>/leave", tailnets.leave, name="leave-tailnet"),
     path("waiting", tailnets.waiting, name="waiting"),
+    path("search", search.palette, name="search"),
+    path("search/results", search.results, name="search-results"),
+    path("shortcuts", search.shortcuts, name="shortcuts"),
     path("download/install.sh", views.install_script, name="install-script"),
     path("download/wheels/", views.download_index, name="wheels"),
     path("download/wheels/<str:name>", views.download_file, {"folder": "wheels/"}, name="wheel"),

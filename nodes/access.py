@@ -36,7 +36,7 @@ class NodeAction(Enum):
     SET_EXPIRY = Needs(Capability.MANAGE_DEVICES, None)
     ANNOTATE = Needs(Capability.MANAGE_DEVICES, None)
     SET_EXIT_NODE = Needs(Capability.MANAGE_DEVICES, None)
-    TAG = Needs(Capability.CREATE_TAGGED_KEYS, None)
+    TAG = Needs(Capability.MANAGE_DEVICES, None)
     APPROVE_ROUTES = Needs(Capability.MANAGE_NETWORK, None)
 
 

@@ -15,6 +15,7 @@ from nodes.hostinfo import field, text
 from nodes.models import Node, PreAuthKey, Presence
 from nodes.names import fqdn
 from nodes.offers import Offers, offers_of
+from nodes.pathwords import Paths
 from nodes.selectors import is_online
 from nodes.state import NodeState
 
@@ -60,6 +61,8 @@ class Permissions:
     expire: bool
     delete: bool
     set_expiry: bool
+    annotate: bool
+    tag: bool
     approve_routes: bool
 
     @property
@@ -85,6 +88,7 @@ class DeviceRow:
     last_seen: datetime | None
     may: Permissions
     offers: Offers
+    paths: Paths | None  # none = it is away, or nobody tells
 
     @property
     def dom_id(self) -> str:
@@ -122,8 +126,10 @@ def last_seen(node: Node, now: datetime) -> datetime | None:
     return max(known, default=None)
 
 
-def device_row(node: Node, *, membership: Membership, base_domain: str, now: datetime) -> DeviceRow:
-    """What pages show of a device to this person."""
+def device_row(
+    node: Node, *, membership: Membership, base_domain: str, now: datetime, paths: Paths | None = None
+) -> DeviceRow:
+    """What pages show of a device to this person; ``paths`` as :func:`nodes.pathwords.paths_of` has them."""
     online = is_online(node, now)
     os_name, os_icon = os_of(node)
     pending = node.life == NodeState.PENDING
@@ -149,9 +155,12 @@ def device_row(node: Node, *, membership: Membership, base_domain: str, now: dat
             and may(membership, NodeAction.EXPIRE, node),
             delete=may(membership, NodeAction.DELETE, node),
             set_expiry=not node.is_tagged and may(membership, NodeAction.SET_EXPIRY, node),
+            annotate=may(membership, NodeAction.ANNOTATE, node),
+            tag=may(membership, NodeAction.TAG, node),
             approve_routes=may(membership, NodeAction.APPROVE_ROUTES, node),
         ),
         offers=offers_of(node),
+        paths=paths if online else None,
     )
 
 

@@ -83,6 +83,13 @@ def is_online(node: Node, now: datetime) -> bool:
         return False
 
 
+def unseen_since(moment: datetime, now: datetime) -> Q:
+    """Devices that are away and were neither connected, nor signed in, nor added after ``moment``."""
+    online = Q(presence__expires__gt=now)
+    lately = Q(last_seen__gte=moment) | Q(presence__expires__gte=moment)
+    return Q(created__lt=moment, last_login__lt=moment) & ~(online | lately)
+
+
 def auth_keys() -> QuerySet[PreAuthKey]:
     """Auth keys, newest first."""
     return PreAuthKey.objects.select_related("user", "created_by").order_by("-created", "-pk")

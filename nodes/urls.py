@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from django.urls import path
 
-from nodes.views import approvals, devices, joining, keys, offers, rotation
+from nodes.views import approvals, bulk, devices, joining, keys, offers, rotation
 
 urlpatterns = [
     path("devices", devices.devices, name="devices"),
     path("devices/add", joining.add, name="add-device"),
     path("devices/add/arrivals", joining.arrivals, name="arrivals"),
+    path("devices/bulk", bulk.ask, name="bulk"),
+    path("devices/bulk/do", bulk.do, name="bulk-do"),
     path("devices/<str:node_id>", devices.device, name="device"),
     path("devices/<str:node_id>/row", devices.row, name="device-row"),
     path("devices/<str:node_id>/approve", devices.approve, name="approve-device"),

@@ -112,6 +112,7 @@ function closeSheet() {
 document.addEventListener("closeSheet", closeSheet);
 document.addEventListener("close", (event) => {
   if (event.target !== sheet()) return;
+  for (const form of event.target.querySelectorAll("[data-stops]")) htmx.trigger(form, "htmx:abort");
   event.target.replaceChildren();
   if (openerId && document.activeElement === document.body) document.getElementById(openerId)?.focus({ preventScroll: true });
 }, true);
@@ -197,16 +198,8 @@ function markCopied(button) {
   setTimeout(() => use.setAttribute("href", copyIcon), COPIED_MS);
 }
 
-// --- keys -----------------------------------------------------------------------------------------------
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && document.body.classList.contains("nav-open")) setNav(false);
-  const typing = event.target instanceof Element && event.target.matches("input, textarea, select");
-  const wanted = (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)) || (event.key === "/" && !typing);
-  const field = [...document.querySelectorAll("[data-search]")].find((one) => one.offsetParent !== null);
-  if (!wanted || !field || sheet()?.open) return;
-  event.preventDefault();
-  field.focus();
-  field.select();
 });
 
 // --- answers of the server ------------------------------------------------------------------------------

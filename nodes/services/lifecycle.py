@@ -87,26 +87,39 @@ def _audit(
 def approve_node(*, node: Node, by: Actor, now: datetime | None = None) -> Node:
     """Let a pending device see and be seen; approving an approved one changes nothing."""
     with _changing(node) as (change, row):
-        if row.approved_at is not None:
-            return row
-        state = _move(row, NodeEvent.APPROVE)
-        row.state, row.approved_at = state.value, now or timezone.now()
-        _saved(change, row, by, "APPROVE", ["state", "approved_at"], new={"state": row.state})
+        approve_row(change, row, by, now or timezone.now())
         return row
+
+
+def approve_row(change: ChangeSet, row: Node, by: Actor, now: datetime) -> None:
+    """The same for a row that is locked already, as every ``…_row`` here."""
+    if row.approved_at is not None:
+        return
+    state = _move(row, NodeEvent.APPROVE)
+    row.state, row.approved_at = state.value, now
+    _saved(change, row, by, "APPROVE", ["state", "approved_at"], new={"state": row.state})
 
 
 def reject_node(*, node: Node, by: Actor) -> None:
     """Turn a pending device away: its row goes, its client needs a new login."""
     with _changing(node) as (change, row):
-        _move(row, NodeEvent.REJECT)
-        _delete(change, row, by, "REJECT")
+        reject_row(change, row, by)
+
+
+def reject_row(change: ChangeSet, row: Node, by: Actor) -> None:
+    _move(row, NodeEvent.REJECT)
+    _delete(change, row, by, "REJECT")
 
 
 def delete_node(*, node: Node, by: Actor) -> None:
     """Remove a device for good; its ID is never used again."""
     with _changing(node) as (change, row):
-        _move(row, NodeEvent.DELETE)
-        _delete(change, row, by, "DELETE")
+        delete_row(change, row, by)
+
+
+def delete_row(change: ChangeSet, row: Node, by: Actor) -> None:
+    _move(row, NodeEvent.DELETE)
+    _delete(change, row, by, "DELETE")
 
 
 def _delete(change: ChangeSet, row: Node, by: Actor, action: str) -> None:
@@ -135,18 +148,15 @@ def rename_node(*, node: Node, name: str, by: Actor) -> Node:
 def expire_node(*, node: Node, by: Actor, now: datetime | None = None) -> Node:
     """End a device's key now; it needs a new login or an extension."""
     with _changing(node) as (change, row):
-        state = _move(row, NodeEvent.EXPIRE)
-        row.state, row.key_expiry = state.value, now or timezone.now()
-        _saved(
-            change,
-            row,
-            by,
-            "EXPIRE",
-            ["state", "key_expiry"],
-            prop="KEY_EXPIRY_TIME",
-            new=_iso(row.key_expiry),
-        )
+        expire_row(change, row, by, now or timezone.now())
         return row
+
+
+def expire_row(change: ChangeSet, row: Node, by: Actor, now: datetime) -> None:
+    state = _move(row, NodeEvent.EXPIRE)
+    row.state, row.key_expiry = state.value, now
+    fields = ["state", "key_expiry"]
+    _saved(change, row, by, "EXPIRE", fields, prop="KEY_EXPIRY_TIME", new=_iso(row.key_expiry))
 
 
 def set_expiry(
@@ -162,28 +172,37 @@ def set_expiry(
     Switching it on again after its time has passed starts a fresh period, so that nothing is cut off at once.
     A device that has logged out needs a login, not an extension.
     """
-    now = now or timezone.now()
     with _changing(node) as (change, row):
-        if expires is not None and row.life == NodeState.LOGGED_OUT:
-            raise Conflict("this device has logged out: it needs a new login")
-        old = {"disabled": row.key_expiry_disabled, "expires": _iso(row.key_expiry)}
-        if disabled is not None:
-            row.key_expiry_disabled = disabled
-        if expires is not None:
-            row.key_expiry = expires
-        elif disabled is False and (row.key_expiry is None or row.key_expiry <= now):
-            row.key_expiry = key_expiry(change.tailnet, None, now)
-        good = (
-            row.key_expiry_disabled or row.is_tagged or (row.key_expiry is not None and row.key_expiry > now)
-        )
-        if good and row.life == NodeState.EXPIRED:
-            row.state = _move(row, login_event(approved=row.is_approved)).value
-        elif not good and row.life in KEY_IS_GOOD:
-            row.state = _move(row, NodeEvent.EXPIRE).value
-        new = {"disabled": row.key_expiry_disabled, "expires": _iso(row.key_expiry)}
-        fields = ["state", "key_expiry", "key_expiry_disabled"]
-        _saved(change, row, by, "UPDATE", fields, prop="KEY_EXPIRY", old=old, new=new)
+        set_row_expiry(change, row, by, now or timezone.now(), disabled=disabled, expires=expires)
         return row
+
+
+def set_row_expiry(
+    change: ChangeSet,
+    row: Node,
+    by: Actor,
+    now: datetime,
+    *,
+    disabled: bool | None = None,
+    expires: datetime | None = None,
+) -> None:
+    if expires is not None and row.life == NodeState.LOGGED_OUT:
+        raise Conflict("this device has logged out: it needs a new login")
+    old = {"disabled": row.key_expiry_disabled, "expires": _iso(row.key_expiry)}
+    if disabled is not None:
+        row.key_expiry_disabled = disabled
+    if expires is not None:
+        row.key_expiry = expires
+    elif disabled is False and (row.key_expiry is None or row.key_expiry <= now):
+        row.key_expiry = key_expiry(change.tailnet, None, now)
+    good = row.key_expiry_disabled or row.is_tagged or (row.key_expiry is not None and row.key_expiry > now)
+    if good and row.life == NodeState.EXPIRED:
+        row.state = _move(row, login_event(approved=row.is_approved)).value
+    elif not good and row.life in KEY_IS_GOOD:
+        row.state = _move(row, NodeEvent.EXPIRE).value
+    new = {"disabled": row.key_expiry_disabled, "expires": _iso(row.key_expiry)}
+    fields = ["state", "key_expiry", "key_expiry_disabled"]
+    _saved(change, row, by, "UPDATE", fields, prop="KEY_EXPIRY", old=old, new=new)
 
 
 def set_tags(*, node: Node, tags: Collection[str], by: Actor) -> Node:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, cast
 
 from django.conf import settings
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -32,14 +33,28 @@ from accounts.pages import (
 from accounts.roles import Capability, can
 from accounts.selectors import audit_events, members
 from nodes.access import NodeAction, node_for, visible_nodes
+from nodes.bulk_words import bulk_choices
 from nodes.connections import connections_of
 from nodes.exit_choice import exit_choice
 from nodes.forms import RenameForm
-from nodes.listing import ORDERS, PAGE_SIZE, STATES, SYSTEMS, TAGGED, DeviceQuery, count_states
+from nodes.listing import (
+    ORDERS,
+    PAGE_SIZE,
+    PEOPLE,
+    STATES,
+    SYSTEMS,
+    TAGGED,
+    UNSEEN_DAYS,
+    DeviceQuery,
+    count_states,
+    known_tags,
+)
 from nodes.models import Node
 from nodes.offers import subnets_of
+from nodes.pathwords import Paths, paths_of
 from nodes.rotation_row import rotation_row
 from nodes.rows import DeviceRow, connectivity, device_row
+from nodes.selectors import is_online
 from nodes.services import lifecycle
 
 HISTORY_LENGTH = 12
@@ -47,19 +62,29 @@ MAX_OWNERS = 200
 LIST_ID = "device-list"
 TABS_ID = "device-tabs"
 DETAIL_ID = "device"
+OTHER_PAGES = ("add", "bulk", "clean-up")  # below /devices, and of no device
 
 
 def _membership(request: HttpRequest) -> Membership:
     return cast(Membership, membership_of(request))
 
 
-def _row(request: HttpRequest, node: Node, now: datetime | None = None) -> DeviceRow:
+def _row(
+    request: HttpRequest, node: Node, now: datetime | None = None, paths: Mapping[int, Paths] | None = None
+) -> DeviceRow:
+    now = now or timezone.now()
+    paths = paths_of([node.pk], now) if paths is None else paths
     return device_row(
         node,
         membership=_membership(request),
         base_domain=settings.BASE_DOMAIN,
-        now=now or timezone.now(),
+        now=now,
+        paths=paths.get(node.pk),
     )
+
+
+def _row_context(request: HttpRequest, node: Node) -> dict[str, Any]:
+    return {"row": _row(request, node), "bulk": bulk_choices(_membership(request))}
 
 
 # --- the list --------------------------------------------------------------------------------------------
@@ -87,18 +112,43 @@ def devices(request: HttpRequest) -> HttpResponse:
     target = request.htmx.target if is_htmx(request) else None  # type: ignore[attr-defined]
     if target == TABS_ID:
         return render(request, "nodes/_tabs.html", context)
-    page = Paginator(query.select(visible, now), PAGE_SIZE).get_page(request.GET.get("page"))
+    page = _page(query, visible, counts, request.GET.get("page"), now)
+    paths = paths_of([node.pk for node in page if is_online(node, now)], now)
     context |= {
         "page": page,
-        "rows": [_row(request, node, now) for node in page],
+        "rows": [_row(request, node, now, paths) for node in page],
         "total": counts[""],
         "systems": SYSTEMS.items(),
         "tagged": TAGGED,
+        "people": PEOPLE,
+        "tags": known_tags(visible),
+        "unseen_days": UNSEEN_DAYS,
         "orders": _orders(query),
         "owners": _owners(membership),
+        "bulk": bulk_choices(membership),
+        "may_clean_up": can(membership, Capability.MANAGE_DEVICES),
+        "filter_url": query.url,
+        "menus": {},
         "section": "devices",
     }
     return render(request, "nodes/_list.html" if target == LIST_ID else "nodes/devices.html", context)
+
+
+def _page(
+    query: DeviceQuery, visible: QuerySet[Node], counts: dict[str, int], number: str | None, now: datetime
+) -> Page[Node]:
+    """One page of the list. Only its own devices are read whole: sorting is done on their ids."""
+    ids = query.select(visible.prefetch_related(None).select_related(None), now).values_list("pk", flat=True)
+    if query == DeviceQuery(state=query.state, sort=query.sort):
+        paginator: Paginator[Any] = Paginator(ids, PAGE_SIZE)
+        paginator.__dict__["count"] = counts[query.state]  # counted for the tabs already
+    else:
+        paginator = Paginator(list(ids), PAGE_SIZE)  # to count and to read would be to search twice
+    page = paginator.get_page(number)
+    wanted = list(page.object_list)
+    found = {node.pk: node for node in visible.filter(pk__in=wanted)}
+    page.object_list = [found[pk] for pk in wanted if pk in found]
+    return page
 
 
 def _orders(query: DeviceQuery) -> list[tuple[str, str]]:
@@ -122,7 +172,7 @@ def row(request: HttpRequest, node_id: str) -> HttpResponse:
         node = node_for(membership=_membership(request), node_id=node_id)
     except NotFound:
         return HttpResponse()
-    return render(request, "nodes/_row.html", {"row": _row(request, node)})
+    return render(request, "nodes/_row.html", _row_context(request, node))
 
 
 # --- one device ------------------------------------------------------------------------------------------
@@ -169,7 +219,7 @@ def _on_page_of(request: HttpRequest) -> bool:
     """Whether the device's own page (not the list) asked."""
     here = request.htmx.current_url_abs_path or "" if is_htmx(request) else ""  # type: ignore[attr-defined]
     parts = here.partition("?")[0].strip("/").split("/")
-    return len(parts) == 2 and parts[0] == "devices" and parts[1] != "add"
+    return len(parts) == 2 and parts[0] == "devices" and parts[1] not in OTHER_PAGES
 
 
 def done(request: HttpRequest, node: Node | None, message: str, *, dialog: bool = True) -> HttpResponse:
@@ -188,7 +238,7 @@ def done(request: HttpRequest, node: Node | None, message: str, *, dialog: bool 
     if node is None:
         return say(HttpResponse(), message)
     fresh = node_for(membership=_membership(request), node_id=node.stable_id)
-    return say(render(request, "nodes/_row.html", {"row": _row(request, fresh)}), message, close=dialog)
+    return say(render(request, "nodes/_row.html", _row_context(request, fresh)), message, close=dialog)
 
 
 @never_cache

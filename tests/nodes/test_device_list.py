@@ -1,0 +1,205 @@
+"""The list's rarer filters, the paths that it shows, and what may be chosen in it."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from accounts.models import Tailnet, User
+from accounts.roles import Role
+from accounts.tenancy import scope
+from nodes.listing import DeviceQuery
+from nodes.models import Node
+from nodes.pathwords import paths_of
+from nodes.services.paths import record_paths
+from nodes.services.presence import claim_presence
+from nodes.versions import parse_version
+from tests.accounts import factories
+from tests.nodes import factories as machines
+from tests.pages import Visitor, plain_static_files
+from wire.paths import PeerPath, Reason
+
+__all__ = ["plain_static_files"]
+pytestmark = pytest.mark.django_db
+
+NAME = re.compile(r'class="thing-name"[^>]*>([^<]+)<')
+
+
+@pytest.fixture
+def place() -> tuple[Tailnet, User]:
+    return factories.tailnet()
+
+
+def names(page: Any) -> list[str]:
+    return sorted(NAME.findall(page.content.decode()))
+
+
+def client(tailnet: Tailnet, owner: User, hostname: str, **hostinfo: str) -> Node:
+    told = {"Hostname": hostname, "OS": "linux", **hostinfo}
+    return machines.node(tailnet, owner, hostname=hostname, preapproved=True, hostinfo=told)
+
+
+def aged(node: Node, days: int, **seen: int) -> None:
+    """As if it had joined, and been seen, so many days ago."""
+    now = timezone.now()
+    with scope(tailnet=node.tailnet_id):
+        Node.objects.filter(pk=node.pk).update(
+            created=now - timedelta(days=days),
+            last_login=now - timedelta(days=days),
+            last_seen=now - timedelta(days=seen["seen"]) if "seen" in seen else None,
+        )
+
+
+# --- filters ---------------------------------------------------------------------------------------------
+
+
+def test_a_tag_is_matched_whole(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    machines.node(tailnet, None, hostname="web", preapproved=True, tags=["tag:web", "tag:eu"])
+    machines.node(tailnet, None, hostname="web2", preapproved=True, tags=["tag:web2"])
+    machines.node(tailnet, owner, hostname="laptop", preapproved=True)
+    page = Visitor(owner).get("/devices?tag=tag:web")
+    assert names(page) == ["web"]
+    assert page.context["tags"] == ["tag:eu", "tag:web", "tag:web2"]
+    assert names(Visitor(owner).get("/devices?tag=%25")) == ["laptop", "web", "web2"]  # no tag: left out
+    assert names(Visitor(owner).get("/devices?owner=people")) == ["laptop"]
+
+
+def test_old_versions_are_those_below_the_newest_of_their_kind(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    client(tailnet, owner, "new", IPNVersion="1.90.2-t1a2b")
+    client(tailnet, owner, "old", IPNVersion="1.88.0-t1a2b")
+    client(tailnet, owner, "newest-phone", OS="android", IPNVersion="1.88.0-t1a2b")
+    client(tailnet, owner, "trenza", App="trenza", IPNVersion="0.1.0")
+    client(tailnet, owner, "trenza-old", App="trenza", IPNVersion="0.0.9")
+    client(tailnet, owner, "odd", IPNVersion="unknown")
+    client(tailnet, owner, "silent")
+    assert names(Visitor(owner).get("/devices?version=old")) == ["old", "trenza-old"]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("1.90.2-t1", (1, 90, 2)), ("1.90", (1, 90, 0)), ("", None), ("v1", None)]
+)
+def test_versions_are_read_as_numbers(text: str, numbers: tuple[int, int, int] | None) -> None:
+    assert parse_version(text) == numbers
+
+
+def test_devices_that_use_an_exit_node(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    client(tailnet, owner, "uses", ExitNodeID="n123CNTRL")
+    client(tailnet, owner, "used", ExitNodeID="")
+    client(tailnet, owner, "never")
+    assert names(Visitor(owner).get("/devices?exit=uses")) == ["uses"]
+
+
+def test_not_seen_for_days_counts_joining_and_being_online(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    nodes = {h: client(tailnet, owner, h) for h in ("fresh", "never", "long", "lately", "online", "leased")}
+    for hostname in ("never", "long", "lately", "online", "leased"):
+        aged(nodes[hostname], 100, **({"long": {"seen": 40}, "lately": {"seen": 20}}.get(hostname, {})))
+    claim_presence(tailnet=tailnet, node_id=nodes["online"].pk, worker="w")
+    then = timezone.now() - timedelta(days=5)
+    claim_presence(tailnet=tailnet, node_id=nodes["leased"].pk, worker="w", now=then)
+    visitor = Visitor(owner)
+    assert names(visitor.get("/devices?seen=30")) == ["long", "never"]
+    assert names(visitor.get("/devices?seen=1")) == ["lately", "leased", "long", "never"]
+    assert names(visitor.get("/devices?seen=-1")) == sorted(nodes)
+    assert names(visitor.get(f"/devices?seen={'9' * 30}")) == sorted(nodes)
+    assert "Not seen for 45 days" in visitor.get("/devices?seen=45").content.decode()
+
+
+def test_a_query_is_its_url() -> None:
+    values = {
+        "q": "a b&c", "state": "online", "owner": "people", "os": "linux", "tag": "tag:web",
+        "version": "old", "exit": "uses", "seen": "30", "sort": "-seen",
+    }  # fmt: skip
+    query = DeviceQuery.parse(values)
+    assert query.url == (
+        "q=a+b%26c&state=online&owner=people&os=linux&tag=tag%3Aweb&version=old&exit=uses&seen=30&sort=-seen"
+    )
+    assert query.more == 4
+    assert DeviceQuery.parse({"page": "3", "sort": "nonsense", "q": "\x00"}).url == ""
+
+
+# --- paths -----------------------------------------------------------------------------------------------
+
+
+def shown_path(visitor: Visitor, node: Node) -> str:
+    """The path's word, icon and title in a device's row."""
+    row = visitor.fragment(f"/devices/{node.stable_id}/row").content.decode()
+    found = re.search(r'<span class="path-word path-(\w+)" title="([^"]*)">.*?#([\w-]+)"', row)
+    return "" if found is None else f"{found[1]} {found[3]}: {found[2]}"
+
+
+def test_a_row_shows_by_which_path_a_device_talks(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    box, web, far = (client(tailnet, owner, hostname) for hostname in ("box", "web", "far"))
+    visitor = Visitor(owner)
+    claim_presence(tailnet=tailnet, node_id=box.pk, worker="w")
+    assert shown_path(visitor, box) == ""
+    direct = PeerPath(node_id=web.pk, endpoint="203.0.113.7:1")
+    relayed = PeerPath(node_id=far.pk, derp_region=900, reason=Reason.SILENT)
+    idle = PeerPath(node_id=far.pk, derp_region=900, reason=Reason.IDLE)
+    now = timezone.now()
+    told = {
+        (): "idle clock-pause: 0 directly, 0 through a relay",
+        (idle,): "idle clock-pause: 0 directly, 0 through a relay",
+        (direct, idle): "direct arrows-exchange: 1 directly, 0 through a relay",
+        (direct, relayed): "relayed cloud: 1 directly, 1 through a relay",
+    }
+    for minutes, (paths, words) in enumerate(told.items()):
+        moment = now + timedelta(minutes=minutes)
+        assert record_paths(tailnet=tailnet, node_id=box.pk, paths=paths, now=moment)
+        assert shown_path(visitor, box) == words
+    # The others do not say anything themselves; what box says of them counts while they are connected.
+    assert shown_path(visitor, far) == ""
+    claim_presence(tailnet=tailnet, node_id=far.pk, worker="w")
+    assert shown_path(visitor, far).startswith("relayed cloud: 0 directly, 1 through a relay (by what other")
+
+
+def test_what_an_absent_peer_said_does_not_count(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    box, web = (client(tailnet, owner, hostname) for hostname in ("box", "web"))
+    path = PeerPath(node_id=web.pk, endpoint="203.0.113.7:1")
+    assert record_paths(tailnet=tailnet, node_id=box.pk, paths=[path])
+    with scope(tailnet=tailnet):
+        assert web.pk not in paths_of([web.pk], timezone.now())
+
+
+# --- choosing --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("role", "actions"),
+    [
+        (Role.ADMIN, ["approve", "reject", "expire", "keep-key", "let-expire", "delete"]),
+        (Role.IT_ADMIN, ["approve", "reject", "expire", "keep-key", "let-expire", "delete"]),
+        (Role.NETWORK_ADMIN, []),
+        (Role.AUDITOR, []),
+        (Role.MEMBER, ["expire", "delete"]),
+    ],
+)
+def test_only_what_the_role_includes_is_offered(
+    place: tuple[Tailnet, User], role: Role, actions: list[str]
+) -> None:
+    tailnet, _ = place
+    person = factories.member(tailnet, role)
+    client(tailnet, person.user, "mine")
+    page = Visitor.of(person).get("/devices").content.decode()
+    assert re.findall(r'name="action" value="([\w-]+)"', page) == actions
+    assert ('class="pick-one"' in page) == bool(actions)
+
+
+def test_each_device_has_its_own_menu(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    nodes = [client(tailnet, owner, f"box{number}") for number in range(3)]
+    page = Visitor(owner).get("/devices").content.decode()
+    for node in nodes:
+        assert page.count(f'href="/devices/{node.stable_id}/rename"') == 1
+        assert page.count(f'hx-target="#node-{node.pk}"') == 1
+    assert "\ue000" not in page
+    assert "\ue001" not in page
