@@ -31,12 +31,16 @@ def _any(*capabilities: Capability) -> frozenset[Capability]:
 ALL = _any(Capability.SEE_ALL)
 
 SECTIONS: tuple[Section, ...] = (
-    Section("devices", "/devices", "devices", _("Devices")),
+    Section("overview", "/", "layout-dashboard", _("Overview"), ALL),
+    Section("devices", "/devices", "devices", _("Devices"), ALL),
     Section("approvals", "/approvals", "inbox", _("Approvals"), ALL, "nodes/_badge.html"),
+    Section("routes", "/routes", "route", _("Routes & exit nodes"), ALL),
+    Section("access", "/access", "shield-lock", _("Access controls"), ALL),
     Section("keys", "/keys", "key", _("Keys")),
     Section("dns", "/dns", "world", _("DNS"), _any(Capability.SEE_ALL)),
     Section("relays", "/relays", "server-2", _("Relays"), _any(Capability.SEE_ALL)),
     Section("settings", "/settings", "settings", _("Settings"), _any(Capability.SEE_ALL)),
+    Section("my-devices", "/my-devices", "device-laptop", _("My devices")),
 )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from django.urls import path
 
 from controlplane import views
-from controlplane.views import dns, relays, search, settings, tailnets
+from controlplane.views import access, dns, my_devices, overview, relays, search, settings, tailnets
 
 urlpatterns = [
-    path("", views.home, name="home"),
+    path("", overview.page, name="home"),
+    path("access", access.page, name="access"),
+    path("my-devices", my_devices.page, name="my-devices"),
     path("admin", views.admin, name="admin"),
     path("admin/<path:rest>", views.admin),
     path("relays", relays.page, name="relays"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -75,7 +75,7 @@ class Subnet:
 def subnets_of(node: Node, *, among: QuerySet[Node], now: datetime) -> list[Subnet]:
     """The device's subnets, and which other devices (of those ``among`` which are seen) may carry them."""
     offered = offers_of(node).subnets
-    routers = _routers([route.prefix for route in offered], now) if offered else {}
+    routers = carriers_of([route.prefix for route in offered], now) if offered else {}
     seen = (
         set(among.filter(routes__prefix__in=list(routers)).values_list("pk", flat=True)) if offered else set()
     )
@@ -88,12 +88,12 @@ def _subnet(node: Node, route: Route, routers: list[Route], seen: set[int]) -> S
     return Subnet(route.prefix, route.approved_at is not None, route.waits, others, carries)
 
 
-def _routers(prefixes: list[str], now: datetime) -> dict[str, list[Route]]:
+def carriers_of(prefixes: Collection[str], now: datetime) -> dict[str, list[Route]]:
     """Who may carry each prefix, the one that does first: in the order of the netmaps' election."""
     active = Membership.objects.filter(status=Membership.Status.ACTIVE, user__is_active=True)
     approved = Route.objects.filter(
         Q(node__user__isnull=True) | Q(node__user__in=active.values("user")),
-        prefix__in=prefixes,
+        prefix__in=list(prefixes),
         approved_at__isnull=False,
         node__state=NodeState.ACTIVE.value,
     ).exclude(node__disco_key="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from nodes.views import approvals, bulk, devices, joining, keys, offers, rotation
+from nodes.views import approvals, bulk, devices, joining, keys, offers, rotation, routes
 
 urlpatterns = [
     path("devices", devices.devices, name="devices"),
@@ -28,6 +28,9 @@ urlpatterns = [
     path("approvals/badge", approvals.badge, name="approvals-badge"),
     path("approvals/approve", approvals.approve, name="approvals-approve"),
     path("approvals/reject", approvals.reject, name="approvals-reject"),
+    path("routes", routes.routes, name="routes"),
+    path("routes/<int:route_id>", routes.decide_route, name="decide-route"),
+    path("routes/exit-nodes/<str:node_id>", routes.decide_exit_node, name="decide-exit-node"),
     path("register/<str:token>", joining.register, name="register"),
     path("keys", keys.keys, name="keys"),
     path("keys/new", keys.new_key, name="new-key"),

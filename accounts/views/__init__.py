@@ -37,7 +37,7 @@ def sign_in(request: HttpRequest) -> HttpResponse:
     """The ways in; remembers where the person was going, so that a link opened later leads there too."""
     wanted = safe_next(request, request.GET.get("next", "")[:MAX_NEXT_LENGTH], "")
     if request.user.is_authenticated:
-        return redirect(wanted or "/devices")
+        return redirect(wanted or settings.LOGIN_REDIRECT_URL)
     if wanted and wanted != "/":
         request.session[NEXT_KEY] = wanted
     context = {
@@ -58,7 +58,7 @@ def next_page(request: HttpRequest) -> str:
 @require_GET
 @public_view
 def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
-    """Use a one-time link: it signs its person in and leads to the devices; a second use is 410."""
+    """Use a one-time link: it signs its person in and leads on; a second use is 410."""
     address = address_of(request)
     check_limit(LINK_LIMIT, address, limit=MAX_FAILED_LINKS)
     try:
@@ -92,7 +92,7 @@ def switch(request: HttpRequest) -> HttpResponse:
         user=request.user, tailnet_id=int(wanted) if wanted.isascii() and wanted.isdigit() else 0
     )
     switch_tailnet(request, membership.tailnet)
-    return redirect("/devices")
+    return redirect(settings.LOGIN_REDIRECT_URL)
 
 
 @require_POST
@@ -113,7 +113,7 @@ def preferences(request: HttpRequest) -> HttpResponse:
     if is_htmx(request):
         response = HttpResponseClientRefresh()
     else:
-        response = redirect(safe_next(request, request.POST.get("next"), "/devices"))
+        response = redirect(safe_next(request, request.POST.get("next"), settings.LOGIN_REDIRECT_URL))
     return with_preferences(response, user)
 
 

@@ -143,7 +143,7 @@ AUTHENTICATION_BACKENDS = [
     "allauth.account.auth_backends.AuthenticationBackend",
 ]
 LOGIN_URL = "/sign-in"
-LOGIN_REDIRECT_URL = "/devices"
+LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "/sign-in"
 
 ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"

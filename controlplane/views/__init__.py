@@ -14,12 +14,6 @@ RETRY_SECONDS = 5
 
 
 @require_safe
-def home(request: HttpRequest) -> HttpResponse:
-    """The devices, until there is an overview."""
-    return redirect("/devices")
-
-
-@require_safe
 def admin(request: HttpRequest, rest: str = "") -> HttpResponse:
     """Official clients print ``<URL>/admin/…`` while they wait for approval."""
     return redirect("/approvals")

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
-from django_htmx.http import HttpResponseClientRedirect, reswap, retarget
+from django_htmx.http import HttpResponseClientRedirect, reswap, retarget, trigger_client_event
 
 from accounts.errors import ApplicationError, Conflict, NotFound
 from accounts.models import Membership
@@ -62,6 +62,7 @@ MAX_OWNERS = 200
 LIST_ID = "device-list"
 TABS_ID = "device-tabs"
 DETAIL_ID = "device"
+MY_DEVICES = "/my-devices"
 OTHER_PAGES = ("add", "bulk", "clean-up")  # below /devices, and of no device
 
 
@@ -229,6 +230,8 @@ def done(request: HttpRequest, node: Node | None, message: str, *, dialog: bool 
     """
     if not is_htmx(request):
         return redirect("/devices" if node is None else f"/devices/{node.stable_id}")
+    if (request.htmx.current_url_abs_path or "").partition("?")[0] == MY_DEVICES:  # type: ignore[attr-defined]
+        return trigger_client_event(say(reswap(HttpResponse(), "none"), message, close=dialog), "showChanges")
     if _on_page_of(request):
         if node is None:
             return HttpResponseClientRedirect("/devices")

@@ -403,7 +403,7 @@ def test_a_provider_that_always_names_itself_must(
     provider.metadata = {"authorization_response_iss_parameter_supported": True}
     refused(client, sign_in(client, provider, "oidc"), caplog, "issuer")
     provider.names_itself = provider.issuer
-    assert sign_in(client, provider, "oidc")["Location"] == "/devices"
+    assert sign_in(client, provider, "oidc")["Location"] == "/"
 
 
 @pytest.mark.parametrize(

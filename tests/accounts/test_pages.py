@@ -35,7 +35,7 @@ def test_a_link_signs_in_once_and_leads_to_the_devices(client: Client) -> None:
     tailnet, owner = factories.tailnet()
     path = link_of(owner, tailnet=tailnet)
     answer = client.get(path)
-    assert (answer.status_code, answer["Location"]) == (302, "/devices")
+    assert (answer.status_code, answer["Location"]) == (302, "/")
     assert client.get("/devices").status_code == 200
     again = Client().get(path)
     assert again.status_code == 410
@@ -95,8 +95,8 @@ def test_a_link_leads_where_the_person_was_going(client: Client) -> None:
 def test_nobody_is_sent_to_another_site(client: Client, wanted: str) -> None:
     _, owner = factories.tailnet()
     client.get("/sign-in", {"next": wanted})
-    assert client.get(link_of(owner))["Location"] == "/devices"
-    assert client.get("/sign-in", {"next": wanted})["Location"] == "/devices"
+    assert client.get(link_of(owner))["Location"] == "/"
+    assert client.get("/sign-in", {"next": wanted})["Location"] == "/"
 
 
 # --- providers -------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_switching_to_another_tailnet_of_ones_own() -> None:
     second, _ = factories.tailnet()
     add_member(tailnet=second, user=owner, by=Actor.command())
     visitor = Visitor(owner, first)
-    assert visitor.submit("/tailnet", to=second.pk)["Location"] == "/devices"
+    assert visitor.submit("/tailnet", to=second.pk)["Location"] == "/"
     assert visitor.get("/devices").context["tailnet"] == second
 
 

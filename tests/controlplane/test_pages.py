@@ -31,7 +31,7 @@ def place() -> tuple[Tailnet, User]:
 @pytest.mark.parametrize(
     ("path", "to"),
     [
-        ("/", "/devices"),
+        ("/", "/sign-in?next=%2F"),
         ("/admin", "/approvals"),
         ("/admin/machines", "/approvals"),
         ("/admin/machines/100.64.0.1", "/approvals"),
