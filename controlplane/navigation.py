@@ -35,6 +35,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("devices", "/devices", "devices", _("Devices"), ALL),
     Section("approvals", "/approvals", "inbox", _("Approvals"), ALL, "nodes/_badge.html"),
     Section("routes", "/routes", "route", _("Routes & exit nodes"), ALL),
+    Section("map", "/map", "topology-star-3", _("Map")),
     Section("access", "/access", "shield-lock", _("Access controls"), ALL),
     Section("keys", "/keys", "key", _("Keys")),
     Section("dns", "/dns", "world", _("DNS"), _any(Capability.SEE_ALL)),

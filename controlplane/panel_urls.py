@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from controlplane import views
-from controlplane.views import access, dns, my_devices, overview, relays, search, settings, tailnets
+from controlplane.views import access, dns, my_devices, overview, picture, relays, search, settings, tailnets
 
 urlpatterns = [
     path("", overview.page, name="home"),
@@ -13,6 +13,9 @@ urlpatterns = [
     path("my-devices", my_devices.page, name="my-devices"),
     path("admin", views.admin, name="admin"),
     path("admin/<path:rest>", views.admin),
+    path("map", picture.page, name="map"),
+    path("map/data", picture.data, name="map-data"),
+    path("map/devices/<str:node_id>", picture.device, name="map-device"),
     path("relays", relays.page, name="relays"),
     path("relays/latency", relays.latency, name="relay-latency"),
     path("relays/add", relays.add, name="add-relay"),

@@ -15,6 +15,7 @@ MAX_HOSTNAME = 255
 MAX_STABLE_ID = 32
 MAX_ENDPOINTS = 64
 MAX_PORT = 65535
+MAX_LATENCY = 60.0  # seconds
 EXIT_ROUTES = frozenset({"0.0.0.0/0", "::/0"})
 
 
@@ -107,6 +108,18 @@ def preferred_derp(hostinfo: Mapping[str, Any]) -> int:
     net_info = field(hostinfo, "NetInfo")
     value = field(net_info, "PreferredDERP") if isinstance(net_info, Mapping) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 65535 else 0
+
+
+def region_seconds(reported: Any) -> dict[int, float]:
+    """A NetInfo's ``DERPLatency`` by region, the faster of both families; what is no latency is left out."""
+    found: dict[int, float] = {}
+    for key, seconds in reported.items() if isinstance(reported, dict) else ():
+        region = str(key).partition("-")[0]
+        if not (region.isascii() and region.isdigit()) or isinstance(seconds, bool):
+            continue
+        if isinstance(seconds, int | float) and 0 <= seconds <= MAX_LATENCY:
+            found[int(region)] = min(float(seconds), found.get(int(region), MAX_LATENCY))
+    return found
 
 
 MAX_TEXT = 1024

@@ -72,6 +72,9 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 
 const later = (action) => setTimeout(action, 1000);
 
+// For pages that draw by themselves: what changed; nothing named = anything.
+const tell = (batch) => document.dispatchEvent(new CustomEvent("changes", { detail: batch }));
+
 function flush() {
   timer = 0;
   const batch = [...changed.values()];
@@ -82,11 +85,13 @@ function flush() {
   }
   const elsewhere = batch.filter(isElsewhere);
   for (const list of lists()) if (elsewhere.some((one) => shows(list, one))) refreshList(list);
+  tell(batch);
   batch.forEach(refreshRow);
   for (const element of all("[data-live]")) if (batch.some((one) => concerns(element, one))) refreshFragment(element);
 }
 
 function refreshEverything() {
+  tell([]);
   lists().forEach(refreshList);
   all("[data-live]").forEach(refreshFragment);
 }

@@ -6,13 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
+from nodes.hostinfo import region_seconds
 from nodes.models import Node
 
 MAX_MEASURED = 2000  # of a larger tailnet those that were seen last speak for the rest
-MAX_SECONDS = 60.0
-Measured = dict[int, float]
+Measured = Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,18 +29,6 @@ class Matrix:
 
     regions: list[int]
     rows: list[Row]
-
-
-def region_seconds(reported: Any) -> Measured:
-    """A NetInfo's ``DERPLatency`` by region, the faster of both families; what is no latency is left out."""
-    found: Measured = {}
-    for key, seconds in reported.items() if isinstance(reported, dict) else ():
-        region = str(key).partition("-")[0]
-        if not (region.isascii() and region.isdigit()) or isinstance(seconds, bool):
-            continue
-        if isinstance(seconds, int | float) and 0 <= seconds <= MAX_SECONDS:
-            found[int(region)] = min(float(seconds), found.get(int(region), MAX_SECONDS))
-    return found
 
 
 def latency_matrix() -> Matrix:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.browser.server import Device, Server
+from wire.paths import PeerPath, Reason
 
 NET_INFO = {
     "WorkingUDP": True,
@@ -32,6 +34,33 @@ class Demo:
 
 def _key(server: Server, *options: str) -> str:
     return str(server.command("createauthkey", "default", *options, "--json")["key"])
+
+
+def tell_paths(server: Server, demo: Demo) -> None:
+    """Pairs of every kind: direct, relayed for reasons, idle."""
+    ids = {one["hostname"]: int(one["id"]) for one in server.command("listnodes", "default", "--json")}
+    atlas, borealis, calypso, laptop, *_ = demo.online
+
+    def path(name: str, **facts: Any) -> PeerPath:
+        return PeerPath(node_id=ids[name], **facts)
+
+    atlas.tells_paths(
+        path("borealis", endpoint="10.20.0.8:41641", latency_ms=1),
+        path("calypso", endpoint="203.0.113.7:41641", latency_ms=34),
+        path("workstation", derp_region=900, reason=Reason.UDP_BLOCKED_THERE),
+    )
+    borealis.tells_paths(
+        path("atlas", endpoint="10.20.0.7:41641", latency_ms=1),
+        path("maria-macbook-pro", derp_region=900, reason=Reason.HARD_NAT_BOTH),
+    )
+    calypso.tells_paths(
+        path("atlas", endpoint="198.51.100.20:41641", latency_ms=34),
+        path("workstation", derp_region=900, reason=Reason.IDLE),
+    )
+    laptop.tells_paths(
+        path("borealis", derp_region=900, reason=Reason.HARD_NAT_BOTH),
+        path("calypso", endpoint="203.0.113.7:41641", latency_ms=52),
+    )
 
 
 def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
@@ -67,6 +96,7 @@ def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
         device.listen()
         demo.online.append(device)
     server.command("approveroutes", "default", "calypso", "--json")
+    tell_paths(server, demo)
     for name, system, key in (
         ("ipad-de-maria", "iOS", hers),
         ("old-thinkpad", "linux", mine),

@@ -59,6 +59,28 @@ def _make_key(page: Page) -> None:
     page.wait_for_selector("#secret")
 
 
+def _drawn_map(page: Page) -> None:
+    page.wait_for_selector("#map[data-drawn]")
+
+
+def _pick_on_map(page: Page) -> None:
+    _drawn_map(page)
+    page.locator("#map").press("ArrowDown")
+    page.wait_for_selector(".picked")
+
+
+def _make_relay(page: Page) -> None:
+    page.locator("#add-relay").click()
+    for name, value in (("name", "Madrid"), ("host", "relay.example.com")):
+        page.fill(f"#sheet #id_{name}", value)
+    page.locator("#sheet button[type=submit]").click()
+    page.wait_for_selector("#relay-token")
+
+
+def _own_relay(page: Page) -> None:
+    page.locator("[id^=open-relay-]").first.click()
+
+
 def _choose_exit_node(page: Page) -> None:
     page.locator("#exit-node").scroll_into_view_if_needed()
 
@@ -117,7 +139,13 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "keys": ("/keys", _nothing),
         "key-new": ("/keys", _open_sheet("main a[href='/keys/new']")),
         "key-made": ("/keys", _make_key),
+        "map": ("/map", _drawn_map),
+        "map-device": ("/map", _pick_on_map),
+        "map-table": ("/map?view=table", _nothing),
         "relays": ("/relays", _nothing),
+        "relay-add": ("/relays", _open_sheet("#add-relay")),
+        "relay-made": ("/relays", _make_relay),
+        "relays-own": ("/relays", _own_relay),
         "dns-empty": ("/dns", _nothing),
         "dns": ("/dns", _fill_dns),
         "dns-nameserver": ("/dns", _open_sheet("main a[href='/dns/nameserver/add']")),

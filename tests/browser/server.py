@@ -25,6 +25,8 @@ from urllib.parse import urlsplit
 
 from wire.codec import MapDecoder, decode_json, encode_json
 from wire.keys import DiscoPrivate, MachinePrivate, MachinePublic, NodePrivate
+from wire.paths import PATH as PATHS
+from wire.paths import PeerPath, report_json
 from wire.session import ClientSession, DataReceived, StreamEnded
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -253,6 +255,12 @@ class Device:
         sock, session = self._connect()
         session.request("POST", "/machine/map", encode_json(body | {"OmitPeers": True}))
         sock.sendall(session.data_to_send())
+
+    def tells_paths(self, *paths: PeerPath) -> None:
+        """Say how it reaches its peers, as Trenza's client does."""
+        answer = self._ask(PATHS, report_json(self.node.public(), paths))
+        if answer != b"{}":
+            raise RuntimeError(answer.decode())
 
     def close(self) -> None:
         if self._sock is not None:

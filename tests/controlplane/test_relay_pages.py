@@ -16,11 +16,12 @@ from accounts.models import AuditEvent, Tailnet, User
 from accounts.roles import Role
 from accounts.tenancy import scope
 from controlplane.models import Relay
-from controlplane.services.latencies import Matrix, Row, latency_matrix, make_matrix, region_seconds
+from controlplane.services.latencies import Matrix, Row, latency_matrix, make_matrix
 from controlplane.services.ownrelays import FIRST_TAILNET_REGION, MAX_OWN_RELAYS
 from controlplane.services.relays import RelayIdentity, ensure_embedded_relay, record_report, relay_of_token
 from controlplane.snapshots import load_derp_map
 from controlplane.views import relays as views
+from nodes.hostinfo import region_seconds
 from nodes.models import Node
 from relay.config import parse_config
 from tests.accounts import factories

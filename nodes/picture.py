@@ -1,0 +1,166 @@
+"""The map: which devices are drawn, with whom each of them talks, and what is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
+
+from accounts.models import Membership
+from nodes.access import visible_nodes
+from nodes.hostinfo import field as hostinfo_field
+from nodes.hostinfo import region_seconds, used_exit_node
+from nodes.links import Kind, Link, merge, reported
+from nodes.listing import DeviceQuery, online_at
+from nodes.models import Node
+
+MAX_DRAWN = 250
+MAX_GROUPS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapQuery:
+    """What the URL asks for; whatever it has wrongly is left out. ``path``: only pairs connected so."""
+
+    devices: DeviceQuery = field(default_factory=DeviceQuery)
+    path: Kind | None = None
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> MapQuery:
+        state = "online" if values.get("online") == "1" else ""
+        wanted = {"q": values.get("q", ""), "owner": values.get("owner", ""), "state": state}
+        path = str(values.get("path", ""))
+        return cls(
+            devices=DeviceQuery.parse(wanted), path=Kind(path) if path in Kind.__members__.values() else None
+        )
+
+    @property
+    def search(self) -> str:
+        return self.devices.search
+
+    @property
+    def owner(self) -> str:
+        return self.devices.owner
+
+    @property
+    def online(self) -> bool:
+        return bool(self.devices.state)
+
+    @property
+    def names_some(self) -> bool:
+        """Whether it picks devices out, so that those they talk to are drawn beside them."""
+        return bool(self.search or self.owner)
+
+    @property
+    def narrows(self) -> bool:
+        return self.names_some or self.online or self.path is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """``nodes`` by id; ``beside``: those drawn only because they talk to one that was asked for.
+
+    ``total`` devices were asked for; ``not_drawn`` counts each node's links to devices that are not drawn.
+    """
+
+    nodes: Mapping[int, Node]
+    beside: frozenset[int]
+    links: list[Link]
+    total: int
+    not_drawn: Mapping[int, int]
+
+    @property
+    def asked_for(self) -> int:
+        """How many of ``total`` are in the picture (of those that the path filter leaves)."""
+        return len(self.nodes) - len(self.beside)
+
+
+def load_picture(membership: Membership, query: MapQuery, now: datetime) -> Picture:
+    """At most :data:`MAX_DRAWN` devices, connected ones first, and their links; a fixed number of queries."""
+    visible = visible_nodes(membership)
+    chosen = query.devices.select(visible, now)
+    total = chosen.count()
+    nodes = {node.pk: node for node in _connected_first(chosen, now)[:MAX_DRAWN]}
+    ends = reported(nodes, now)
+    peers = {end.peer if end.node in nodes else end.node for end in ends} - nodes.keys()
+    if query.names_some:
+        room = MAX_DRAWN - len(nodes)
+        beside = {node.pk: node for node in _connected_first(visible.filter(pk__in=peers), now)[:room]}
+    else:
+        beside = {}
+    drawn = nodes | beside
+    links = merge(
+        (end for end in ends if end.node in drawn and end.peer in drawn),
+        exit_nodes=_exit_nodes(drawn.values()),
+        latencies={pk: latencies_of(node) for pk, node in drawn.items()},
+    )
+    missing = {frozenset((end.node, end.peer)) for end in ends if not {end.node, end.peer} <= drawn.keys()}
+    picture = Picture(
+        nodes=drawn,
+        beside=frozenset(beside),
+        links=links,
+        total=total,
+        not_drawn=Counter(pk for pair in missing for pk in pair & drawn.keys()),
+    )
+    return picture if query.path is None else _only(picture, query.path)
+
+
+def _only(picture: Picture, path: Kind) -> Picture:
+    """The pairs connected in this way alone, and nobody else."""
+    links = [link for link in picture.links if link.kind is path]
+    kept = {pk for link in links for pk in link.pair}
+    return Picture(
+        nodes={pk: node for pk, node in picture.nodes.items() if pk in kept},
+        beside=picture.beside & kept,
+        links=links,
+        total=picture.total,
+        not_drawn=picture.not_drawn,
+    )
+
+
+def _connected_first(devices: QuerySet[Node], now: datetime) -> QuerySet[Node]:
+    away = Case(When(online_at(now), then=Value(0)), default=Value(1), output_field=IntegerField())
+    return devices.annotate(away=away).order_by("away", "name", "pk")
+
+
+def links_of(node: Node, *, membership: Membership, now: datetime) -> tuple[list[Link], dict[int, Node], int]:
+    """One device's links, the peers at their other ends, and how many more there are that are not shown."""
+    ends = reported([node.pk], now)
+    uses = {node.pk: used_exit_node(node.hostinfo)}
+    visible = visible_nodes(membership)
+    ids = {end.peer if end.node == node.pk else end.node for end in ends}
+    found = visible.filter(Q(pk__in=ids) | Q(stable_id=uses[node.pk] or "-")).exclude(pk=node.pk)
+    peers = {peer.pk: peer for peer in found.prefetch_related(None)[:MAX_DRAWN]}
+    shown = {node.pk: node} | peers
+    links = merge(
+        (end for end in ends if end.node in shown and end.peer in shown),
+        exit_nodes=_exit_nodes(shown.values()),
+        latencies={pk: latencies_of(one) for pk, one in shown.items()},
+    )
+    links = [link for link in links if node.pk in link.pair]
+    return links, peers, len(ids - peers.keys())
+
+
+def latencies_of(node: Node) -> Mapping[int, float]:
+    """How far a device says that it is from the relay regions, in seconds."""
+    net = hostinfo_field(node.hostinfo, "NetInfo")
+    return region_seconds(hostinfo_field(net, "DERPLatency") if isinstance(net, dict) else None)
+
+
+def _exit_nodes(nodes: Iterable[Node]) -> dict[int, int]:
+    """Which of these devices uses which of them as exit node."""
+    nodes = list(nodes)
+    by_stable_id = {node.stable_id: node.pk for node in nodes}
+    used = ((node.pk, by_stable_id.get(used_exit_node(node.hostinfo))) for node in nodes)
+    return {user: exit_node for user, exit_node in used if exit_node is not None}
+
+
+def largest_owners(membership: Membership) -> list[tuple[int | None, str, int]]:
+    """The owners with the most devices: id (``None`` = tagged), name, number."""
+    counted = visible_nodes(membership).prefetch_related(None).select_related(None).order_by()
+    rows = counted.values_list("user_id", "user__email").annotate(n=Count("pk")).order_by("-n", "user__email")
+    return [(user, email or "", number) for user, email, number in rows[:MAX_GROUPS]]
