@@ -194,11 +194,16 @@ class PidFd:
         os.close(self._fd)
 
     def duplicate(self, number: int) -> socket.socket:
+        """Raises ``OSError`` also when it is no socket; then nothing of it is kept open."""
         fd = self._libc.syscall(SYS_PIDFD_GETFD, self._fd, number, 0)
         if fd < 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
-        return socket.socket(fileno=fd)
+        try:
+            return socket.socket(fileno=fd)
+        except OSError:
+            os.close(fd)
+            raise
 
 
 def enlarge_buffers(process: PidFd, descriptors: Iterable[int], port: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from client.dns.config import Config, make_config
@@ -28,6 +29,14 @@ class Unresolved(ClientError):
     """No address is known under a name."""
 
     code = "unresolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where to send to reach an address: by the tunnel's network, or by this host's."""
+
+    target: IPAddress
+    by_tunnel: bool = False
 
 
 class Elsewhere(Protocol):
@@ -98,21 +107,29 @@ class Dialer:
         found = next((config.hosts[one] for one in candidates if one in config.hosts), ())
         return list(found)
 
+    def way(self, address: IPAddress) -> Way:
+        """How an address is reached now."""
+        if self._tunnel is None:
+            return Way(address)
+        if self._tunnel.is_own(address):
+            return Way(LOOPBACK)  # where peers are led, too
+        return Way(address, by_tunnel=self._tunnel.leads_to(address))
+
+    async def open_socket(self, way: Way, kind: int) -> socket.socket:
+        """A non-blocking one for that way. Raises ``OSError``, ``ClientError``."""
+        family = socket.AF_INET if way.target.version == 4 else socket.AF_INET6
+        if self._tunnel is not None and way.by_tunnel:
+            return await self._tunnel.open_socket(family, kind)
+        sock = socket.socket(family, kind)
+        sock.setblocking(False)
+        return sock
+
     async def _connect(self, address: IPAddress, port: int) -> Streams:
-        if self._tunnel is not None and self._tunnel.is_own(address):
-            address = LOOPBACK  # where peers are led, too
-        sock = await self._socket(address)
+        way = self.way(address)
+        sock = await self.open_socket(way, socket.SOCK_STREAM)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+            await asyncio.get_running_loop().sock_connect(sock, (str(way.target), port))
             return await asyncio.open_connection(sock=sock, limit=BUFFER_BYTES)
         except BaseException:
             sock.close()
             raise
-
-    async def _socket(self, address: IPAddress) -> socket.socket:
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        if self._tunnel is not None and self._tunnel.leads_to(address):
-            return await self._tunnel.open_socket(family, socket.SOCK_STREAM)
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        return sock

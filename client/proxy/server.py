@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from client.errors import SetupError
 from client.proxy import socks, web
+from client.proxy.associate import Associations
 from client.proxy.dialer import Dialer
 from client.proxy.splice import BUFFER_BYTES, Streams
 
@@ -60,6 +61,7 @@ class ProxyServer:
     def __init__(self, listen: Listen, dialer: Dialer, *, serves_socks: bool, serves_web: bool) -> None:
         self.listen = listen
         self._dialer = dialer
+        self._associations = Associations(dialer)
         self._socks, self._web = serves_socks, serves_web
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[Any]] = set()
@@ -103,7 +105,7 @@ class ProxyServer:
         async with asyncio.timeout(GREETING_SECONDS):
             first = await client[0].readexactly(1)
         if self._socks and first[0] == socks.VERSION:
-            await socks.serve(client, self._dialer, GREETING_SECONDS)
+            await socks.serve(client, self._dialer, self._associations, GREETING_SECONDS)
         elif self._web and first.isalpha():
             await web.serve(client, first, self._dialer, GREETING_SECONDS)
 

@@ -1,21 +1,24 @@
-"""SOCKS5 (RFC 1928): CONNECT without sign-in, for programs on this machine."""
+"""SOCKS5 (RFC 1928): CONNECT and UDP ASSOCIATE without sign-in, for programs on this machine."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
+from dataclasses import dataclass
 from enum import IntEnum
 
 from client.errors import ClientError
+from client.proxy.associate import IPV4, IPV6, NAME, Associations, packed
 from client.proxy.dialer import Dialer, Unresolved
 from client.proxy.splice import Streams, splice
 
 VERSION = 5
 NO_SIGN_IN, NOTHING_FITS = 0x00, 0xFF
-CONNECT = 1
-IPV4, NAME, IPV6 = 1, 3, 4
-UNSPECIFIED = bytes([0, IPV4, 0, 0, 0, 0, 0, 0])  # the address that we connect from is nobody's business
+CONNECT, UDP_ASSOCIATE = 1, 3
+# The address that we connect from is nobody's business.
+UNSPECIFIED = packed(ipaddress.IPv4Address(0), 0)
 
 
 class Reply(IntEnum):
@@ -45,7 +48,16 @@ class Refused(Exception):
         self.reply = reply
 
 
-async def greet(client: Streams) -> tuple[str, int]:
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``command`` is CONNECT or UDP_ASSOCIATE; for the latter ``port`` is the program's own, or 0."""
+
+    command: int
+    host: str
+    port: int
+
+
+async def greet(client: Streams) -> Request:
     """Everything up to the address asked for; the version byte has been read. Raises :class:`Refused`.
 
     Also ``IncompleteReadError`` and ``OSError``, for a client that goes, or one that knows no way without a
@@ -63,9 +75,9 @@ async def greet(client: Streams) -> tuple[str, int]:
         raise ConnectionAbortedError("not SOCKS5")
     host = await _host(reader, kind)
     port = int.from_bytes(await reader.readexactly(2), "big")
-    if command != CONNECT:
+    if command not in (CONNECT, UDP_ASSOCIATE):
         raise Refused(Reply.NO_SUCH_COMMAND)
-    return host, port
+    return Request(command, host, port)
 
 
 async def _host(reader: asyncio.StreamReader, kind: int) -> str:
@@ -79,16 +91,29 @@ async def _host(reader: asyncio.StreamReader, kind: int) -> str:
     raise Refused(Reply.NO_SUCH_ADDRESS)
 
 
-async def serve(client: Streams, dialer: Dialer, greeting_seconds: float) -> None:
+async def serve(client: Streams, dialer: Dialer, associations: Associations, greeting_seconds: float) -> None:
     """One client to its end; the version byte has been read. Raises ``OSError``, ``IncompleteReadError``."""
     try:
         async with asyncio.timeout(greeting_seconds):
-            host, port = await greet(client)
-        target = await _dial(dialer, host, port)
+            asked = await greet(client)
+        if asked.command == UDP_ASSOCIATE:
+            return await _associate(client, associations, asked.port)
+        target = await _dial(dialer, asked.host, asked.port)
     except Refused as error:
         return await _answer(client, error.reply)
     await _answer(client, Reply.DONE)
     return await splice(client, target)
+
+
+async def _associate(client: Streams, associations: Associations, port: int) -> None:
+    here, there = (client[1].get_extra_info(name)[0] for name in ("sockname", "peername"))
+    try:
+        begun = associations.begin(here, (there, port))
+    except OSError as error:
+        raise Refused(Reply.FAILED) from error
+    with contextlib.closing(begun) as association:
+        await _answer(client, Reply.DONE, packed(*association.address))
+        await association.run(client[0])
 
 
 async def _dial(dialer: Dialer, host: str, port: int) -> Streams:
@@ -102,6 +127,6 @@ async def _dial(dialer: Dialer, host: str, port: int) -> Streams:
         raise Refused(Reply.FAILED) from error
 
 
-async def _answer(client: Streams, reply: Reply) -> None:
-    client[1].write(bytes([VERSION, reply]) + UNSPECIFIED)
+async def _answer(client: Streams, reply: Reply, bound: bytes = UNSPECIFIED) -> None:
+    client[1].write(bytes([VERSION, reply, 0]) + bound)
     await client[1].drain()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import json
 import logging
@@ -71,10 +72,20 @@ class RootlessHost:
         return self.ways.is_own(address)
 
     async def open_socket(self, family: int, kind: int) -> socket.socket:
-        """A socket of the tunnel's network; raises ``OSError`` while there is none."""
+        """A socket of the tunnel's network; raises ``OSError`` while there is none, and ``ClientError``.
+
+        One for datagrams is bound to this node's address: what comes to one without is led to 127.0.0.1.
+        """
         if not self.namespace.is_open:
-            raise OSError("the tunnel is down")
-        return await self.namespace.open_socket(family, kind)
+            raise OSError(errno.ENETUNREACH, "the tunnel is down")
+        sock = await self.namespace.open_socket(family, kind)
+        if kind == socket.SOCK_DGRAM:
+            try:
+                sock.bind((self.ways.own(4 if family == socket.AF_INET else 6), 0))
+            except OSError:
+                sock.close()
+                raise
+        return sock
 
     async def open_for_dns(self, address: str, kind: int, /, *, marked: bool) -> socket.socket:
         """The way by which a resolver is asked: as for everything else, but for those ``marked``."""

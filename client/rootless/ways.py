@@ -5,6 +5,8 @@ It stands where routes and rules stand otherwise (:class:`client.net.traffic.Tra
 
 from __future__ import annotations
 
+import errno
+
 from client.net.forwarding import NO_GATEWAY, Gateway
 from client.net.router import layout
 from client.net.traffic import Traffic
@@ -47,6 +49,13 @@ class Ways(Traffic):
         """Whether it is this node's own in the tailnet."""
         return _holds(self._own, address)
 
+    def own(self, version: int) -> str:
+        """This node's address of an IP version in the tailnet; raises ``OSError`` where it has none."""
+        for network in self._own:
+            if network.version == version:
+                return str(network.network_address)
+        raise OSError(errno.EADDRNOTAVAIL, f"this node has no IPv{version} address in the tailnet")
+
     def link_changed(self) -> None:
         """Nothing here depends on the host's links but the networks around it, read with each netmap."""
 
@@ -58,9 +67,8 @@ class Ways(Traffic):
         self._everything = prefs.uses_exit_node
 
     async def follow(self, netmap: NetMap, prefs: Prefs, port: int) -> None:
-        wanted = layout(netmap)
-        self._own = wanted.addresses
-        self._through = wanted.routes | accepted_subnets(netmap) | frozenset(TAILNET_RANGES)
+        self._own = layout(netmap).addresses
+        self._through = accepted_subnets(netmap) | frozenset(TAILNET_RANGES)
         self._everything = prefs.uses_exit_node
         self._lan = tuple(await self._attached()) if prefs.exit_node_allow_lan else ()
 

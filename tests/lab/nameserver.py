@@ -21,14 +21,17 @@ PORT = 53
 
 
 class NameServer:
-    """UDP port 53 of every address of ``namespace``; ``asked`` are (name, asking address), newest last."""
+    """UDP port 53 of an ``address`` of ``namespace``; ``asked`` are (name, asking address), newest last.
 
-    def __init__(self, namespace: Namespace, names: Mapping[str, str]) -> None:
+    Without an address it is every one of a host that has but one.
+    """
+
+    def __init__(self, namespace: Namespace, names: Mapping[str, str], address: str = "0.0.0.0") -> None:
         self.namespace, self.names = namespace, dict(names)
         self.asked: list[tuple[str, str]] = []
         with namespace.entered():
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._socket.bind(("0.0.0.0", PORT))
+            self._socket.bind((address, PORT))
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
 
 from tests.lab.net import LabError, Namespace
 
@@ -110,6 +111,43 @@ def ask_by_socks(namespace: Namespace, proxy: int, host: str, port: int, path: s
         sock.close()
         raise LabError(f"the SOCKS5 proxy refuses {host} port {port}: reply {reply}")
     return _get(sock, host, path)[2]
+
+
+class SocksDatagrams:
+    """A UDP association with the SOCKS5 proxy on this host's loopback; its end is that of ``with``."""
+
+    def __init__(self, namespace: Namespace, proxy: int) -> None:
+        self._control = connect(namespace, "127.0.0.1", proxy)
+        self._control.sendall(b"\x05\x01\x00" + b"\x05\x03\x00\x01" + bytes(6))
+        answer = _exactly(self._control, 12)
+        if answer[2:6] != b"\x05\x00\x00\x01":
+            self._control.close()
+            raise LabError(f"the SOCKS5 proxy refuses an association: {answer!r}")
+        with namespace.entered():
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.connect((socket.inet_ntoa(answer[6:10]), int.from_bytes(answer[10:])))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._control.close()
+        self._socket.close()
+
+    def exchange(self, host: str, port: int, data: bytes, *, seconds: float = SECONDS) -> tuple[str, bytes]:
+        """Send to a name or address, and wait for a datagram back: its source, and what is in it."""
+        try:
+            packed = bytes([1]) + socket.inet_aton(host)
+        except OSError:
+            packed = bytes([3, len(host)]) + host.encode()
+        self._socket.settimeout(seconds)
+        self._socket.send(bytes(3) + packed + port.to_bytes(2, "big") + data)
+        try:
+            answer = self._socket.recv(65535)
+        except OSError as error:
+            raise LabError(f"no datagram from {host} port {port}: {error}") from error
+        size, family = (4, socket.AF_INET) if answer[3] == 1 else (16, socket.AF_INET6)
+        return socket.inet_ntop(family, answer[4 : 4 + size]), answer[6 + size :]
 
 
 def ask_by_proxy(

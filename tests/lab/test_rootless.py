@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from client.dns.answers import addresses_in, make_query
 from tests.lab.conftest import World
 from tests.lab.internet import Watch
+from tests.lab.nameserver import PORT as DNS_PORT
 from tests.lab.nameserver import NameServer, use_nameserver
 from tests.lab.net import LabError
 from tests.lab.offers import EXIT, approve
 from tests.lab.processes import wait_for
 from tests.lab.rootless import NOBODY, SOCKS_PORT, WEB_PORT, RootlessNode
 from tests.lab.services import (
+    SocksDatagrams,
     ask,
     ask_by_connect,
     ask_by_proxy,
@@ -83,6 +86,30 @@ def test_programs_go_out_by_proxies_and_peers_come_in(world: World) -> None:
         ann.cli("set", "--shields-up")
         with pytest.raises(LabError):
             ask(bob.namespace, ann.address(), PORT, "/", seconds=2)
+
+
+def test_datagrams_go_by_the_proxy_and_find_back(world: World) -> None:
+    """Also to a peer's proxied programs: a peer without root sees the node that asks, and answers it."""
+    tim, uma = pair(world, "rtim", "ruma")
+    with (
+        udp_echo(uma.namespace, uma.address(), PORT),
+        udp_echo(tim.namespace, "127.0.0.1", PORT),
+        SocksDatagrams(tim.namespace, SOCKS_PORT) as datagrams,
+    ):
+        for host in ("ruma", uma.address()):
+            assert datagrams.exchange(host, PORT, b"over there") == (uma.address(), b"over there")
+        big = b"x" * 8000  # in fragments, through a tunnel of 1280
+        assert datagrams.exchange("ruma", PORT, big)[1] == big
+        assert datagrams.exchange(tim.address(), PORT, b"myself") == (tim.address(), b"myself")
+        killed = tim.wireguard_pid()
+        assert killed
+        os.kill(killed, signal.SIGKILL)
+        wait_for("another WireGuard", lambda: tim.wireguard_pid() not in (None, killed))
+
+        def again() -> bool:
+            return datagrams.exchange("ruma", PORT, b"again", seconds=1)[1] == b"again"
+
+        wait_for("the association goes on", again)
 
 
 def test_files_come_and_go(world: World, tmp_path: Path) -> None:
@@ -167,10 +194,11 @@ def test_who_speaks_first_is_heard_soon_after_a_daemon_was_killed(world: World) 
 
 @pytest.fixture
 def provider(world: World) -> Iterator[NameServer]:
-    """A resolver that both the host's network and the exit node's offer."""
-    with NameServer(world.lab.host("isp"), {f"w{n}.example.org": PUBLIC for n in range(10)}) as server:
+    """A resolver on the internet that both the host and the exit node use; all its names lead there."""
+    world.lab.internet.run("ip", "addr", "replace", f"{PUBLIC}/32", "dev", "lo")
+    names = {f"w{n}.example.org": PUBLIC for n in range(10)}
+    with NameServer(world.lab.internet, names, PUBLIC) as server:
         yield server
-    world.lab.remove(server.namespace)
 
 
 def test_names_go_through_the_exit_node_or_nowhere(world: World, provider: NameServer) -> None:
@@ -178,32 +206,46 @@ def test_names_go_through_the_exit_node_or_nowhere(world: World, provider: NameS
     jim = world.rootless("rjim", world.six1, start=False)
     out = world.trenza("routdns", world.lab, start=False)
     for node in (jim, out):
-        use_nameserver(node.namespace, provider.namespace.address4)
+        use_nameserver(node.namespace, PUBLIC)
         node.start()
     world.join(jim)
     world.join(out, "--advertise-exit-node")
     approve(world, out, EXIT)
     wait_for("it may be used", lambda: jim.peer("routdns")["ExitNodeOption"])
-    world.lab.internet.run("ip", "addr", "replace", f"{PUBLIC}/32", "dev", "lo")
 
     def seen(number: int) -> tuple[str, set[str]]:
         """As whom the web server and the name server see a program that uses the proxy."""
         name = f"w{number}.example.org"
         headers = ask_by_proxy(jim.namespace, WEB_PORT, f"http://{name}:{PORT}/1")[1]
         ask_by_socks(jim.namespace, SOCKS_PORT, name, PORT, "/1")
-        return headers.get("X-Client", ""), {who for asked, who in provider.asked if asked == name}
+        return headers.get("X-Client", ""), askers(name)
+
+    def askers(name: str) -> set[str]:
+        return {who for asked, who in provider.asked if asked == name}
+
+    def ask_provider(name: str, *, seconds: float = 10) -> list[str]:
+        """A program that asks a name server itself, by datagrams through the proxy."""
+        query = make_query(name, "A")
+        with SocksDatagrams(jim.namespace, SOCKS_PORT) as datagrams:
+            return addresses_in(datagrams.exchange(PUBLIC, DNS_PORT, query, seconds=seconds)[1])
 
     with web_server(world.lab.internet, PUBLIC, PORT):
         around, outside = world.six1.namespace.address4, out.namespace.address4
         assert seen(1) == (around, {around})
+        assert (ask_provider("w7.example.org"), askers("w7.example.org")) == ([PUBLIC], {around})
         watch = Watch(world.six1, jim.namespace)
         jim.cli("set", "--exit-node=routdns")
         assert seen(2) == (outside, {outside})
+        assert (ask_provider("w8.example.org"), askers("w8.example.org")) == ([PUBLIC], {outside})
         assert jim.cli("dns", "query", "w3.example.org").stdout.count(PUBLIC) == 1
         assert watch.counts() == (0, 0)
 
         out.stop()
-        for ask_away in (lambda: seen(4), lambda: jim.cli("nc", "w4.example.org", str(PORT))):
+        for ask_away in (
+            lambda: seen(4),
+            lambda: jim.cli("nc", "w4.example.org", str(PORT)),
+            lambda: ask_provider("w4.example.org", seconds=2),
+        ):
             with pytest.raises(LabError):
                 ask_away()
         jim.daemon.kill()  # and the first that a new one is asked finds everything closed

@@ -38,7 +38,7 @@ class Elsewhere:
 
 
 class _ToLoopback(socket.socket):
-    """Whatever it connects to is 127.0.0.1."""
+    """Whatever it sends to is 127.0.0.1, and what comes is the peer's."""
 
     def __init__(self, family: int, kind: int) -> None:
         super().__init__(family, kind)
@@ -46,6 +46,13 @@ class _ToLoopback(socket.socket):
 
     def connect(self, address: tuple[str, int]) -> None:  # type: ignore[override]
         super().connect(("127.0.0.1", address[1]))
+
+    def sendto(self, data: bytes, address: tuple[str, int]) -> int:  # type: ignore[override]
+        return super().sendto(data, ("127.0.0.1", address[1]))
+
+    def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int]]:  # type: ignore[override]
+        data, (_, port) = super().recvfrom(size)
+        return data, (str(PEER), port)
 
 
 def tailnet() -> NetMap:
