@@ -92,12 +92,10 @@ class Generator:
     async def _change(self, kind: str, number: int) -> list[float]:
         assert self.actor is not None
         actor = self.actor
-        for client in self.clients:
-            client.read_notes()
-            client.noting = True
         await asyncio.sleep(SETTLE_SECONDS)
         for client in self.clients:
-            client.notes.clear()
+            client.read_notes()  # whatever came meanwhile, a PING say: records must be opened in order
+            client.noting = True
         started = time.perf_counter()
         if kind == "report":
             mark = f"203.0.113.{number % 250 + 1}:{secrets.randbelow(60_000) + 1}"
