@@ -17,7 +17,7 @@ from django.urls import URLPattern, include, path
 
 from accounts import views
 from accounts.views import account as own
-from accounts.views import providers
+from accounts.views import invitation, providers
 
 second_steps = [
     path("authenticate/", mfa.authenticate, name="mfa_authenticate"),
@@ -49,6 +49,7 @@ urlpatterns = [
     path("sign-in/link/<str:token>", views.sign_in_link, name="sign-in-link"),
     path("sign-out", views.sign_out, name="sign-out"),
     path("tailnet", views.switch, name="switch-tailnet"),
+    path("invite/<str:token>", invitation.invitation, name="invitation"),
     path("preferences", views.preferences, name="preferences"),
     path("account", own.page, name="account"),
     path("account", own.page, name="mfa_index"),

@@ -37,6 +37,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("routes", "/routes", "route", _("Routes & exit nodes"), ALL),
     Section("map", "/map", "topology-star-3", _("Map")),
     Section("access", "/access", "shield-lock", _("Access controls"), ALL),
+    Section("users", "/users", "users", _("Users"), _any(Capability.SEE_ALL)),
     Section("keys", "/keys", "key", _("Keys")),
     Section("dns", "/dns", "world", _("DNS"), _any(Capability.SEE_ALL)),
     Section("relays", "/relays", "server-2", _("Relays"), _any(Capability.SEE_ALL)),

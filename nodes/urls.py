@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from nodes.views import approvals, bulk, devices, joining, keys, offers, rotation, routes
+from nodes.views import approvals, bulk, devices, invites, joining, keys, offers, people, rotation, routes
 
 urlpatterns = [
     path("devices", devices.devices, name="devices"),
@@ -31,6 +31,15 @@ urlpatterns = [
     path("routes", routes.routes, name="routes"),
     path("routes/<int:route_id>", routes.decide_route, name="decide-route"),
     path("routes/exit-nodes/<str:node_id>", routes.decide_exit_node, name="decide-exit-node"),
+    path("users", people.people, name="users"),
+    path("users/bulk", people.bulk, name="users-bulk"),
+    path("users/invite", invites.new, name="invite"),
+    path("users/invitations", invites.listing, name="invitations"),
+    path("users/invitations/<int:invite_id>/resend", invites.renew, name="resend-invite"),
+    path("users/invitations/<int:invite_id>/revoke", invites.revoke, name="revoke-invite"),
+    path("users/<int:user_id>", people.person, name="user"),
+    path("users/<int:user_id>/row", people.row, name="user-row"),
+    path("users/<int:user_id>/<str:action>", people.act, name="act-on-user"),
     path("register/<str:token>", joining.register, name="register"),
     path("keys", keys.keys, name="keys"),
     path("keys/new", keys.new_key, name="new-key"),

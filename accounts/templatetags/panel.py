@@ -12,6 +12,9 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from accounts import words
+from accounts.roles import Role
+
 register = template.Library()
 
 
@@ -79,3 +82,9 @@ def fingerprint(key: str) -> str:
     """The start of a key in groups of four, short enough to compare by eye: ``1f3a 9c02 77ab 04de``."""
     text = key.partition(":")[2] or key
     return " ".join(text[start : start + 4] for start in range(0, 16, 4))
+
+
+@register.filter
+def role_word(role: object) -> str:
+    """What a role is called; anything else as it is."""
+    return words.role_word(str(role)) if role in list(Role) else str(role)
