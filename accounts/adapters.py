@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.authentication import get_authentication_records
+from allauth.account.models import EmailAddress
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
@@ -137,6 +138,7 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         try:
             with transaction.atomic():
                 user = super().save_user(request, sociallogin, form=form)
+                EmailAddress.objects.filter(user=user).delete()
                 welcome(user=user, hosted_domain=sociallogin.account.extra_data["hosted_domain"] or None)
         except IntegrityError as error:  # the same person, in another tab at this very moment
             raise ImmediateHttpResponse(_back(request, why("race"))) from error

@@ -8,7 +8,10 @@ const named = (list) => (list ?? []).map((one) => ({ ...one, id: bytes(one.id) }
 // What the server sends in base64url the browser takes as bytes (and the other way round, below).
 function creation({ publicKey }) {
   const user = { ...publicKey.user, id: bytes(publicKey.user.id) };
-  return { publicKey: { ...publicKey, user, challenge: bytes(publicKey.challenge), excludeCredentials: named(publicKey.excludeCredentials) } };
+  // A key that names its owner by itself and proves that it is they: one signs in with nothing else.
+  const authenticatorSelection = { ...publicKey.authenticatorSelection, residentKey: "required", requireResidentKey: true, userVerification: "required" };
+  const excludeCredentials = named(publicKey.excludeCredentials);
+  return { publicKey: { ...publicKey, user, challenge: bytes(publicKey.challenge), excludeCredentials, authenticatorSelection } };
 }
 
 function request({ publicKey }) {

@@ -24,7 +24,6 @@ PERSON = {
     "email": "ana@example.com",
     "email_verified": True,
     "name": "Ana Gómez",
-    "picture": "https://pictures.example/ana",
 }
 
 

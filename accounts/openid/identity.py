@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
@@ -15,6 +16,7 @@ MAX_EMAIL = 254
 MAX_NAME = 200
 MAX_PICTURE_URL = 1000
 MAX_DOMAIN = 253
+PICTURE_HOSTS = ".googleusercontent.com"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +58,12 @@ def identity_of(claims: dict[str, Any], *, issuer: str, says_domain: bool) -> Id
         raise SignInRefused("unverified") from error
     if len(email) > MAX_EMAIL:
         raise SignInRefused("unverified")
-    picture = _text(claims, "picture")
     return Identity(
         iss=issuer,
         sub=claims["sub"],
         email=email,
         name=_text(claims, "name")[:MAX_NAME],
-        picture=picture if picture.startswith("https://") and len(picture) <= MAX_PICTURE_URL else "",
+        picture=_picture(claims),
         hosted_domain=_domain(claims) if says_domain else "",
     )
 
@@ -70,6 +71,14 @@ def identity_of(claims: dict[str, Any], *, issuer: str, says_domain: bool) -> Id
 def _text(claims: dict[str, Any], name: str) -> str:
     value = claims.get(name)
     return value if isinstance(value, str) and value.isprintable() else ""
+
+
+def _picture(claims: dict[str, Any]) -> str:
+    """An address that the pages' content policy lets a browser load, or none."""
+    address = _text(claims, "picture")
+    parts = urlsplit(address) if len(address) <= MAX_PICTURE_URL else None
+    shown = parts is not None and parts.scheme == "https" and f".{parts.netloc}".endswith(PICTURE_HOSTS)
+    return address if shown else ""
 
 
 def _domain(claims: dict[str, Any]) -> str:

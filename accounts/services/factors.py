@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.account.internal.flows.login import record_authentication
 from allauth.mfa import signals
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from allauth.socialaccount.signals import social_account_added
+from django.http import HttpRequest
 
 from accounts.actors import Actor
 from accounts.errors import Conflict, NotFound
@@ -38,10 +40,21 @@ def listen() -> None:
 
 
 def _recorder(action: str) -> Any:
-    def record(sender: Any, user: User, authenticator: Authenticator, **more: Any) -> None:
+    def record(
+        sender: Any, request: HttpRequest, user: User, authenticator: Authenticator, **more: Any
+    ) -> None:
         _record(user, action, NAMES[authenticator.type], details=_name(authenticator))
+        if action == "CREATE" and authenticator.type != Authenticator.Type.RECOVERY_CODES:
+            _proved_by(request, user, authenticator)
 
     return record
+
+
+def _proved_by(request: HttpRequest, user: User, authenticator: Authenticator) -> None:
+    """Who adds a passkey or an app has just used it: its recovery codes are shown without asking again."""
+    record_authentication(
+        request, user, "mfa", id=authenticator.pk, type=authenticator.type, reauthenticated=True
+    )
 
 
 def _failed(sender: Any, user: User, authenticator: Authenticator, **more: Any) -> None:
