@@ -6,6 +6,8 @@ import ipaddress
 from collections.abc import Callable, Iterable
 
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.middleware.gzip import GZipMiddleware
 
 from controlplane.env import environment
 
@@ -42,6 +44,21 @@ def client_address(peer: str, forwarded_for: str, trusted: Iterable[str]) -> str
             break
         current = candidate
     return current
+
+
+class CompressedPagesMiddleware(GZipMiddleware):
+    """Pages and fragments compressed, and nothing else: static files are so already, downloads as well.
+
+    What BREACH reads from the length of compressed answers is not to be had here: the only lasting secret of
+    a page, the CSRF token, has another mask in each answer (Django), lengths are blurred by random bytes
+    (``GZipMiddleware``), and what is shown once (keys, tokens) answers a POST, which is left as it is.
+    """
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        is_page = response.get("Content-Type", "").startswith("text/html")
+        if request.method != "GET" or not is_page:
+            return response
+        return super().process_response(request, response)
 
 
 class TrustedProxyMiddleware:

@@ -54,6 +54,11 @@ def bulk_choices(membership: Membership) -> list[Choice]:
     return [one for one in CHOICES if _may_some(membership, NEEDS[BulkAction(one.value)])]
 
 
+def may_delete_some(membership: Membership) -> bool:
+    """Whether the role deletes any device, or its own."""
+    return _may_some(membership, NodeAction.DELETE)
+
+
 def _may_some(membership: Membership, action: NodeAction) -> bool:
     needs = action.value
     return can(membership, needs.any) or (needs.own is not None and can(membership, needs.own))

@@ -33,6 +33,28 @@ class NotesForm(forms.Form):
     notes = forms.CharField(required=False, max_length=MAX_NOTES, strip=True)
 
 
+def read_tags(text: str) -> list[str]:
+    """Tags as people write them: words apart by spaces or commas, with or without ``tag:``."""
+    words = [word for word in re.split(r"[\s,;]+", text) if word]
+    tags = normalise_tags(word if word.startswith("tag:") else f"tag:{word}" for word in words)
+    if invalid_tags(tags):
+        raise forms.ValidationError(
+            _("A tag starts with a letter and has letters, digits and hyphens, for example tag:server.")
+        )
+    if len(tags) > MAX_TAGS:
+        raise forms.ValidationError(_("There are at most %(number)d tags.") % {"number": MAX_TAGS})
+    return tags
+
+
+class TagsForm(forms.Form):
+    """The tags that a device is to have: at least one."""
+
+    tags = forms.CharField(max_length=MAX_TAGS * 70)
+
+    def clean_tags(self) -> list[str]:
+        return read_tags(str(self.cleaned_data["tags"]))
+
+
 class AuthKeyForm(forms.Form):
     """A new auth key. ``tags`` are words separated by spaces or commas; ``tag:`` may be left out."""
 
@@ -46,15 +68,7 @@ class AuthKeyForm(forms.Form):
     )
 
     def clean_tags(self) -> list[str]:
-        words = [word for word in re.split(r"[\s,;]+", str(self.cleaned_data["tags"])) if word]
-        tags = normalise_tags(word if word.startswith("tag:") else f"tag:{word}" for word in words)
-        if invalid_tags(tags):
-            raise forms.ValidationError(
-                _("A tag starts with a letter and has letters, digits and hyphens, for example tag:server.")
-            )
-        if len(tags) > MAX_TAGS:
-            raise forms.ValidationError(_("A key has at most %(number)d tags.") % {"number": MAX_TAGS})
-        return tags
+        return read_tags(str(self.cleaned_data["tags"]))
 
     def values(self) -> dict[str, Any]:
         """What ``create_auth_key`` takes."""

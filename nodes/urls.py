@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from django.urls import path
 
-from nodes.views import approvals, bulk, devices, invites, joining, keys, offers, people, rotation, routes
+from nodes.views import (
+    approvals,
+    bulk,
+    cleanup,
+    devices,
+    export,
+    invites,
+    joining,
+    keys,
+    offers,
+    people,
+    remarks,
+    rotation,
+    routes,
+)
 
 urlpatterns = [
     path("devices", devices.devices, name="devices"),
     path("devices/add", joining.add, name="add-device"),
     path("devices/add/arrivals", joining.arrivals, name="arrivals"),
+    path("devices/export.csv", export.devices_csv, name="devices-csv"),
+    path("devices/clean-up", cleanup.clean_up, name="clean-up"),
     path("devices/bulk", bulk.ask, name="bulk"),
     path("devices/bulk/do", bulk.do, name="bulk-do"),
     path("devices/<str:node_id>", devices.device, name="device"),
     path("devices/<str:node_id>/row", devices.row, name="device-row"),
+    path("devices/<str:node_id>/history", devices.history, name="device-history"),
+    path("devices/<str:node_id>/notes", remarks.notes, name="device-notes"),
+    path("devices/<str:node_id>/tags", remarks.tags, name="device-tags"),
     path("devices/<str:node_id>/approve", devices.approve, name="approve-device"),
     path("devices/<str:node_id>/reject", devices.reject, name="reject-device"),
     path("devices/<str:node_id>/rename", devices.rename, name="rename-device"),

@@ -18,6 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import HttpResponseClientRedirect, reswap, retarget, trigger_client_event
 
+from accounts.access import NOT_HERE
 from accounts.errors import ApplicationError, Conflict, NotFound
 from accounts.models import Membership
 from accounts.pages import (
@@ -31,13 +32,15 @@ from accounts.pages import (
     sheet,
 )
 from accounts.roles import Capability, can
-from accounts.selectors import audit_events, members
+from accounts.selectors import members
 from nodes.access import NodeAction, node_for, visible_nodes
-from nodes.bulk_words import bulk_choices
+from nodes.bulk_words import bulk_choices, may_delete_some
 from nodes.connections import connections_of
 from nodes.exit_choice import exit_choice
 from nodes.forms import RenameForm
+from nodes.history import History, history_of
 from nodes.listing import (
+    MAX_DIGITS,
     ORDERS,
     PAGE_SIZE,
     PEOPLE,
@@ -57,7 +60,6 @@ from nodes.rows import DeviceRow, connectivity, device_row
 from nodes.selectors import is_online
 from nodes.services import lifecycle
 
-HISTORY_LENGTH = 12
 MAX_OWNERS = 200
 LIST_ID = "device-list"
 TABS_ID = "device-tabs"
@@ -127,7 +129,7 @@ def devices(request: HttpRequest) -> HttpResponse:
         "orders": _orders(query),
         "owners": _owners(membership),
         "bulk": bulk_choices(membership),
-        "may_clean_up": can(membership, Capability.MANAGE_DEVICES),
+        "may_clean_up": may_delete_some(membership),
         "filter_url": query.url,
         "menus": {},
         "section": "devices",
@@ -180,10 +182,6 @@ def row(request: HttpRequest, node_id: str) -> HttpResponse:
 
 
 def _detail_context(request: HttpRequest, node: Node) -> dict[str, Any]:
-    history = []
-    if can(_membership(request), Capability.SEE_ALL):
-        events = audit_events().filter(target_type="NODE", target_id=node.stable_id)
-        history = list(events[:HISTORY_LENGTH])
     row = _row(request, node)
     return {
         "row": row,
@@ -192,10 +190,28 @@ def _detail_context(request: HttpRequest, node: Node) -> dict[str, Any]:
         "connections": connections_of(node, membership=_membership(request), online=row.online),
         "subnets": subnets_of(node, among=visible_nodes(_membership(request)), now=timezone.now()),
         "exit": exit_choice(node, membership=_membership(request), online=row.online),
-        "history": history,
+        "history": _history(request, node),
         "rotation": rotation_row(node, membership=_membership(request)),
         "section": "devices",
     }
+
+
+def _history(request: HttpRequest, node: Node) -> History | None:
+    before = request.GET.get("before", "")
+    number = int(before) if before.isascii() and before.isdigit() and len(before) <= MAX_DIGITS else None
+    return history_of(node, membership=_membership(request), before=number)
+
+
+@never_cache
+@require_safe
+@panel_view
+def history(request: HttpRequest, node_id: str) -> HttpResponse:
+    """The events before those that are shown."""
+    node = node_for(membership=_membership(request), node_id=node_id)
+    found = _history(request, node)
+    if found is None:
+        raise NotFound(NOT_HERE)
+    return render(request, "nodes/_history.html", {"history": found, "node": node})
 
 
 @never_cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from datetime import timedelta
 from typing import Any
@@ -9,15 +11,19 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts.models import Tailnet, User
+from accounts.actors import Actor
+from accounts.models import AuditEvent, Tailnet, User
 from accounts.roles import Role
 from accounts.tenancy import scope
+from nodes.history import LENGTH
 from nodes.listing import DeviceQuery
 from nodes.models import Node
 from nodes.pathwords import paths_of
+from nodes.services import lifecycle
 from nodes.services.paths import record_paths
 from nodes.services.presence import claim_presence
 from nodes.versions import parse_version
+from nodes.views import export
 from tests.accounts import factories
 from tests.nodes import factories as machines
 from tests.pages import Visitor, plain_static_files
@@ -203,3 +209,187 @@ def test_each_device_has_its_own_menu(place: tuple[Tailnet, User]) -> None:
         assert page.count(f'hx-target="#node-{node.pk}"') == 1
     assert "\ue000" not in page
     assert "\ue001" not in page
+
+
+# --- the list as a file ------------------------------------------------------------------------------------
+
+
+def table(answer: Any) -> list[dict[str, str]]:
+    """The file's lines by their heads."""
+    text = b"".join(answer.streaming_content).decode("utf-8-sig")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_the_file_has_what_the_filter_selects_in_its_order(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    for hostname in ("xx1", "xx2", "yy1"):
+        client(tailnet, owner, hostname, IPNVersion="1.90.2-t1")
+    machines.node(tailnet, None, hostname="xx3", preapproved=True, tags=["tag:x", "tag:y"])
+    answer = Visitor(owner).get("/devices/export.csv?q=xx&sort=-name")
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    assert f'filename="{tailnet.name}-devices-' in answer["Content-Disposition"]
+    rows = table(answer)
+    assert [row["name"] for row in rows] == ["xx3", "xx2", "xx1"]
+    assert rows[0]["tags"] == "tag:x tag:y"
+    assert (rows[1]["owner"], rows[1]["client_version"], rows[1]["state"]) == (
+        owner.login_name,
+        "1.90.2",
+        "offline",
+    )
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", " =", "\n"])
+def test_a_cell_is_no_formula(place: tuple[Tailnet, User], begin: str) -> None:
+    tailnet, owner = place
+    node = client(tailnet, owner, "box")
+    with scope(tailnet=tailnet):
+        Node.objects.filter(pk=node.pk).update(notes=f'{begin}HYPERLINK("https://x.example","é")')
+    (row,) = table(Visitor(owner).get("/devices/export.csv"))
+    assert row["notes"] == f'\'{begin}HYPERLINK("https://x.example","é")'
+
+
+def test_the_file_has_a_bound_and_says_so(
+    place: tuple[Tailnet, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tailnet, owner = place
+    monkeypatch.setattr(export, "MAX_ROWS", 4)
+    monkeypatch.setattr(export, "PIECE", 3)
+    for number in range(4):
+        client(tailnet, owner, f"n{number}")
+    visitor = Visitor(owner)
+    assert len(table(visitor.get("/devices/export.csv"))) == 4
+    client(tailnet, owner, "n4")
+    assert [row["name"] for row in table(visitor.get("/devices/export.csv"))][3:] == [
+        "n3",
+        "Only the first 4 devices are here: filter the list.",
+    ]
+
+
+def test_a_member_gets_their_own_devices_in_the_file(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    member = factories.member(tailnet)
+    client(tailnet, owner, "theirs")
+    client(tailnet, member.user, "mine")
+    assert [row["name"] for row in table(Visitor.of(member).get("/devices/export.csv"))] == ["mine"]
+
+
+# --- cleaning up -------------------------------------------------------------------------------------------
+
+
+def test_cleaning_up_shows_those_long_unseen_and_leads_to_the_dialog(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    old, fresh, online = (client(tailnet, owner, hostname) for hostname in ("old", "fresh", "online"))
+    tagged = machines.node(tailnet, None, hostname="tagged", preapproved=True, tags=["tag:a"])
+    for node in (old, online, tagged):
+        aged(node, 100)
+    claim_presence(tailnet=tailnet, node_id=online.pk, worker="w")
+    visitor = Visitor(owner)
+    page = visitor.fragment("/devices/clean-up")
+    assert names(page) == ["old"]
+    assert names(visitor.fragment("/devices/clean-up?days=101")) == []
+    assert names(visitor.fragment("/devices/clean-up?tagged=1&days=99")) == ["old", "tagged"]
+    assert names(visitor.fragment("/devices/clean-up?days=x")) == ["old"]
+    query = re.search(r'name="query" value="([^"]*)"', page.content.decode())
+    assert query is not None
+    values = {"action": "delete", "all": "1", "query": query[1].replace("&amp;", "&")}
+    dialog = visitor.submit("/devices/bulk", page="/devices", **values).content.decode()
+    assert "Delete 1 device?" in dialog
+    assert f'name="ids" value="{old.pk}"' in dialog
+    assert fresh.name not in dialog
+
+
+def test_who_deletes_nothing_cleans_nothing_up(place: tuple[Tailnet, User]) -> None:
+    tailnet, _ = place
+    for role, status in ((Role.AUDITOR, 404), (Role.NETWORK_ADMIN, 404), (Role.MEMBER, 200)):
+        assert Visitor.of(factories.member(tailnet, role)).get("/devices/clean-up").status_code == status
+
+
+# --- notes, tags, history ----------------------------------------------------------------------------------
+
+
+def test_notes_are_written_kept_and_told(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    node = client(tailnet, owner, "box")
+    visitor, path = Visitor(owner), f"/devices/{node.stable_id}"
+    text = "Rack 4, left.\n<b>Ask</b> Marta & Ana"
+    saved = visitor.submit(f"{path}/notes", page=path, notes=text)
+    assert saved["HX-Retarget"] == "#device"
+    assert "Rack 4, left.<br>&lt;b&gt;Ask&lt;/b&gt; Marta &amp; Ana" in saved.content.decode()
+    too_long = visitor.submit(f"{path}/notes", page=path, notes="x" * 4001)
+    assert too_long.status_code == 422
+    with scope(tailnet=tailnet):
+        assert Node.objects.get(pk=node.pk).notes == text
+        event = AuditEvent.objects.get(target_property="NOTES")
+        assert (event.old, event.new) == ("", text)
+    visitor.submit(f"{path}/notes", notes="")
+    assert "Write notes" in visitor.get(path).content.decode()
+
+
+def test_tags_take_a_device_from_its_person_and_say_so_first(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    node = client(tailnet, owner, "box")
+    visitor, path = Visitor(owner), f"/devices/{node.stable_id}"
+    before = Tailnet.objects.get(pk=tailnet.pk).netmap_version
+    assert "its key never ends" in visitor.fragment(f"{path}/tags").content.decode()
+    for wrong, words in (("", "required"), ("tag:1x", "starts with a letter"), ("-", "starts with a letter")):
+        refused = visitor.submit(f"{path}/tags", page="/devices", tags=wrong)
+        assert refused.status_code == 422
+        assert words in refused.content.decode()
+    assert visitor.submit(f"{path}/tags", page="/devices", tags="web, tag:eu").status_code == 200
+    with scope(tailnet=tailnet):
+        row = Node.objects.get(pk=node.pk)
+        assert (row.tags, row.user) == (["tag:eu", "tag:web"], None)
+    assert Tailnet.objects.get(pk=tailnet.pk).netmap_version > before
+    assert "its key never ends" not in visitor.fragment(f"{path}/tags").content.decode()
+
+
+@pytest.mark.parametrize("action", ["notes", "tags"])
+@pytest.mark.parametrize(
+    ("role", "status"),
+    [
+        (Role.ADMIN, 200),
+        (Role.IT_ADMIN, 200),
+        (Role.NETWORK_ADMIN, 403),
+        (Role.AUDITOR, 403),
+        (Role.MEMBER, 404),
+        (Role.BILLING_ADMIN, 404),
+    ],
+)
+def test_who_may_write_notes_and_tags(
+    place: tuple[Tailnet, User], role: Role, status: int, action: str
+) -> None:
+    tailnet, owner = place
+    node = client(tailnet, owner, "box")
+    visitor = Visitor.of(factories.member(tailnet, role))
+    path = f"/devices/{node.stable_id}/{action}"
+    assert visitor.submit(path, page="/devices", notes="n", tags="tag:a").status_code == status
+    assert visitor.fragment(path).status_code == status
+
+
+def test_a_long_history_is_read_page_by_page(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    node = client(tailnet, owner, "box")
+    other = client(tailnet, owner, "other")
+    for number in range(LENGTH * 2):
+        node = lifecycle.rename_node(node=node, name=f"name-{number}", by=Actor.person(owner))
+        lifecycle.set_notes(node=other, notes=f"{number}", by=Actor.person(owner))
+    visitor, path = Visitor(owner), f"/devices/{node.stable_id}"
+    seen: list[str] = []
+    page = visitor.get(path).content.decode()
+    while True:
+        seen += re.findall(r"Renamed from \S+ to (\S+)\s", page)
+        older = re.search(r'hx-get="(/devices/[^"]+/history\?before=\d+)"', page)
+        if older is None:
+            break
+        page = visitor.fragment(older[1]).content.decode()
+    assert seen == [f"name-{number}" for number in reversed(range(LENGTH * 2))]
+    assert "Joined the tailnet" in page
+    assert visitor.get(f"{path}?before=x").status_code == 200
+
+
+def test_the_history_is_of_the_log_and_for_those_who_see_it(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    member = factories.member(tailnet)
+    node = client(tailnet, member.user, "mine")
+    assert Visitor.of(member).get(f"/devices/{node.stable_id}/history").status_code == 404
+    assert Visitor(owner).get(f"/devices/{node.stable_id}/history").status_code == 200
