@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -18,10 +18,11 @@ from accounts.models import LOCAL_ISSUER, ApiToken, Membership, Tailnet, User
 from accounts.roles import Capability, Role, can, outranks
 from accounts.services import audit
 from accounts.services.tailnets import create_tailnet
-from accounts.tenancy import memberships_of
+from accounts.tenancy import memberships_of, scope
 
 PERSONAL_NAME_LENGTH = 40
 NAME_ATTEMPTS = 5
+SEEN_RESOLUTION = timedelta(minutes=5)
 
 Status = Membership.Status
 
@@ -160,6 +161,14 @@ def transfer_ownership(*, membership: Membership, by: Actor) -> Membership:
             row.save(update_fields=["role"])
             _recorded(change, row, by, "UPDATE", prop="ROLE", old=old, new=row.role)
         return new_owner
+
+
+def note_seen(*, membership: Membership, now: datetime | None = None) -> None:
+    """Note that a person has a page of the tailnet open; to five minutes, and no news to anybody."""
+    now = now or timezone.now()
+    if membership.last_seen is None or now - membership.last_seen > SEEN_RESOLUTION:
+        with scope(tailnet=membership.tailnet):
+            Membership.objects.filter(pk=membership.pk).update(last_seen=now)
 
 
 def welcome(*, user: User, hosted_domain: str | None) -> Membership:

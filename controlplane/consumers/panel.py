@@ -31,6 +31,7 @@ from django.urls import path, re_path
 from accounts.middleware import SESSION_KEY, choose_membership
 from accounts.models import Membership, Tailnet
 from accounts.roles import Capability, can
+from accounts.services.people import note_seen
 from accounts.tenancy import memberships_of, scope
 from controlplane.models import Relay
 from nodes.models import Presence
@@ -100,8 +101,10 @@ class Watcher:
         if any(room.version < versions.get(pk, 0) for pk, room in self.rooms.items()):
             await asyncio.sleep(GAP_SECONDS)
         for pk, room in list(self.rooms.items()):
-            version = versions.get(pk, room.version)
-            if version > room.version:
+            version = versions.get(pk)
+            if version is None or version > room.version:  # messages were lost; or the tailnet is no more
+                await self._look_again(room)
+            if version is not None and version > room.version:
                 room.version = version
                 await self._tell(room, {"type": "tailnet", "id": pk, "version": version})
             if pk in online:
@@ -117,6 +120,10 @@ class Watcher:
         for node_id in sorted(online ^ room.online) if room.online is not None else ():
             await self._tell(room, {"type": "node", "id": node_id, "version": room.version})
         room.online = online
+
+    async def _look_again(self, room: Room) -> None:
+        for socket in list(room.sockets):
+            await socket.look_again()
 
     async def _tell(self, room: Room, message: dict[str, Any]) -> None:
         for socket in list(room.sockets):
@@ -183,7 +190,10 @@ class PanelConsumer(AsyncConsumer):  # type: ignore[misc]
         if not session.exists(session.session_key):
             return None
         found = choose_membership(memberships_of(user.pk), session.get(SESSION_KEY))
-        return found if found is not None and found.is_active else None
+        if found is None or not found.is_active:
+            return None
+        note_seen(membership=found)
+        return found
 
     async def _ping(self, group: str) -> None:
         """So that the page notices a dead connection, and renew the group (channel layers forget).
@@ -207,13 +217,20 @@ class PanelConsumer(AsyncConsumer):  # type: ignore[misc]
         if room is not None:
             room.version = max(room.version, int(message["version"]))
         changes = message["changes"]
-        if any(change["type"] == "membership" for change in changes):
-            found = await self._current()
-            if found is None or found.tailnet_id != self.membership.tailnet_id:
-                await self._close(SIGNED_OUT)
-            self.membership = found
+        if any(change["type"] == "membership" or change["op"] == "delete" for change in changes):
+            await self.look_again()
         for change in changes:
             await self.tell(change)
+
+    async def look_again(self) -> None:
+        """Read the membership anew; a page whose reader has none here any more is shut out."""
+        if not self.open or self.membership is None:
+            return
+        found = await self._current()
+        if found is None or found.tailnet_id != self.membership.tailnet_id:
+            await self._shut(SIGNED_OUT)
+        else:
+            self.membership = found
 
     async def tell(self, change: dict[str, Any]) -> None:
         """Send one change to the page, as bluntly as its reader's role demands."""

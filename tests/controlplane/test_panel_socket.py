@@ -24,6 +24,8 @@ from accounts.middleware import SESSION_KEY as TAILNET_KEY
 from accounts.models import Tailnet, User
 from accounts.roles import Role
 from accounts.services.people import suspend_member
+from accounts.services.tailnets import delete_tailnet
+from accounts.tenancy import memberships_of
 from controlplane.consumers import panel
 from controlplane.models import Relay
 from nodes.services import lifecycle
@@ -290,12 +292,41 @@ async def test_somebody_who_signed_out_elsewhere_is_told_no_more(
     await opened.disconnect()
 
 
-async def test_somebody_suspended_is_cut_off(place: tuple[Tailnet, User]) -> None:
-    tailnet, owner = place
-    member = await in_thread(factories.member)(tailnet, Role.ADMIN)
-    opened = await listen(member.user, tailnet)
-    await in_thread(suspend_member)(membership=member, by=Actor.person(owner))
+async def code_of_its_end(opened: Socket) -> int:
+    """Wait until the server ends a socket."""
     async with asyncio.timeout(PATIENCE):
         while (message := await opened.receive())["type"] != "websocket.close":
             pass
-    assert message["code"] == panel.SIGNED_OUT
+    return int(message["code"])
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["told", "by another process"])
+async def test_somebody_suspended_is_cut_off(place: tuple[Tailnet, User], lost: bool) -> None:
+    tailnet, owner = place
+    member = await in_thread(factories.member)(tailnet, Role.ADMIN)
+    opened, other = await listen(member.user, tailnet), await listen(owner, tailnet)
+    if lost:
+        changes.set_loop(None)
+    await in_thread(suspend_member)(membership=member, by=Actor.person(owner))
+    assert await code_of_its_end(opened) == panel.SIGNED_OUT
+    await heard(other, "tailnet" if lost else "membership")
+    await other.disconnect()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["told", "by another process"])
+async def test_pages_of_a_tailnet_that_was_deleted_end(place: tuple[Tailnet, User], lost: bool) -> None:
+    tailnet, owner = place
+    opened = await listen(owner, tailnet)
+    if lost:
+        changes.set_loop(None)
+    await in_thread(delete_tailnet)(tailnet=tailnet, by=Actor.person(owner))
+    assert await code_of_its_end(opened) == panel.SIGNED_OUT
+
+
+async def test_an_open_page_says_when_its_reader_was_here(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    before = timezone.now()
+    opened = await listen(owner, tailnet)
+    (membership,) = await in_thread(memberships_of)(owner.pk)
+    assert membership.last_seen >= before
+    await opened.disconnect()
