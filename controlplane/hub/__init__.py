@@ -11,7 +11,7 @@
 ``expiry``      keys that end; ``nodekeys``: whose a key is
 ``clockwork``   what happens by the clock, in all rooms
 ``asking``      questions to clients
-``database``    all that is read and written; ``layer``: messages; ``tasks``: what runs here
+``database``    all that is read and written; ``layer``: messages of the channel layer
 ==============  ==========================================================================================
 
 Truth is ``Tailnet.netmap_version``. Messages of the channel layer say that rows changed; a lost, reordered or

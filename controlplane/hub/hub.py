@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+from controlplane.background import Tasks
 from controlplane.hub.asking import Asker, ask
 from controlplane.hub.audience import MapStream, Subscriber, next_keepalive
 from controlplane.hub.clockwork import Clockwork
@@ -15,7 +16,6 @@ from controlplane.hub.nodekeys import NodeKeys
 from controlplane.hub.pushing import Workshop
 from controlplane.hub.room import Room, Shared
 from controlplane.hub.rooms import Rooms
-from controlplane.hub.tasks import Tasks
 from controlplane.netmap.incarnations import Seen
 from controlplane.netmap.snapshot import NodeSnapshot
 from controlplane.relaykeys import RelayKeys

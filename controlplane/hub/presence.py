@@ -11,11 +11,11 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping
 
+from controlplane.background import RETRY_SECONDS, Tasks
 from controlplane.hub.audience import Audience, Subscriber
 from controlplane.hub.database import Database
 from controlplane.hub.facts import Facts, gone
 from controlplane.hub.layer import Layer
-from controlplane.hub.tasks import RETRY_SECONDS, Tasks
 from controlplane.liveness import silent_routers
 from controlplane.netmap.engine import Engine
 from nodes.services.presence import Claim

@@ -11,8 +11,8 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from controlplane.background import Tasks
 from controlplane.hub.audience import Audience, Subscriber
-from controlplane.hub.tasks import Tasks
 from controlplane.netmap.engine import Engine, Update
 from wire.codec import compress, frame_map
 

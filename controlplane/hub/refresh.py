@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from controlplane.background import Tasks
 from controlplane.env import environment
 from controlplane.hub.database import Database
-from controlplane.hub.tasks import Tasks
 from controlplane.netmap.engine import Engine
 from controlplane.netmap.snapshot import TailnetSnapshot
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from controlplane.background import Tasks
 from controlplane.hub.audience import Audience, Subscriber
 from controlplane.hub.database import Database
 from controlplane.hub.expiry import Expiry
@@ -17,7 +18,6 @@ from controlplane.hub.presence import Presence
 from controlplane.hub.pushing import Pushes, Workshop
 from controlplane.hub.refresh import Refresher
 from controlplane.hub.reports import Unwritten
-from controlplane.hub.tasks import Tasks
 from controlplane.netmap.engine import Engine
 from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot
 

@@ -15,17 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from controlplane import supervisor as supervisor_module
 from controlplane.env import EnvironmentProblem, HostPort, parse_environment
-from controlplane.supervisor import (
-    Slot,
-    Supervisor,
-    bind_web_socket,
+from controlplane.supervisor import backoff, workers
+from controlplane.supervisor.backoff import BACKOFF_FIRST, BACKOFF_MAX, STEADY_SECONDS, Backoff
+from controlplane.supervisor.parent import Supervisor
+from controlplane.supervisor.relay import running_relay
+from controlplane.supervisor.relaysetup import (
     control_url_for_relay,
     relay_addresses,
+    relay_environment,
     relay_token,
-    running_relay,
 )
+from controlplane.supervisor.sockets import bind_web_socket
+from controlplane.supervisor.workers import Slot
 from relay.files import Lock
 
 PATIENCE_SECONDS = 20.0
@@ -73,11 +75,15 @@ def test_the_relay_is_given_no_password_of_the_servers(
 ) -> None:
     for name in ("DATABASE_URL", "REDIS_URL", "TRENZA_SECRET_KEY"):
         monkeypatch.setenv(name, "canary")
-    supervisor = Supervisor(
-        parse_environment({"TRENZA_DATA": str(tmp_path), "TRENZA_LISTEN": "127.0.0.1:0"}), workers=1
-    )
-    with supervisor.sock:
-        assert "canary" not in supervisor._relay_environment().values()
+    env = parse_environment({"TRENZA_DATA": str(tmp_path)})
+    assert "canary" not in relay_environment(env).values()
+
+
+def test_short_lives_wait_longer_and_longer_and_a_long_one_starts_anew() -> None:
+    waits = Backoff()
+    assert [waits.after(0.0) for _ in range(3)] == [2 * BACKOFF_FIRST, 4 * BACKOFF_FIRST, 8 * BACKOFF_FIRST]
+    assert max(waits.after(STEADY_SECONDS) for _ in range(20)) == BACKOFF_MAX
+    assert waits.after(STEADY_SECONDS + 1) == BACKOFF_FIRST
 
 
 # --- the relay that runs ---------------------------------------------------------------------------------
@@ -109,11 +115,11 @@ signal.pause()
 @pytest.fixture
 async def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
     (tmp_path / "manage.py").write_text(WORKER)
-    monkeypatch.setattr(supervisor_module, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(workers, "CHECKOUT", tmp_path)
     env = parse_environment({"TRENZA_DATA": str(tmp_path), "TRENZA_LISTEN": "127.0.0.1:0"})
     made = Supervisor(env, workers=1)
     yield made
-    await made._stop()
+    await made.stop()
     made.sock.close()
 
 
@@ -125,7 +131,7 @@ async def ready(slot: Slot) -> Slot:
 
 async def only_slot(supervisor: Supervisor, wanted: Slot) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while supervisor.slots != [wanted]:
+    while supervisor.workers.slots != [wanted]:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 
@@ -133,12 +139,12 @@ async def only_slot(supervisor: Supervisor, wanted: Slot) -> None:
 async def test_after_a_failed_replacement_no_new_slot_is_left(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = await ready(await supervisor._add_slot())
+    old = await ready(await supervisor.workers.add())
     (tmp_path / "broken").touch()
-    monkeypatch.setattr(supervisor_module, "READY_SECONDS", 0.5)
-    monkeypatch.setattr(supervisor_module, "BACKOFF_FIRST", 30.0)
-    monkeypatch.setattr(supervisor_module, "BACKOFF_MAX", 60.0)
-    await supervisor.replace_workers()  # the new one sleeps before its next start by now
+    monkeypatch.setattr(workers, "READY_SECONDS", 0.5)
+    monkeypatch.setattr(backoff, "BACKOFF_FIRST", 30.0)
+    monkeypatch.setattr(backoff, "BACKOFF_MAX", 60.0)
+    await supervisor.workers.replace()  # the new one sleeps before its next start by now
     await only_slot(supervisor, old)
     assert old.process is not None
     assert old.process.returncode is None
@@ -148,13 +154,13 @@ async def test_a_replacement_retires_an_old_slot_that_waits_for_its_next_start(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken").touch()
-    monkeypatch.setattr(supervisor_module, "BACKOFF_FIRST", 30.0)
-    monkeypatch.setattr(supervisor_module, "BACKOFF_MAX", 60.0)
-    old = await supervisor._add_slot()
+    monkeypatch.setattr(backoff, "BACKOFF_FIRST", 30.0)
+    monkeypatch.setattr(backoff, "BACKOFF_MAX", 60.0)
+    old = await supervisor.workers.add()
     await old.ended()
     (tmp_path / "broken").unlink()
-    await supervisor.replace_workers()
-    (fresh,) = [slot for slot in supervisor.slots if slot is not old]
+    await supervisor.workers.replace()
+    (fresh,) = [slot for slot in supervisor.workers.slots if slot is not old]
     await only_slot(supervisor, fresh)
 
 
@@ -162,7 +168,7 @@ async def test_a_worker_that_died_in_its_start_is_started_again(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
     (tmp_path / "broken").touch()
-    slot = await supervisor._add_slot()
+    slot = await supervisor.workers.add()
     await slot.ended()
     (tmp_path / "broken").unlink()
     await ready(slot)

@@ -12,7 +12,7 @@ import sqlite3
 import sys
 from typing import Any
 
-from controlplane.supervisor import read_relay_status
+from controlplane.supervisor.relay import read_relay_status
 from tests.lab.net import LabError, Namespace
 from tests.lab.person import Person
 from tests.lab.processes import CHECKOUT, Daemon, clean_environment, process_command, wait_for

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.supervisor import read_relay_status
+from controlplane.supervisor.relay import read_relay_status
 from relay.__main__ import main
 from relay.config import ConfigProblem
 from relay.server import Relay

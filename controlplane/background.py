@@ -1,4 +1,4 @@
-"""The tasks of one hub: started in one place, ended together."""
+"""Tasks in the background: those of one component are started in one place and end together. No Django."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-logger = logging.getLogger("trenza.hub")
+logger = logging.getLogger("trenza.tasks")
 
 RETRY_SECONDS = 1.0  # after what failed, before it is tried again
 
 
 class Tasks:
-    """What runs in the background here; nothing of it outlives :meth:`stop`."""
+    """What a component has running; nothing of it outlives :meth:`stop`."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
@@ -35,7 +35,7 @@ class Tasks:
                 await step()
             except asyncio.CancelledError:
                 raise
-            except Exception:  # the edge of a task: the hub outlives its database and its Redis
+            except Exception:  # the edge of a task: it outlives a database or a Redis that is away
                 logger.exception("%s failed; trying again", step.__name__)
                 await asyncio.sleep(RETRY_SECONDS)
 
