@@ -8,6 +8,7 @@ from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import get_language
@@ -25,7 +26,7 @@ UNPROCESSABLE = 422
 # Statuses that have a page of their own; every other refusal shows the one for 400.
 ERROR_PAGES = frozenset({400, 403, 404, 409, 410, 429})
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 
 
 class OtherTailnet(Conflict):
@@ -34,11 +35,11 @@ class OtherTailnet(Conflict):
     code = "other_tailnet"
 
 
-def panel_view(view: View) -> View:
+def panel_view(view: View) -> Callable[..., Any]:
     """Sign-in, an active membership, the right tailnet on every form, and refusals as pages or toasts."""
 
     @wraps(view)
-    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if not request.user.is_authenticated:
             return to_sign_in(request)
         try:
@@ -52,11 +53,11 @@ def panel_view(view: View) -> View:
     return wrapped
 
 
-def person_view(view: View) -> View:
+def person_view(view: View) -> Callable[..., Any]:
     """Sign-in alone: for pages about a person's tailnets, which they may have none of yet."""
 
     @wraps(view)
-    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if not request.user.is_authenticated:
             return to_sign_in(request)
         return public_view(view)(request, *args, **kwargs)
@@ -64,11 +65,11 @@ def person_view(view: View) -> View:
     return wrapped
 
 
-def public_view(view: View) -> View:
+def public_view(view: View) -> Callable[..., Any]:
     """For pages that need no sign-in: refusals look as everywhere else."""
 
     @wraps(view)
-    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
             return view(request, *args, **kwargs)
         except ApplicationError as error:

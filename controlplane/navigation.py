@@ -36,11 +36,12 @@ SECTIONS: tuple[Section, ...] = (
     Section("approvals", "/approvals", "inbox", _("Approvals"), ALL, "nodes/_badge.html"),
     Section("routes", "/routes", "route", _("Routes & exit nodes"), ALL),
     Section("map", "/map", "topology-star-3", _("Map")),
-    Section("access", "/access", "shield-lock", _("Access controls"), ALL),
     Section("users", "/users", "users", _("Users"), _any(Capability.SEE_ALL)),
+    Section("access", "/access", "shield-lock", _("Access controls"), ALL),
     Section("keys", "/keys", "key", _("Keys")),
     Section("dns", "/dns", "world", _("DNS"), _any(Capability.SEE_ALL)),
     Section("relays", "/relays", "server-2", _("Relays"), _any(Capability.SEE_ALL)),
+    Section("logs", "/logs", "history", _("Logs"), ALL),
     Section("settings", "/settings", "settings", _("Settings"), _any(Capability.SEE_ALL)),
     Section("my-devices", "/my-devices", "device-laptop", _("My devices")),
 )

@@ -24,7 +24,9 @@ const all = (selector) => [...document.querySelectorAll(selector)];
 // A list says in data-list which types of change its rows show; a row has the id "TYPE-ID" and its own data-src.
 const lists = () => all("[data-list]");
 // Rows never move under somebody's pointer, focus or open menu; an empty list has none to move.
-const busy = (list) => list.querySelector("tbody:is(:hover, :focus-within, :has(:popover-open))") !== null;
+const ROWS = ":is(tbody, ol.events)";
+const paused = () => document.body.classList.contains("lists-paused");
+const busy = (list) => paused() || list.querySelector(`${ROWS}:is(:hover, :focus-within, :has(:popover-open, details[open]))`) !== null;
 const hasMenu = (element) => element.querySelector(":popover-open") !== null;
 
 // --- what a change touches ------------------------------------------------------------------------------
@@ -42,7 +44,7 @@ function refreshFragment(element) {
 
 // A device's paths are shown in its row.
 const rowOf = ({ type, id }) => document.getElementById(`${type === "path" ? "node" : type}-${id}`);
-const shows = (list, { type }) => list.dataset.list.split(" ").includes(type);
+const shows = (list, { type }) => list.dataset.list === "*" || list.dataset.list.split(" ").includes(type);
 
 function refreshRow(change) {
   const row = rowOf(change);
@@ -58,7 +60,7 @@ const refreshList = (list) => refetch(here(), list, "outerHTML");
 
 // A list that somebody is in is replaced only where that moves nothing; else a bar offers what is new. Rows that
 // were decided about ("is-done") stay in their places meanwhile.
-const idsOf = (list) => [...list.querySelectorAll("tbody tr[id]:not(.is-done)")].map((row) => row.id).join(" ");
+const idsOf = (list) => [...list.querySelectorAll(`${ROWS} > [id]:not(.is-done)`)].map((row) => row.id).join(" ");
 
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { target: list, requestConfig, serverResponse } = event.detail;

@@ -81,6 +81,17 @@ def _own_relay(page: Page) -> None:
     page.locator("[id^=open-relay-]").first.click()
 
 
+def _pick_all(page: Page) -> None:
+    for box in page.locator("#queue tbody input[name=item]").all():
+        box.check()
+
+
+def _reject_all(page: Page) -> None:
+    _pick_all(page)
+    page.get_by_role("group").locator("[formaction='/approvals/reject']").click()
+    page.wait_for_selector("#sheet[open] h2")
+
+
 def _choose_exit_node(page: Page) -> None:
     page.locator("#exit-node").scroll_into_view_if_needed()
 
@@ -111,6 +122,11 @@ def _fill_dns(page: Page) -> None:
         add_to_dns(page, kind, values)
 
 
+def _open_details(page: Page) -> None:
+    for details in page.locator("#log summary").all()[:2]:
+        details.click()
+
+
 def _drawer(page: Page) -> None:
     toggle = page.locator(".menu-button")
     if toggle.is_visible():
@@ -125,6 +141,15 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
     """Every page by the name of its picture: its path, and what to do on it first."""
     device = device_path(server)
     return {
+        "overview": ("/", _nothing),
+        "approvals": ("/approvals", _nothing),
+        "approvals-picked": ("/approvals", _pick_all),
+        "approvals-reject": ("/approvals", _reject_all),
+        "approvals-none": ("/approvals?kind=person", _nothing),
+        "routes": ("/routes", _nothing),
+        "exit-nodes": ("/routes?show=exit-nodes", _nothing),
+        "my-devices": ("/my-devices", _nothing),
+        "access": ("/access", _nothing),
         "devices": ("/devices", _nothing),
         "devices-pending": ("/devices?state=pending", _nothing),
         "devices-none": ("/devices?q=nothing-like-this", _nothing),
@@ -151,6 +176,8 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "dns-nameserver": ("/dns", _open_sheet("main a[href='/dns/nameserver/add']")),
         "dns-record": ("/dns", _open_sheet("main a[href='/dns/record/add']")),
         "dns-magic-off": ("/dns", _open_sheet("#magic-off")),
+        "logs": ("/logs", _open_details),
+        "logs-none": ("/logs?q=nothing-like-this", _nothing),
         "menu": ("/devices", _drawer),
         "account-menu": ("/devices", _user_menu),
         "register": (demo.pending_url.removeprefix(server.url), _nothing),
