@@ -5,7 +5,18 @@ from __future__ import annotations
 from django.urls import path
 
 from controlplane import views
-from controlplane.views import access, dns, my_devices, overview, picture, relays, search, settings, tailnets
+from controlplane.views import (
+    access,
+    dns,
+    logs,
+    my_devices,
+    overview,
+    picture,
+    relays,
+    search,
+    settings,
+    tailnets,
+)
 
 urlpatterns = [
     path("", overview.page, name="home"),
@@ -28,6 +39,9 @@ urlpatterns = [
     path("dns/override", dns.override, name="dns-override"),
     path("dns/<str:kind>/add", dns.add, name="dns-add"),
     path("dns/<str:kind>/remove", dns.remove, name="dns-remove"),
+    path("logs", logs.page, name="logs"),
+    path("logs/check", logs.check, name="check-log"),
+    path("logs/export/<str:kind>", logs.export, name="export-log"),
     path("settings", settings.page, name="settings"),
     path("settings/rename", settings.rename, name="rename-tailnet"),
     path("settings/card/<str:name>", settings.card, name="settings-card"),
