@@ -398,7 +398,7 @@ def test_a_hostile_way_back(
 
 
 def test_a_provider_that_always_names_itself_must(
-    client: Client, provider: Provider, caplog: pytest.LogCaptureFixture
+    client: Client, provider: Provider, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider.metadata = {"authorization_response_iss_parameter_supported": True}
     refused(client, sign_in(client, provider, "oidc"), caplog, "issuer")

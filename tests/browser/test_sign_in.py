@@ -123,7 +123,7 @@ def test_from_google_to_a_passkey_and_an_app(
     ana.sign_out()
 
     ana.press("Sign in with a passkey")
-    ana.at("/devices")
+    ana.at("/")
 
     ana.go("/account")
     ana.follow("Set up")
@@ -146,7 +146,7 @@ def test_from_google_to_a_passkey_and_an_app(
     ana.press("Continue with Google")
     page.get_by_label("Code of your app, or a recovery code").fill(codes[0])
     ana.press("Sign in")
-    ana.at("/devices")
+    ana.at("/")
 
     ana.go("/account")
     expect(page.locator("#second")).to_contain_text("9 left")
@@ -162,7 +162,7 @@ def test_in_spanish_on_a_phone_and_out_from_afar(
     for reader, button in ((phone, "Continuar con Google"), (desk, "Continue with Google")):
         reader.go("/sign-in")
         reader.press(button)
-        reader.at("/devices")
+        reader.at("/")
     page = phone.go("/account")
     expect(page.get_by_role("heading", name="Cuenta y seguridad")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -201,7 +201,7 @@ def test_a_person_of_this_server_adds_google(
     expect(page.locator("#ways")).to_contain_text("owner@elsewhere.example")
     owner.sign_out()
     owner.press("Continue with Google")
-    owner.at("/devices")
+    owner.at("/")
     owner.go("/account")
     expect(page.locator(".who")).to_contain_text("owner@localhost")
     owner.follow("Remove…")
