@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.env import EnvironmentProblem, HostPort, parse_environment
+from controlplane.env import UNUSABLE, EnvironmentProblem, HostPort, parse_environment
 from controlplane.supervisor import backoff, workers
 from controlplane.supervisor.backoff import BACKOFF_FIRST, BACKOFF_MAX, STEADY_SECONDS, Backoff
 from controlplane.supervisor.parent import Supervisor
@@ -99,14 +99,14 @@ async def test_a_relay_that_does_not_answer_is_found_by_its_lock(tmp_path: Path)
 
 # --- slots -----------------------------------------------------------------------------------------------
 
-# A worker that accepts, or (once the file "broken" is there) one that dies at once.
+# A worker that accepts, or (once the file "broken" is there) one that dies at once, with the status in it.
 WORKER = """
 import os, pathlib, signal, sys
 given = dict(option.removeprefix("--").split("=") for option in sys.argv[2:])
 with open(pathlib.Path(__file__).with_name("started"), "a") as log:
     log.write(f"{os.getpid()}\\n")
-if pathlib.Path(__file__).with_name("broken").exists():
-    sys.exit(1)
+if (broken := pathlib.Path(__file__).with_name("broken")).exists():
+    sys.exit(int(broken.read_text() or 1))
 os.write(int(given["ready"]), b"1")
 signal.pause()
 """
@@ -173,3 +173,14 @@ async def test_a_worker_that_died_in_its_start_is_started_again(
     (tmp_path / "broken").unlink()
     await ready(slot)
     assert len(set((tmp_path / "started").read_text().split())) >= 2
+
+
+async def test_a_worker_that_cannot_run_at_all_ends_the_server(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    (tmp_path / "broken").write_text(str(UNUSABLE))
+    await supervisor.workers.add()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await supervisor.stopping.wait()
+    assert supervisor.status == 1
+    assert len((tmp_path / "started").read_text().split()) == 1
