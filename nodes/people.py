@@ -52,7 +52,7 @@ SHOWN = {
     Status.NEEDS_APPROVAL.value: Shown("pending", "hourglass", _("Needs approval")),
     Status.SUSPENDED.value: Shown("expired", "ban", _("Suspended")),
 }
-SWITCHED_OFF = Shown("expired", "ban", _("Switched off"))
+SWITCHED_OFF = Shown("expired", "ban", _("Deactivated"))
 PLACES = {role.value: place for place, role in enumerate(Role)}
 ORDERS: dict[str, str | Promise] = {
     "": _("Waiting first, then by name"),

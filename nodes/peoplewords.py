@@ -28,7 +28,7 @@ def words_of_one(action: PersonAction, name: str) -> Words:
         PersonAction.SUSPEND: _("Suspend %(name)s?"),
         PersonAction.RESTORE: _("Restore %(name)s?"),
         PersonAction.ROLE: _("Role of %(name)s"),
-        PersonAction.DELETE: _("Remove %(name)s?"),
+        PersonAction.DELETE: _("Remove %(name)s from the tailnet?"),
     }
     done = {
         PersonAction.APPROVE: _("%(name)s is approved."),
