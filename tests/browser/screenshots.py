@@ -180,6 +180,9 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "logs-none": ("/logs?q=nothing-like-this", _nothing),
         "menu": ("/devices", _drawer),
         "account-menu": ("/devices", _user_menu),
+        "account": ("/account", _nothing),
+        "account-passkey": ("/accounts/2fa/webauthn/add/", _nothing),
+        "account-app": ("/accounts/2fa/totp/activate/", _nothing),
         "register": (demo.pending_url.removeprefix(server.url), _nothing),
         "register-gone": ("/register/old", _nothing),
         "not-found": ("/devices/nothing", _nothing),
@@ -189,6 +192,7 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
 SIGNED_OUT = {"sign-in": "/sign-in", "link-gone": "/sign-in/link/used"}
 SETTLE_MS = 150
 SHOWN_URL = "http://vpn.example.com"
+GOOGLE = {"TRENZA_GOOGLE_CLIENT_ID": "example", "TRENZA_GOOGLE_CLIENT_SECRET": "example"}
 
 
 def device_path(server: Server, hostname: str = "") -> str:
@@ -251,7 +255,7 @@ def take(out: Path, wanted: Sequence[str], variants: Sequence[str]) -> None:
     known_as = urlsplit(SHOWN_URL).netloc
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_server(Path(folder) / "data", TRENZA_URL=SHOWN_URL) as server,
+        running_server(Path(folder) / "data", TRENZA_URL=SHOWN_URL, **GOOGLE) as server,
     ):
         demo = furnish(server)
         with browser(f"--host-resolver-rules=MAP {known_as} 127.0.0.1:{server.port}") as running:

@@ -69,7 +69,7 @@ OVERFLOWS = """
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Demo]]:
     """A server of its own with a tailnet that has something of everything, long names too."""
-    with running_server(tmp_path_factory.mktemp("furnished") / "data") as server:
+    with running_server(tmp_path_factory.mktemp("furnished") / "data", **screenshots.GOOGLE) as server:
         demo = furnish(server, extra=[LONG])
         yield server, demo
         demo.close()
@@ -134,6 +134,8 @@ def test_pages_fit_every_width(
         "/keys",
         "/relays",
         "/dns",
+        "/account",
+        "/accounts/2fa/totp/activate/",
         "/devices/add?os=ios",
         f"{device}/delete",
         f"{device}/rename",
