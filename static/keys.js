@@ -5,7 +5,7 @@ const $ = (selector) => document.querySelector(selector);
 const busy = () => $("dialog[open], .menu:popover-open") !== null;
 const typing = (target) => target instanceof Element && target.matches("input:not([type=checkbox]), textarea, select");
 
-export const areOff = () => localStorage.getItem(OFF) === "off";
+const areOff = () => localStorage.getItem(OFF) === "off";
 
 function openSheet(path) {
   htmx.ajax("GET", path, { source: document.body, target: "#sheet", swap: "innerHTML" });
@@ -37,10 +37,13 @@ document.addEventListener("keydown", (event) => {
 });
 
 // --- the switch in the list of keys -----------------------------------------------------------------------
-document.addEventListener("htmx:afterSwap", () => {
+function showSwitch() {
   const box = $("#single-keys");
   if (box) box.checked = !areOff();
-});
+}
+
+showSwitch();
+document.addEventListener("htmx:afterSwap", showSwitch);
 document.addEventListener("change", (event) => {
   if (event.target.id === "single-keys") localStorage.setItem(OFF, event.target.checked ? "on" : "off");
 });

@@ -52,6 +52,27 @@ def _row_sheet(action: str) -> Step:
     return step
 
 
+def _choose_some(page: Page) -> None:
+    for box in page.locator("#device-list .pick-one").all()[:3]:
+        box.check()
+
+
+def _ask_in_bulk(page: Page) -> None:
+    _choose_some(page)
+    page.locator("#bulk button[value=delete]").click()
+    page.wait_for_selector("#sheet[open] h2")
+
+
+def _open_filters(page: Page) -> None:
+    page.locator(".more-filters summary").click()
+
+
+def _search(page: Page) -> None:
+    page.locator(".top-search").click()
+    page.fill("#palette-input", "ma")
+    page.wait_for_selector("#palette-results[data-query=ma]")
+
+
 def _make_key(page: Page) -> None:
     page.locator("main a[href='/keys/new']").first.click()
     page.fill("#sheet #id_description", "web servers")
@@ -156,6 +177,14 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "devices-menu": ("/devices", _row_menu),
         "devices-rename": ("/devices", _row_sheet("rename")),
         "devices-delete": ("/devices", _row_sheet("delete")),
+        "devices-chosen": ("/devices", _choose_some),
+        "devices-bulk": ("/devices", _ask_in_bulk),
+        "devices-filters": ("/devices", _open_filters),
+        "clean-up": ("/devices/clean-up?days=1&tagged=1", _nothing),
+        "search": ("/devices", _search),
+        "shortcuts": ("/shortcuts", _nothing),
+        "device-notes": (f"{device}/notes", _nothing),
+        "device-tags": (f"{device_path(server, 'workstation')}/tags", _nothing),
         "device": (device, _nothing),
         "device-exit": (device_path(server, "borealis"), _choose_exit_node),
         "device-router": (device_path(server, "calypso"), _nothing),
