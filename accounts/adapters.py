@@ -125,6 +125,12 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         count_attempt(FAILED_SIGN_INS, address_of(request))
         raise ImmediateHttpResponse(_back(request, why(code)))
 
+    def pre_social_login(self, request: Any, sociallogin: Any) -> None:
+        from accounts.services.profiles import refresh_profile
+
+        if sociallogin.is_existing:
+            refresh_profile(user=sociallogin.user, identity=sociallogin.account.extra_data)
+
     def populate_user(self, request: Any, sociallogin: Any, data: Any) -> Any:
         identity, user = sociallogin.account.extra_data, sociallogin.user
         user.iss, user.sub, user.email = identity["iss"], identity["sub"], identity["email"]

@@ -27,7 +27,7 @@ from accounts.openid.identity import identity_of
 from accounts.services.sessions import SEEN_EVERY, see_session
 from accounts.services.signinlink import create_link
 from accounts.signing_in import passkeys_possible
-from accounts.tenancy import scope
+from accounts.tenancy import memberships_of, scope
 from tests.accounts import factories
 from tests.openid import Provider, app_settings, running_provider
 from tests.pages import Visitor, plain_static_files
@@ -177,6 +177,32 @@ def test_anothers_identity_looks_like_none(home: tuple[Tailnet, User], provider:
         assert visitor.get(f"/account/identities/{pk}/remove").status_code == 404
         assert visitor.submit(f"/account/identities/{pk}/remove").status_code == 404
     assert SocialAccount.objects.count() == 1
+
+
+def test_what_a_person_is_called_follows_their_provider(
+    home: tuple[Tailnet, User], provider: Provider
+) -> None:
+    sign_in(provider)
+    person = User.objects.get(iss=provider.issuer)
+    tailnet = memberships_of(person.pk)[0].tailnet
+    before = tailnet.netmap_version
+    sign_in(provider)
+    tailnet.refresh_from_db()
+    assert tailnet.netmap_version == before
+    provider.person |= {"email": "ana.new@example.com", "name": "Ana N."}
+    sign_in(provider)
+    person.refresh_from_db()
+    tailnet.refresh_from_db()
+    assert (person.email, person.display_name) == ("ana.new@example.com", "Ana N.")
+    assert tailnet.netmap_version == before + 1
+    assert ("UPDATE", "PROFILE", "") in events(tailnet)
+
+
+def test_an_added_identity_does_not_rename_anybody(home: tuple[Tailnet, User], provider: Provider) -> None:
+    _, owner = home
+    link(Visitor(owner), provider)
+    sign_in(provider)
+    assert User.objects.get().email == owner.email
 
 
 def test_allauth_keeps_no_addresses(provider: Provider) -> None:
