@@ -9,6 +9,13 @@ import pytest
 
 from controlplane.env import EnvironmentProblem, HostPort, parse_environment
 
+OIDC = {
+    "TRENZA_URL": "https://vpn.example.com",
+    "TRENZA_OIDC_ISSUER": "https://id.example.com",
+    "TRENZA_OIDC_CLIENT_ID": "trenza",
+    "TRENZA_OIDC_CLIENT_SECRET": "secret",
+}
+
 
 def test_defaults_serve_on_loopback() -> None:
     env = parse_environment({})
@@ -33,6 +40,11 @@ def test_defaults_serve_on_loopback() -> None:
         ({"TRENZA_TLS_CERT": "/x"}, "TRENZA_TLS_KEY"),
         ({"TRENZA_TRUSTED_PROXIES": "proxy.local"}, "TRENZA_TRUSTED_PROXIES"),
         ({"TRENZA_URL": "https://a.tailnet.internal"}, "TRENZA_BASE_DOMAIN"),
+        ({"TRENZA_GOOGLE_CLIENT_ID": "x"}, "TRENZA_GOOGLE_CLIENT_SECRET"),
+        ({"TRENZA_OIDC_ISSUER": "https://id.example.com"}, "TRENZA_OIDC_CLIENT_ID"),
+        (OIDC | {"TRENZA_OIDC_ISSUER": "id.example.com"}, "TRENZA_OIDC_ISSUER"),
+        (OIDC | {"TRENZA_OIDC_ISSUER": "http://id.example.com"}, "TRENZA_OIDC_ISSUER"),
+        (OIDC | {"TRENZA_GOOGLE_ISSUER": "http://id.example.com"}, "TRENZA_GOOGLE_ISSUER"),
     ],
 )
 def test_a_wrong_setting_is_named(variables: dict[str, str], word: str) -> None:
@@ -54,6 +66,24 @@ def test_a_wrong_setting_is_named(variables: dict[str, str], word: str) -> None:
 def test_the_relays_public_address(text: str, host: str, port: int | None) -> None:
     env = parse_environment({"TRENZA_RELAY_HOST": text})
     assert (env.relay_host, env.relay_port) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("url", "issuer"),
+    [
+        ("https://vpn.example.com", "https://id.example.com/realms/main"),
+        ("https://vpn.example.com", "http://127.0.0.1:9000"),
+        ("http://10.77.0.1:8080", "http://10.77.0.9:9000"),
+    ],
+)
+def test_a_plain_issuer_is_this_hosts_own_or_beside_a_plain_panel(url: str, issuer: str) -> None:
+    env = parse_environment(OIDC | {"TRENZA_URL": url, "TRENZA_OIDC_ISSUER": issuer})
+    assert env.oidc_issuer == issuer
+
+
+def test_domains_that_may_sign_in() -> None:
+    env = parse_environment({"TRENZA_GOOGLE_DOMAINS": "Example.com, example.org,"})
+    assert env.google_domains == ("example.com", "example.org")
 
 
 def test_ipv6_listen_round_trips() -> None:
