@@ -5,6 +5,7 @@ const MAX_WAIT_MS = 15000;
 const SILENCE_MS = 45000;
 const QUIET_MS = 120;
 const NOTICE_MS = 800;
+const PATHS_MS = 2000; // paths change all the time in a large tailnet
 const OTHER_TAILNET = 4409;
 const SIGNED_OUT = 4401;
 
@@ -15,6 +16,7 @@ let lost = false;
 let stopped = false;
 let silence = 0;
 let timer = 0;
+let due = Infinity;
 const changed = new Map();
 
 // The element itself is the source: htmx runs one request per source at a time and drops what queues up.
@@ -41,6 +43,13 @@ function refreshFragment(element) {
   if (hasMenu(element)) later(() => refreshFragment(element));
   else refetch(element.dataset.src, element, "outerHTML");
 }
+
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  const { target, requestConfig } = detail;
+  if (requestConfig.elt !== target || target.dataset.live === undefined || !hasMenu(target)) return;
+  detail.shouldSwap = false; // a menu was opened while the answer came
+  later(() => refreshFragment(target));
+});
 
 // A device's paths are shown in its row.
 const rowOf = ({ type, id }) => document.getElementById(`${type === "path" ? "node" : type}-${id}`);
@@ -78,7 +87,7 @@ const later = (action) => setTimeout(action, 1000);
 const tell = (batch) => document.dispatchEvent(new CustomEvent("changes", { detail: batch }));
 
 function flush() {
-  timer = 0;
+  due = Infinity;
   const batch = [...changed.values()];
   changed.clear();
   if (batch.some((one) => one.type === "tailnet")) {
@@ -86,6 +95,7 @@ function flush() {
     return;
   }
   const elsewhere = batch.filter(isElsewhere);
+  if (batch.some(({ type }) => type === "path")) elsewhere.push({ type: "link" });  // a list of pairs
   for (const list of lists()) if (elsewhere.some((one) => shows(list, one))) refreshList(list);
   tell(batch);
   batch.forEach(refreshRow);
@@ -100,7 +110,11 @@ function refreshEverything() {
 
 function onMessage(message) {
   changed.set(`${message.type}.${message.id}`, message);
-  if (!timer) timer = setTimeout(flush, QUIET_MS);
+  const wait = message.type === "path" ? PATHS_MS : QUIET_MS;
+  if (performance.now() + wait >= due) return;
+  clearTimeout(timer);
+  due = performance.now() + wait;
+  timer = setTimeout(flush, wait);
 }
 
 // --- the socket -----------------------------------------------------------------------------------------

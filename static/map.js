@@ -55,7 +55,7 @@ function look() {
       width: 2.5, "curve-style": "straight", "line-color": brand, label: "data(label)", "font-family": font, "font-size": 10.5, color: text, "text-background-color": page,
       "text-background-opacity": 0.9, "text-background-padding": 3, "text-background-shape": "round-rectangle", "min-zoomed-font-size": 7 } },
     { selector: "edge[kind = 'relayed']", style: { "line-color": amber, "line-style": "dashed", "line-dash-pattern": [9, 6] } },
-    { selector: "edge[kind = 'idle']", style: { "line-color": line, "line-style": "dotted", width: 2.5 } },
+    { selector: "edge[kind = 'idle']", style: { "line-color": line, "line-style": "dashed", "line-dash-pattern": [1, 7], "line-cap": "round", width: 3 } },
     { selector: "edge[?exit]", style: { "target-arrow-shape": "triangle", "arrow-scale": 1.3, "target-arrow-color": brand } },
     { selector: "edge[?exit][kind = 'relayed']", style: { "target-arrow-color": amber } },
     { selector: "edge[?exit][kind = 'idle']", style: { "target-arrow-color": line } },
@@ -159,7 +159,9 @@ function show({ nodes, links, notice = "", groups = [] }, { anew }) {
   const few = nodes.length < 2 && !new URLSearchParams(location.search).size;
   $("#map-first").hidden = !few;
   $("#map-none").hidden = few || nodes.length > 0;
-  if (picked && cy.getElementById(picked).empty()) unpick();
+  const node = cy.getElementById(picked);
+  if (picked && node.empty()) unpick();
+  else if (picked) openCard(node, { anew: true });
   mark();
   stage.dataset.drawn = `${nodes.length} ${links.length}`;
 }
@@ -195,9 +197,32 @@ function pick(id, { focus = false } = {}) {
   const seen = box.x1 > 0 && box.y1 > 0 && box.x2 < cy.width() && box.y2 < cy.height();
   if (!seen) calm.matches ? cy.center(node) : cy.animate({ center: { eles: node }, duration: 200 });
   $("#map-said").textContent = [node.data("name"), node.data("word"), node.data("marks")].filter(Boolean).join(", ");
-  htmx.ajax("GET", `/map/devices/${encodeURIComponent(node.data("key"))}`, { source: card, target: card, swap: "innerHTML" }).then(() => {
-    if (focus) $("a, button:not([data-map])", card)?.focus();
-  });
+  if (!focus) goesIn = false;
+  openCard(node, { focus });
+}
+
+// Whoever moves on before the card has come gets the next one's instead.
+let coming = "";
+let goesIn = false;
+
+async function openCard(node, { focus = false, anew = false } = {}) {
+  const id = node.id();
+  goesIn ||= focus;
+  if ($("[data-picked]", card)?.dataset.picked === id && !anew) enterCard();
+  else if (coming !== id) {
+    htmx.trigger(card, "htmx:abort");
+    coming = id;
+    await htmx.ajax("GET", `/map/devices/${encodeURIComponent(node.data("key"))}`, { source: card, target: card, swap: "innerHTML" });
+    if (coming !== id) return;
+    coming = "";
+    if (picked === id) enterCard();
+    else card.replaceChildren();
+  }
+}
+
+function enterCard() {
+  if (goesIn) $("a, button:not([data-map])", card)?.focus();
+  goesIn = false;
 }
 
 function unpick() {

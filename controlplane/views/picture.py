@@ -188,6 +188,10 @@ class LinkRow:
     reasons: list[Reason]
 
     @property
+    def dom_id(self) -> str:
+        return "{}-{}".format(*self.link.pair)
+
+    @property
     def exit_node(self) -> Node | None:
         """The end through which the other reaches the internet."""
         return next((node for node in (self.one, self.other) if node.pk == self.link.exit_node), None)

@@ -113,6 +113,28 @@ def _reject_all(page: Page) -> None:
     page.wait_for_selector("#sheet[open] h2")
 
 
+def _drawn_map(page: Page) -> None:
+    page.wait_for_selector("#map[data-drawn]")
+
+
+def _pick_on_map(page: Page) -> None:
+    _drawn_map(page)
+    page.locator("#map").press("ArrowDown")
+    page.wait_for_selector(".picked")
+
+
+def _make_relay(page: Page) -> None:
+    page.locator("#add-relay").click()
+    for name, value in (("name", "Madrid"), ("host", "relay.example.com")):
+        page.fill(f"#sheet #id_{name}", value)
+    page.locator("#sheet button[type=submit]").click()
+    page.wait_for_selector("#relay-token")
+
+
+def _own_relay(page: Page) -> None:
+    page.locator("[id^=open-relay-]").first.click()
+
+
 def _choose_exit_node(page: Page) -> None:
     page.locator("#exit-node").scroll_into_view_if_needed()
 
