@@ -140,12 +140,14 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
     def save_user(self, request: Any, sociallogin: Any, form: Any = None) -> Any:
         """A new person and their place in a tailnet, both or neither."""
         from accounts.services.people import welcome
+        from accounts.signing_in import came_by_invitation
 
         try:
             with transaction.atomic():
                 user = super().save_user(request, sociallogin, form=form)
                 EmailAddress.objects.filter(user=user).delete()
-                welcome(user=user, hosted_domain=sociallogin.account.extra_data["hosted_domain"] or None)
+                domain = sociallogin.account.extra_data["hosted_domain"] or None
+                welcome(user=user, hosted_domain=domain, invited=came_by_invitation(request))
         except IntegrityError as error:  # the same person, in another tab at this very moment
             raise ImmediateHttpResponse(_back(request, why("race"))) from error
         return user

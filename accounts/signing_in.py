@@ -13,10 +13,18 @@ from django.http import HttpRequest, HttpResponse
 
 from accounts.openid.errors import SignInRefused
 
+NEXT_KEY = "next"  # in the session: where somebody was going before they had to sign in
+INVITATIONS = "/invite/"
+
 
 def providers(request: HttpRequest) -> Sequence[Any]:
     """The providers that the operator has set up, Google first."""
     return list(get_adapter(request).list_providers(request))
+
+
+def came_by_invitation(request: HttpRequest) -> bool:
+    """Whether the person was on their way to an invitation when they had to sign in."""
+    return str(request.session.get(NEXT_KEY, "")).startswith(INVITATIONS)
 
 
 def passkeys_possible() -> bool:

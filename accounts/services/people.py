@@ -171,10 +171,11 @@ def note_seen(*, membership: Membership, now: datetime | None = None) -> None:
             Membership.objects.filter(pk=membership.pk).update(last_seen=now)
 
 
-def welcome(*, user: User, hosted_domain: str | None) -> Membership:
+def welcome(*, user: User, hosted_domain: str | None, invited: bool = False) -> Membership | None:
     """A person's first sign-in through a provider: into their domain's tailnet, else one of their own.
 
-    ``hosted_domain`` is the verified token's ``hd``; the e-mail address decides nothing.
+    ``hosted_domain`` is the verified token's ``hd``; the e-mail address decides nothing. Whoever comes by an
+    invitation gets no tailnet of their own beside the one that they are about to join.
     """
     existing = memberships_of(user.pk)
     if existing:
@@ -185,6 +186,13 @@ def welcome(*, user: User, hosted_domain: str | None) -> Membership:
             return add_member(
                 tailnet=tailnet, user=user, by=Actor.person(user), needs_approval=tailnet.users_approval
             )
+    if invited:
+        return None
+    return _personal_tailnet(user)
+
+
+def _personal_tailnet(user: User) -> Membership:
+    """A tailnet of a person's own, named after their address where that name is free."""
     base = re.sub(r"[^a-z0-9]+", "-", user.email.partition("@")[0].lower()).strip("-") or "tailnet"
     base = base[:PERSONAL_NAME_LENGTH].strip("-")
     for attempt in range(NAME_ATTEMPTS):

@@ -21,9 +21,9 @@ from accounts.pages import is_htmx, public_view, safe_next, to_sign_in
 from accounts.services.preferences import set_preferences
 from accounts.services.sessions import record_sign_out
 from accounts.services.signinlink import use_link
+from accounts.signing_in import NEXT_KEY
 
 LINK_BACKEND = "django.contrib.auth.backends.ModelBackend"
-NEXT_KEY = "next"
 MAX_NEXT_LENGTH = 500
 LINK_LIMIT = "sign-in-link"
 MAX_FAILED_LINKS = 20  # a minute, from one address

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import re
+from typing import Any
+
 import pytest
 from django.test import Client
 
 from accounts.actors import Actor
-from accounts.models import Membership, Tailnet
+from accounts.models import Membership, Tailnet, User
 from accounts.roles import Role
 from accounts.services import invites
 from accounts.services.people import suspend_member
@@ -14,6 +18,7 @@ from accounts.services.signinlink import create_link
 from accounts.tenancy import memberships_of, scope
 from accounts.views.invitation import MAX_FAILED
 from tests.accounts import factories
+from tests.openid import PERSON, app_settings, running_provider
 from tests.pages import Visitor, plain_static_files
 
 __all__ = ["plain_static_files"]
@@ -56,6 +61,24 @@ def test_a_new_person_signs_in_and_comes_back_to_join(client: Client, harbour: T
     page = client.get("/devices")
     assert page.context["tailnet"] == harbour
     assert "Welcome to Harbour." in page.content.decode()
+
+
+def test_a_new_person_comes_through_a_provider_and_gets_no_other_tailnet(
+    client: Client, harbour: Tailnet, settings: Any
+) -> None:
+    path = invite(harbour)
+    with running_provider() as provider:
+        settings.SOCIALACCOUNT_PROVIDERS = app_settings(provider)
+        page = client.get(f"/sign-in?next={path}").content.decode()
+        form = re.search(r'action="(/accounts/google/login/[^"]*)"', page)
+        assert form is not None
+        begun = client.post(html.unescape(form[1]))
+        assert client.get(provider.follow(begun["Location"]))["Location"] == path
+    user = User.objects.get(email=PERSON["email"])
+    assert memberships_of(user.pk) == []
+    assert PERSON["email"] in client.get(path).content.decode()
+    assert client.post(path)["Location"] == "/"
+    assert [place.tailnet for place in memberships_of(user.pk)] == [harbour]
 
 
 def test_somebody_of_another_tailnet_joins_and_is_switched_over(harbour: Tailnet) -> None:

@@ -11,7 +11,7 @@ from accounts.models import LOCAL_ISSUER, AuditEvent, Membership, Tailnet, User
 from accounts.roles import Role
 from accounts.services import people, tailnets
 from accounts.services.tokens import authenticate_token, create_api_token
-from accounts.tenancy import scope
+from accounts.tenancy import memberships_of, scope
 from tests.accounts import factories
 
 pytestmark = pytest.mark.django_db
@@ -156,10 +156,23 @@ def test_a_removed_person_is_gone_and_the_log_knows() -> None:
 def test_a_first_sign_in_opens_a_tailnet_of_one_s_own() -> None:
     user = User.objects.create_user(email="Ana.Lopez@example.com", iss="https://accounts.google.com", sub="1")
     membership = people.welcome(user=user, hosted_domain=None)
+    assert membership is not None
     assert (membership.role, membership.tailnet.name) == (Role.OWNER, "ana-lopez")
     assert people.welcome(user=user, hosted_domain=None) == membership
     twin = User.objects.create_user(email="ana.lopez@example.org", iss="https://accounts.google.com", sub="2")
-    assert people.welcome(user=twin, hosted_domain=None).tailnet.name.startswith("ana-lopez-")
+    again = people.welcome(user=twin, hosted_domain=None)
+    assert again is not None
+    assert again.tailnet.name.startswith("ana-lopez-")
+
+
+def test_who_comes_by_an_invitation_gets_no_tailnet_beside_it() -> None:
+    user = factories.person()
+    assert people.welcome(user=user, hosted_domain=None, invited=True) is None
+    assert memberships_of(user.pk) == []
+    tailnet, _ = factories.tailnet(google_domain="example.com")
+    place = people.welcome(user=user, hosted_domain="example.com", invited=True)
+    assert place is not None
+    assert place.tailnet == tailnet
 
 
 @pytest.mark.parametrize(("approval", "status"), [(False, Status.ACTIVE), (True, Status.NEEDS_APPROVAL)])
@@ -167,13 +180,16 @@ def test_a_domain_s_people_join_its_tailnet(approval: bool, status: Membership.S
     tailnet, _ = factories.tailnet(google_domain="example.com", users_approval=approval)
     user = factories.person()
     membership = people.welcome(user=user, hosted_domain="Example.com")
+    assert membership is not None
     assert (membership.tailnet, membership.role, membership.status) == (tailnet, Role.MEMBER, status)
 
 
 def test_an_address_alone_joins_no_domain() -> None:
     factories.tailnet(google_domain="example.com")
     user = factories.person("someone@example.com")
-    assert people.welcome(user=user, hosted_domain=None).role == Role.OWNER
+    membership = people.welcome(user=user, hosted_domain=None)
+    assert membership is not None
+    assert membership.role == Role.OWNER
 
 
 @pytest.mark.parametrize("name", ["", "A", "a b", "-a", "a-", "a.b", "a" * 64, "ñ"])
