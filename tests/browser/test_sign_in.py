@@ -146,7 +146,7 @@ def test_from_google_to_a_passkey_and_an_app(
     ana.press("Continue with Google")
     page.get_by_label("Code of your app, or a recovery code").fill(codes[0])
     ana.press("Sign in")
-    ana.at("/")
+    ana.at("/devices")
 
     ana.go("/account")
     expect(page.locator("#second")).to_contain_text("9 left")
