@@ -93,7 +93,9 @@ def end_other_sessions(request: HttpRequest) -> HttpResponse:
     ended = sessions.end_other_sessions(
         user=cast(User, request.user), session_key=request.session.session_key, by=actor_of(request)
     )
-    said = ngettext("%(number)s other browser is signed out.", "%(number)s other browsers are signed out.", ended)
+    said = ngettext(
+        "%(number)s other browser is signed out.", "%(number)s other browsers are signed out.", ended
+    )
     messages.success(request, said % {"number": ended} if ended else _("No other browser was signed in."))
     return redirect(PAGE)
 
