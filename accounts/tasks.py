@@ -10,7 +10,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from accounts.services.leases import take_lease
-from accounts.services.outbox import deliver_due, is_due
+from accounts.services.outbox import KEPT, deliver_due, forget_old, is_due, is_settled
 from accounts.services.signinlink import clean_links
 from accounts.tenancy import each_tailnet
 
@@ -29,6 +29,16 @@ def deliver_outbox() -> int:
     if take_lease(name="accounts.outbox", holder=holder(), length=SWEEP_LEASE, now=now) is None:
         return 0
     return sum(deliver_due(now=now) for _ in each_tailnet(due="accounts.Outbox", where=is_due(now)))
+
+
+@shared_task(name="accounts.tasks.clean_outbox")  # type: ignore[untyped-decorator]
+def clean_outbox() -> int:
+    """Forget what was delivered or given up long ago; returns how many deliveries."""
+    now = timezone.now()
+    if take_lease(name="accounts.outbox-clean", holder=holder(), length=SWEEP_LEASE, now=now) is None:
+        return 0
+    due = each_tailnet(due="accounts.Outbox", where=is_settled(now - KEPT))
+    return sum(forget_old(now=now) for _ in due)
 
 
 @shared_task(name="accounts.tasks.clean_sign_in_links")  # type: ignore[untyped-decorator]

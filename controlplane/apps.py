@@ -9,3 +9,11 @@ class ControlplaneConfig(AppConfig):
     name = "controlplane"
     label = "controlplane"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from accounts.models import Outbox
+        from accounts.services import audit, outbox
+        from controlplane.services import webhooks
+
+        audit.listen(webhooks.tell_of_event)
+        outbox.register_sender(Outbox.Kind.WEBHOOK.value, webhooks.send_to_webhook)

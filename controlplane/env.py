@@ -74,6 +74,7 @@ class Environment:
     oidc_client_secret: str | None = field(default=None, repr=False)
     oidc_name: str = "OpenID"
     email_url: str | None = field(default=None, repr=False)
+    webhook_private: bool = False
     database_url: str | None = field(default=None, repr=False)
     redis_url: str | None = field(default=None, repr=False)
     relay_listen: HostPort | None = None
@@ -234,6 +235,7 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
         oidc_client_secret=get("OIDC_CLIENT_SECRET"),
         oidc_name=get("OIDC_NAME") or "OpenID",
         email_url=get("EMAIL_URL"),
+        webhook_private=_switch(get("WEBHOOK_PRIVATE") or "off", "TRENZA_WEBHOOK_PRIVATE"),
         database_url=variables.get("DATABASE_URL") or None,
         redis_url=variables.get("REDIS_URL") or None,
         relay_listen=HostPort.parse(relay_listen, "TRENZA_RELAY_LISTEN") if relay_listen else None,

@@ -32,7 +32,9 @@ JOBS = (
     Job("nodes.tasks.clean_logins", 600),
     Job("nodes.tasks.rotate_due", 60),
     Job("nodes.tasks.clear_clones", 20),
-    Job("accounts.tasks.deliver_outbox", 10),
+    Job("accounts.tasks.deliver_outbox", 5),
+    Job("accounts.tasks.clean_outbox", 3600),
+    Job("controlplane.tasks.tell_of_ending_keys", 600),
     Job("accounts.tasks.clean_sign_in_links", 3600),
 )
 

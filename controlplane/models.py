@@ -90,4 +90,25 @@ class ServerKey(models.Model):
     created = models.DateTimeField(default=timezone.now)
 
 
+class Webhook(TenantModel):
+    """An address that is told of what happens. The secret signs what is sent, so it is kept, sealed."""
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="webhooks")
+    public_id = models.CharField(max_length=20, unique=True)
+    url = models.CharField(max_length=500)
+    provider = models.CharField(max_length=20, blank=True)
+    subscriptions = models.JSONField(default=list)
+    sealed_secret = models.CharField(max_length=300)
+    enabled = models.BooleanField(default=True)
+    creator = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    creator_name = models.CharField(max_length=255, blank=True)
+    created = models.DateTimeField(default=timezone.now)
+    updated = models.DateTimeField(default=timezone.now)
+
+    objects = TenantManager["Webhook"]()
+
+    def __str__(self) -> str:
+        return f"webhook {self.public_id}"
+
+
 GLOBAL_MODELS: tuple[type, ...] = (Relay, ServerKey)

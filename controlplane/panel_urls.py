@@ -16,6 +16,7 @@ from controlplane.views import (
     search,
     settings,
     tailnets,
+    webhooks,
 )
 
 urlpatterns = [
@@ -48,6 +49,15 @@ urlpatterns = [
     path("settings/switch/<str:name>", settings.switch, name="settings-switch"),
     path("settings/transfer", tailnets.transfer, name="transfer-tailnet"),
     path("settings/delete", tailnets.delete, name="delete-tailnet"),
+    path("settings/webhooks", webhooks.page, name="webhooks"),
+    path("settings/webhooks/add", webhooks.add, name="add-webhook"),
+    path("settings/webhooks/<str:public_id>", webhooks.one, name="webhook"),
+    path("settings/webhooks/<str:public_id>/edit", webhooks.edit, name="edit-webhook"),
+    path("settings/webhooks/<str:public_id>/enabled", webhooks.enabled, name="enable-webhook"),
+    path("settings/webhooks/<str:public_id>/test", webhooks.test, name="test-webhook"),
+    path("settings/webhooks/<str:public_id>/rotate", webhooks.rotate, name="rotate-webhook"),
+    path("settings/webhooks/<str:public_id>/delete", webhooks.delete, name="delete-webhook"),
+    path("settings/webhooks/<str:public_id>/again/<int:delivery_id>", webhooks.again, name="resend-webhook"),
     path("settings/<str:name>", settings.save, name="save-settings"),
     path("tailnets", tailnets.mine, name="tailnets"),
     path("tailnets/new", tailnets.new, name="new-tailnet"),

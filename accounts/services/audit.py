@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from django.utils import timezone
@@ -30,6 +31,15 @@ CHAINED = (
 )
 MAX_DETAILS = 500
 MAX_NAME = 255
+
+
+Listener = Callable[[AuditEvent], None]
+_listeners: list[Listener] = []
+
+
+def listen(listener: Listener) -> None:
+    """Have a function of an app above called with each event, in its transaction and its tailnet's scope."""
+    _listeners.append(listener)
 
 
 def chain_digest(event: AuditEvent) -> str:
@@ -78,6 +88,8 @@ def record(
     event.digest = chain_digest(event)
     event.save(force_insert=True)
     Tailnet.objects.filter(pk=tailnet.pk).update(audit_head=event.digest)
+    for listener in _listeners:
+        listener(event)
     return event
 
 

@@ -23,10 +23,15 @@ MAX_RETRY = timedelta(hours=6)
 MAX_ATTEMPTS = 12
 CLAIM = timedelta(minutes=5)
 MAX_ERROR = 500
+KEPT = timedelta(days=30)  # what was sent, to be looked up
 
 
 class DeliveryFailed(Exception):
     """A delivery that may succeed later; its text is kept with the row."""
+
+
+class DeliveryRefused(Exception):
+    """A delivery that will never succeed; its text is kept with the row, which is not tried again."""
 
 
 Sender = Callable[[Outbox], None]
@@ -58,6 +63,8 @@ def enqueue(
 
 def send_as_mail(row: Outbox) -> None:
     """Deliver a mail row: ``payload["text"]`` to ``target``."""
+    if not settings.MAIL_IS_SET_UP:
+        raise DeliveryRefused("the server has no mail server: set TRENZA_EMAIL_URL")
     try:
         send_mail(row.subject, str(row.payload.get("text", "")), settings.DEFAULT_FROM_EMAIL, [row.target])
     except OSError as error:  # smtplib's errors are OSErrors
@@ -65,6 +72,11 @@ def send_as_mail(row: Outbox) -> None:
 
 
 SENDERS: dict[str, Sender] = {Outbox.Kind.MAIL.value: send_as_mail}
+
+
+def register_sender(kind: str, sender: Sender) -> None:
+    """Say who delivers rows of a kind (for the apps above this one)."""
+    SENDERS[kind] = sender
 
 
 def is_due(now: datetime) -> Q:
@@ -83,6 +95,16 @@ def deliver_due(*, now: datetime | None = None) -> int:
     return delivered
 
 
+def forget_old(*, now: datetime | None = None) -> int:
+    """Delete the open scope's rows that are settled for :data:`KEPT`; returns how many."""
+    return Outbox.objects.filter(is_settled((now or timezone.now()) - KEPT)).delete()[0]
+
+
+def is_settled(before: datetime) -> Q:
+    """Rows made before that moment which were delivered or given up."""
+    return Q(created__lt=before) & (Q(delivered_at__isnull=False) | Q(failed_at__isnull=False))
+
+
 def _claim(pk: int, now: datetime) -> Outbox | None:
     """Push the row's due time on, so that no other worker sends it meanwhile."""
     with transaction.atomic():
@@ -95,6 +117,8 @@ def _deliver(row: Outbox, now: datetime) -> bool:
     row.attempts += 1
     try:
         SENDERS[row.kind](row)
+    except DeliveryRefused as error:
+        row.last_error, row.failed_at = str(error)[:MAX_ERROR], now
     except DeliveryFailed as error:
         row.last_error = str(error)[:MAX_ERROR]
         row.due = now + min(FIRST_RETRY * 2 ** (row.attempts - 1), MAX_RETRY)

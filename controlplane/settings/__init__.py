@@ -9,6 +9,7 @@ from csp.constants import NONCE, NONE, SELF
 from django.utils.translation import gettext_lazy as _
 
 from controlplane.env import CHECKOUT, environment
+from controlplane.settings.mail import TIMEOUT_SECONDS, mail_server
 
 ENV = environment()
 
@@ -19,6 +20,7 @@ DEBUG = ENV.debug
 ALLOWED_HOSTS = ["*"]
 BASE_URL = ENV.url
 BASE_DOMAIN = ENV.base_domain
+WEBHOOK_PRIVATE = ENV.webhook_private
 
 INSTALLED_APPS = [
     "accounts",
@@ -149,6 +151,14 @@ LOGOUT_REDIRECT_URL = "/sign-in"
 
 ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
 SOCIALACCOUNT_ADAPTER = "accounts.adapters.SocialAccountAdapter"
+_MAIL = mail_server(ENV.email_url, ENV.host)
+MAIL_IS_SET_UP = bool(_MAIL.host)
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = _MAIL.sender
+EMAIL_HOST, EMAIL_PORT = _MAIL.host, _MAIL.security.port
+EMAIL_USE_SSL, EMAIL_USE_TLS = _MAIL.security.tls, _MAIL.security.starttls
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL.user, _MAIL.password
+EMAIL_TIMEOUT = TIMEOUT_SECONDS
+
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS: list[str] = []

@@ -96,7 +96,10 @@ LEFT: tuple[Card, ...] = (
     Card("controlplane/settings/_general.html"),
     Card("controlplane/settings/_joining.html"),
 )
-RIGHT: tuple[Card, ...] = (Card("controlplane/settings/_keys.html"),)
+RIGHT: tuple[Card, ...] = (
+    Card("controlplane/settings/_keys.html"),
+    Card("controlplane/settings/_webhooks.html"),
+)
 BELOW: tuple[Card, ...] = (Card("controlplane/settings/_danger.html"),)
 FORMS: dict[str, type[GeneralForm | KeysForm]] = {"general": GeneralForm, "keys": KeysForm}
 SAVED = {

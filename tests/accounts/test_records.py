@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.core import mail
@@ -80,7 +81,8 @@ def mail_to(tailnet: Tailnet, key: str | None = None) -> Outbox | None:
     )
 
 
-def test_mail_is_sent_once() -> None:
+def test_mail_is_sent_once(settings: Any) -> None:
+    settings.MAIL_IS_SET_UP = True
     tailnet, _ = factories.tailnet()
     with scope(tailnet=tailnet):
         mail_to(tailnet)
@@ -89,6 +91,31 @@ def test_mail_is_sent_once() -> None:
     assert [(message.subject, message.to) for message in mail.outbox] == [
         ("A device waits", ["ana@example.com"])
     ]
+
+
+def test_without_a_mail_server_mail_is_given_up_at_once() -> None:
+    tailnet, _ = factories.tailnet()
+    with scope(tailnet=tailnet):
+        mail_to(tailnet)
+        assert tasks.deliver_outbox() == 0
+        row = Outbox.objects.get()
+    assert row.failed_at is not None
+    assert "TRENZA_EMAIL_URL" in row.last_error
+
+
+def test_what_is_settled_is_forgotten_after_a_month() -> None:
+    tailnet, _ = factories.tailnet()
+    long_ago = timezone.now() - outbox.KEPT - timedelta(days=1)
+    with scope(tailnet=tailnet):
+        for delivered in (timezone.now(), None):
+            mail_to(tailnet)
+            Outbox.objects.filter(pk=Outbox.objects.latest("pk").pk).update(
+                created=long_ago, delivered_at=delivered
+            )
+        mail_to(tailnet)
+    assert tasks.clean_outbox() == 1
+    with scope(tailnet=tailnet):
+        assert Outbox.objects.count() == 2, "what still waits is kept"
 
 
 def test_an_occasion_is_noted_once() -> None:

@@ -1,0 +1,25 @@
+"""Periodic work of the top app: idempotent sweeps, run by Celery or by the web process's loop."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from celery import shared_task
+from django.utils import timezone
+
+from accounts.services.leases import take_lease
+from accounts.tasks import holder
+from accounts.tenancy import each_tailnet
+from controlplane.services import webhooks
+
+ENDING_LEASE = timedelta(minutes=20)
+
+
+@shared_task(name="controlplane.tasks.tell_of_ending_keys")  # type: ignore[untyped-decorator]
+def tell_of_ending_keys() -> int:
+    """Tell webhooks, once, of devices whose keys end within a day; returns of how many."""
+    now = timezone.now()
+    if take_lease(name="controlplane.ending", holder=holder(), length=ENDING_LEASE, now=now) is None:
+        return 0
+    due = each_tailnet(due="nodes.Node", where=webhooks.ends_within_a_day(now))
+    return sum(webhooks.tell_of_ending_keys(tailnet=tailnet, now=now) for tailnet in due)

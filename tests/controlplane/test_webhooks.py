@@ -1,0 +1,429 @@
+"""Webhooks: what is told, how it is signed, where it may never lead, what becomes of what cannot be sent."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from accounts import tasks
+from accounts.actors import Actor
+from accounts.errors import Conflict, Invalid
+from accounts.models import Membership, Outbox, Tailnet
+from accounts.roles import Role
+from accounts.services.people import add_member, set_role, suspend_member
+from accounts.tenancy import scope
+from controlplane.models import Webhook
+from controlplane.notices import outgoing
+from controlplane.notices.occasions import CATEGORIES
+from controlplane.notices.outgoing import NoAnswer, NotAllowed, check_url, is_public, post
+from controlplane.services import webhooks
+from tests.accounts import factories
+from tests.nodes.factories import node as join
+from tests.pages import Visitor, plain_static_files
+
+__all__ = ["plain_static_files"]
+pytestmark = pytest.mark.django_db
+ME = Actor.command()
+EVERYTHING = [category.name for category in CATEGORIES]
+
+
+class Receiver:
+    """A real HTTP server that keeps what it is sent and answers ``status``."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.status = 200
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.got.append((dict(self.headers), body))
+                self.send_response(receiver.status)
+                if receiver.status == 302:
+                    self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [event for _, body in self.got for event in json.loads(body)]
+
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.events()]
+
+
+@pytest.fixture
+def receiver(settings: Any) -> Iterator[Receiver]:
+    settings.WEBHOOK_PRIVATE = True
+    made = Receiver()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture
+def tailnet() -> Tailnet:
+    return factories.tailnet("ours")[0]
+
+
+def hook(tailnet: Tailnet, receiver: Receiver, **values: Any) -> tuple[Webhook, str]:
+    wanted = {"url": receiver.url, "subscriptions": EVERYTHING} | values
+    return webhooks.create_webhook(tailnet=tailnet, by=ME, **wanted)
+
+
+# --- what is told ------------------------------------------------------------------------------------------
+
+
+def test_a_device_that_joins_is_told_in_the_known_format_with_a_good_signature(
+    tailnet: Tailnet, receiver: Receiver
+) -> None:
+    _, secret = hook(tailnet, receiver)
+    node = join(tailnet)
+    assert tasks.deliver_outbox() >= 2
+    headers, body = receiver.got[0]
+    event = json.loads(body)[0]
+    assert event.keys() == {"timestamp", "version", "type", "tailnet", "message", "data"}
+    assert (event["version"], event["type"], event["tailnet"]) == (1, "nodeCreated", "ours")
+    assert event["data"]["nodeID"] == node.stable_id
+    assert event["data"]["deviceName"] == node.name
+    assert event["data"]["url"].endswith(f"/devices/{node.stable_id}")
+    moment, signature = (part.partition("=")[2] for part in headers["Tailscale-Webhook-Signature"].split(","))
+    expected = hmac.new(secret.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest()
+    assert hmac.compare_digest(signature, expected)
+    assert "nodeNeedsApproval" in receiver.types()
+
+
+def test_people_are_told_of(tailnet: Tailnet, receiver: Receiver) -> None:
+    hook(tailnet, receiver)
+    member = add_member(tailnet=tailnet, user=factories.person("ana@example.com"), by=ME)
+    with scope(tailnet=tailnet):
+        set_role(membership=member, role=Role.AUDITOR, by=ME)
+        suspend_member(membership=member, by=ME)
+    tasks.deliver_outbox()
+    assert receiver.types() == ["userCreated", "userRoleUpdated", "userSuspended"]
+    roles = receiver.events()[1]["data"]
+    assert (roles["user"], roles["oldRoles"], roles["newRoles"]) == (
+        "ana@example.com",
+        ["member"],
+        ["auditor"],
+    )
+
+
+def test_only_what_is_subscribed_to_is_told_and_only_to_its_own_tailnet(
+    tailnet: Tailnet, receiver: Receiver
+) -> None:
+    hook(tailnet, receiver, subscriptions=["userSuspended"])
+    other, _ = factories.tailnet("theirs")
+    for one in (tailnet, other):
+        member = factories.member(one)
+        with scope(tailnet=one):
+            suspend_member(membership=member, by=ME)
+    tasks.deliver_outbox()
+    assert [(event["type"], event["tailnet"]) for event in receiver.events()] == [("userSuspended", "ours")]
+
+
+@pytest.mark.parametrize(
+    ("provider", "member"),
+    [("slack", "text"), ("mattermost", "text"), ("googlechat", "text"), ("discord", "content")],
+)
+def test_chats_get_a_sentence(tailnet: Tailnet, receiver: Receiver, provider: str, member: str) -> None:
+    hook(tailnet, receiver, provider=provider)
+    factories.member(tailnet)
+    tasks.deliver_outbox()
+    headers, body = receiver.got[0]
+    assert json.loads(body)[member].startswith("[ours] User ")
+    assert "Tailscale-Webhook-Signature" not in headers
+
+
+# --- what cannot be sent -----------------------------------------------------------------------------------
+
+
+def test_a_receiver_that_fails_is_asked_again_and_one_that_is_gone_is_not(
+    tailnet: Tailnet, receiver: Receiver
+) -> None:
+    webhook, _ = hook(tailnet, receiver)
+    receiver.status = 500
+    factories.member(tailnet)
+    assert tasks.deliver_outbox() == 0
+    with scope(tailnet=tailnet):
+        row = webhooks.deliveries(webhook).get()
+        assert (row.failed_at, row.last_error, row.attempts) == (None, "answered 500", 1)
+        receiver.status = 410
+        Outbox.objects.filter(pk=row.pk).update(due=timezone.now())
+        assert tasks.deliver_outbox() == 0
+        row.refresh_from_db()
+        assert row.failed_at is not None
+        receiver.status = 200
+        webhooks.send_again(webhook=webhook, delivery_id=row.pk)
+        assert tasks.deliver_outbox() == 1
+    assert len(receiver.got) == 3
+
+
+def test_a_redirect_is_not_followed(tailnet: Tailnet, receiver: Receiver) -> None:
+    hook(tailnet, receiver)
+    receiver.status = 302
+    factories.member(tailnet)
+    assert tasks.deliver_outbox() == 0
+    assert len(receiver.got) == 1
+
+
+def test_one_switched_off_or_removed_is_told_no_more(tailnet: Tailnet, receiver: Receiver) -> None:
+    first, _ = hook(tailnet, receiver)
+    second, _ = hook(tailnet, receiver)
+    factories.member(tailnet)
+    with scope(tailnet=tailnet):
+        webhooks.update_webhook(webhook=first, by=ME, enabled=False)
+        webhooks.delete_webhook(webhook=second, by=ME)
+    factories.member(tailnet)
+    tasks.deliver_outbox()
+    assert receiver.got == []
+
+
+def test_what_is_sent_after_a_rotation_is_signed_with_the_new_secret(
+    tailnet: Tailnet, receiver: Receiver
+) -> None:
+    webhook, old = hook(tailnet, receiver)
+    factories.member(tailnet)
+    with scope(tailnet=tailnet):
+        _, new = webhooks.rotate_webhook(webhook=webhook, by=ME)
+    tasks.deliver_outbox()
+    headers, body = receiver.got[0]
+    moment, signature = (part.partition("=")[2] for part in headers["Tailscale-Webhook-Signature"].split(","))
+    made = [
+        hmac.new(s.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest() for s in (old, new)
+    ]
+    assert made.index(signature) == 1
+
+
+def test_the_secret_is_in_no_row_page_or_log(tailnet: Tailnet, receiver: Receiver, settings: Any) -> None:
+    webhook, secret = hook(tailnet, receiver)
+    with scope(tailnet=tailnet):
+        row = Webhook.objects.values().get(pk=webhook.pk)
+        owner = Membership.objects.select_related("user", "tailnet").get(role=Role.OWNER)
+    assert secret not in json.dumps(row, default=str)
+    visitor = Visitor.of(owner)
+    for path in ("/settings/webhooks", f"/settings/webhooks/{webhook.public_id}", "/logs"):
+        assert secret not in visitor.get(path).content.decode()
+    settings.SECRET_KEY = "another"
+    factories.member(tailnet)
+    tasks.deliver_outbox()
+    with scope(tailnet=tailnet):
+        assert "rotate" in webhooks.deliveries(webhook).latest("pk").last_error
+
+
+# --- where it may never lead -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/",
+        "ftp://example.com/",
+        "https://",
+        "https:///path",
+        "//example.com",
+        "javascript:alert(1)",
+        "https://user:pass@example.com/",
+        "https://user@example.com/",
+        "https://example.com/#part",
+        "https://example.com:0/",
+        "https://example.com:99999/",
+        "https://example.com:port/",
+        "https://exa mple.com/",
+        "https://example.com/\r\nX-Header: 1",
+        "https://[::1",
+        "https://localhost/",
+        "https://LOCALHOST/",
+        "https://anything.localhost/",
+        "https://vpn.tailnet.internal/",
+        "https://printer.local/",
+        "https://example.com/" + "a" * 500,
+    ],
+)
+def test_addresses_of_a_wrong_form_are_refused_when_they_are_typed(tailnet: Tailnet, url: str) -> None:
+    with pytest.raises(Invalid):
+        webhooks.create_webhook(tailnet=tailnet, url=url, subscriptions=EVERYTHING, by=ME)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.1.2.3",
+        "0.0.0.0",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "100.100.100.100",
+        "192.0.0.1",
+        "198.18.0.1",
+        "192.0.2.1",
+        "224.0.0.1",
+        "239.255.255.250",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::7f00:1",
+        "64:ff9b::a9fe:a9fe",
+        "2002:7f00:1::",
+        "2002:a00:1::",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fc00::1",
+        "fd7a:115c:a1e0::1",
+        "ff02::1",
+        "2001:db8::1",
+    ],
+)
+def test_a_name_that_leads_to_such_an_address_is_never_asked(address: str) -> None:
+    assert not is_public(address)
+    with pytest.raises(NotAllowed):
+        post("https://example.com/", b"", {}, private=False, resolver=lambda *_: ["93.184.215.14", address])
+
+
+@pytest.mark.parametrize(
+    "address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "64:ff9b::5db8:d70e"]
+)
+def test_public_addresses_may_be_asked(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "host", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "[::ffff:127.0.0.1]", "127.0.0.1"]
+)
+def test_numbers_that_mean_this_host_are_never_asked(host: str) -> None:
+    with pytest.raises((NotAllowed, NoAnswer)):
+        post(f"https://{host}/", b"", {}, private=False)
+
+
+def test_a_name_that_changes_its_mind_is_asked_where_it_was_judged(receiver: Receiver) -> None:
+    """DNS rebinding: the connection goes to the address that was looked at, not to a second answer."""
+    port = receiver.server.server_port
+    answers = iter([["127.0.0.1"], ["192.0.2.1"]])
+    status = post(
+        f"http://flips.example.com:{port}/", b"{}", {}, private=True, resolver=lambda *_: next(answers)
+    )
+    assert status == 200
+    assert receiver.got[0][0]["Host"] == f"flips.example.com:{port}"
+
+
+def test_an_answer_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
+    import socket
+    import time
+
+    monkeypatch.setattr(outgoing, "WHOLE_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+
+        def drip() -> None:
+            connection, _ = slow.accept()
+            with connection:
+                try:
+                    while True:
+                        connection.sendall(b"H")
+                        time.sleep(0.05)
+                except OSError:
+                    return
+
+        threading.Thread(target=drip, daemon=True).start()
+        with pytest.raises(NoAnswer):
+            post(f"http://127.0.0.1:{slow.getsockname()[1]}/", b"{}", {}, private=True)
+
+
+def test_private_addresses_may_be_allowed() -> None:
+    assert check_url("http://printer.local/hook", private=True) == "http://printer.local/hook"
+
+
+# --- bounds and pages --------------------------------------------------------------------------------------
+
+
+def test_bad_wishes_say_what_is_wrong(tailnet: Tailnet, receiver: Receiver) -> None:
+    for wrong in ({"subscriptions": ["nothing"]}, {"subscriptions": []}, {"provider": "irc"}):
+        with pytest.raises(Invalid):
+            hook(tailnet, receiver, **wrong)
+    for _ in range(webhooks.MAX_WEBHOOKS):
+        hook(tailnet, receiver)
+    with pytest.raises(Conflict):
+        hook(tailnet, receiver)
+
+
+def test_the_pages_make_change_try_and_remove_one(tailnet: Tailnet, receiver: Receiver) -> None:
+    with scope(tailnet=tailnet):
+        owner = Membership.objects.select_related("user", "tailnet").get(role=Role.OWNER)
+    visitor = Visitor.of(owner)
+    form = {"url": receiver.url, "provider": "", "subscriptions": ["nodeCreated", "userCreated"]}
+    made = visitor.submit("/settings/webhooks/add", **form).content.decode()
+    assert "tskey-webhook-" in made
+    with scope(tailnet=tailnet):
+        webhook = Webhook.objects.get()
+    path = f"/settings/webhooks/{webhook.public_id}"
+    refused = visitor.submit(f"{path}/edit", **(form | {"url": "ftp://x"}))
+    assert refused.status_code == 422
+    assert visitor.submit(f"{path}/edit", **(form | {"subscriptions": ["userCreated"]})).status_code == 302
+    visitor.submit(f"{path}/test", page=path)
+    tasks.deliver_outbox()
+    assert receiver.types() == ["test"]
+    assert "state-online" in visitor.get(path).content.decode()
+    with scope(tailnet=tailnet):
+        sent = webhooks.deliveries(webhook).get()
+    visitor.submit(f"{path}/again/{sent.pk}", page=path)
+    tasks.deliver_outbox()
+    assert receiver.types() == ["test", "test"]
+    visitor.submit(f"{path}/enabled", page=path, on="0")
+    with scope(tailnet=tailnet):
+        assert not Webhook.objects.get().enabled
+    assert "tskey-webhook-" in visitor.submit(f"{path}/rotate").content.decode()
+    assert visitor.submit(f"{path}/delete").status_code == 302
+    assert visitor.get(path).status_code == 404
+
+
+def test_only_those_who_may_change_settings_touch_webhooks(tailnet: Tailnet, receiver: Receiver) -> None:
+    webhook, _ = hook(tailnet, receiver)
+    path = f"/settings/webhooks/{webhook.public_id}"
+    auditor, member = (
+        Visitor.of(factories.member(tailnet, Role.AUDITOR)),
+        Visitor.of(factories.member(tailnet)),
+    )
+    assert auditor.get(path).status_code == 200
+    assert "hx-post" not in auditor.get(path).content.decode().split("<main")[1]
+    for visitor in (auditor, member):
+        for action in ("edit", "test", "rotate", "delete", "enabled"):
+            assert visitor.submit(f"{path}/{action}", **{"on": "0"}).status_code == 404
+    assert member.get(path).status_code == 404
+    other, _ = factories.tailnet("theirs")
+    with scope(tailnet=other):
+        stranger = Membership.objects.select_related("user", "tailnet").get(role=Role.OWNER)
+    assert Visitor.of(stranger).get(path).status_code == 404
+
+
+def test_a_key_that_ends_within_a_day_is_told_once(tailnet: Tailnet, receiver: Receiver) -> None:
+    from controlplane import tasks as top_tasks
+    from nodes.models import Node
+
+    hook(tailnet, receiver, subscriptions=["nodeKeyExpiringInOneDay"])
+    node = join(tailnet, factories.member(tailnet).user, preapproved=True)
+    with scope(tailnet=tailnet):
+        Node.objects.filter(pk=node.pk).update(key_expiry=timezone.now() + timedelta(hours=20))
+    top_tasks.tell_of_ending_keys()
+    top_tasks.tell_of_ending_keys()
+    tasks.deliver_outbox()
+    assert [event["data"]["nodeID"] for event in receiver.events()] == [node.stable_id]
