@@ -139,6 +139,11 @@ def test_pages_fit_every_width(
         "/devices/add?os=ios",
         f"{device}/delete",
         f"{device}/rename",
+        f"{device}/notes",
+        f"{device}/tags",
+        "/devices/clean-up?days=1&tagged=1",
+        "/search?q=a",
+        "/shortcuts",
     ):
         page.goto(server.url + path)
         for width in WIDTHS:
