@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from allauth.account.utils import get_next_redirect_url
 from allauth.socialaccount.helpers import render_authentication_error
@@ -63,7 +63,8 @@ class Client(OAuth2Client):  # type: ignore[misc]
         }
         secret = {"client_id": self.consumer_key, "client_secret": self.consumer_secret}
         if self.basic_auth:
-            auth = (self.consumer_key, self.consumer_secret)
+            # Encoded before they become Basic credentials: RFC 6749, section 2.3.1.
+            auth = (quote(self.consumer_key, safe=""), quote(self.consumer_secret, safe=""))
             answer = documents.submit(self.access_token_url, form, auth)
         else:
             answer = documents.submit(self.access_token_url, form | secret)

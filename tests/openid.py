@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-CLIENT_ID, CLIENT_SECRET = "trenza-test", "the-secret"
+CLIENT_ID, CLIENT_SECRET = "trenza-test", "the-secret:+/%"
 Forge = Callable[["Provider", dict[str, Any]], "str | dict[str, Any]"]
 PERSON = {
     "sub": "1001",
@@ -138,6 +138,14 @@ class Provider:
         return f"{back.path}?{back.query}"
 
 
+def _basic(header: str) -> dict[str, str]:
+    """Name and secret from Basic credentials, if these are what the client sent."""
+    if not header.startswith("Basic "):
+        return {}
+    name, _, secret = base64.b64decode(header.removeprefix("Basic ")).decode().partition(":")
+    return {"client_id": unquote(name), "client_secret": unquote(secret)}
+
+
 def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -159,7 +167,8 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             provider.visits.append(self.path)
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            answer = provider.redeem(dict(parse_qsl(body))) if self.path == "/token" else None
+            form = dict(parse_qsl(body)) | _basic(self.headers.get("Authorization", ""))
+            answer = provider.redeem(form) if self.path == "/token" else None
             self._answer(400 if answer is None else 200, answer or {"error": "invalid_grant"})
 
         def _answer(self, status: int, document: Mapping[str, Any]) -> None:

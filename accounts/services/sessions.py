@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from allauth.usersessions.models import UserSession
+from django.contrib.sessions.models import Session
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -49,8 +50,12 @@ def see_session(*, session: Any, now: datetime | None = None) -> None:
 
 def sessions_of(*, user: User) -> Sequence[UserSession]:
     """The sessions that still live, the one used last first; those that have ended are cleared away."""
-    found: list[UserSession] = UserSession.objects.purge_and_list(user)
-    return sorted(found, key=lambda one: one.last_seen_at, reverse=True)
+    found = list(UserSession.objects.filter(user_id=user.pk).order_by("-last_seen_at"))
+    keys = [one.session_key for one in found]
+    live = Session.objects.filter(session_key__in=keys, expire_date__gt=timezone.now())
+    living = set(live.values_list("session_key", flat=True))
+    UserSession.objects.filter(pk__in=[one.pk for one in found if one.session_key not in living]).delete()
+    return [one for one in found if one.session_key in living]
 
 
 def session_of(*, user: User, pk: int) -> UserSession:

@@ -19,7 +19,9 @@ from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.core.cache import cache
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from accounts.adapters import MFAAdapter
 from accounts.models import AuditEvent, Tailnet, User
@@ -428,6 +430,28 @@ def test_sessions_are_listed_and_ended(home: tuple[Tailnet, User]) -> None:
     assert third.get("/devices").status_code == 302
     assert here.get("/devices").status_code == 200
     assert events(tailnet, "LOGOUT")[-1][2] == "of 1 other browsers"
+
+
+def test_sessions_cost_the_same_few_queries_however_many_they_are(home: tuple[Tailnet, User]) -> None:
+    _, owner = home
+    visitor = Visitor(owner)
+    visitor.get("/account")
+    counts = []
+    for _ in range(2):
+        with CaptureQueriesContext(connection) as queries:
+            visitor.get("/account")
+        counts.append(len(queries))
+        for _ in range(10):
+            Visitor(owner)
+    assert counts[0] == counts[1]
+
+
+def test_a_session_that_ended_by_itself_is_not_listed(home: tuple[Tailnet, User]) -> None:
+    _, owner = home
+    visitor, other = Visitor(owner), Visitor(owner)
+    other.session.flush()
+    visitor.get("/account")
+    assert UserSession.objects.count() == 1
 
 
 def test_anothers_session_looks_like_none(home: tuple[Tailnet, User]) -> None:

@@ -7,7 +7,6 @@ leaves nobody signed in and no person made. ``test_an_honest_token_signs_in`` is
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 import time
@@ -32,7 +31,7 @@ from accounts.openid.tokens import MAX_TOKEN, half_hash
 from accounts.services.people import create_person
 from accounts.views.providers import MAX_FAILED_SIGN_INS, MAX_SIGN_INS
 from tests.accounts import factories
-from tests.openid import Forge, Provider, app_settings, part, running_provider
+from tests.openid import CLIENT_SECRET, Forge, Provider, app_settings, part, running_provider
 from tests.pages import plain_static_files
 
 __all__ = ["plain_static_files"]
@@ -95,9 +94,13 @@ def by_public_key(provider: Provider, claims: dict[str, Any]) -> str:
     secret = provider.rsa.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    return by_shared_secret(secret, claims)
+
+
+def by_shared_secret(secret: bytes, claims: dict[str, Any]) -> str:
     signed = f"{part({'alg': 'HS256', 'kid': 'now'})}.{part(claims)}"
-    mac = hmac.new(secret, signed.encode(), hashlib.sha256).digest()
-    return f"{signed}.{part(mac.decode('latin-1'))}"
+    mac = hmac.digest(secret, signed.encode(), "sha256")
+    return f"{signed}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
 
 def with_payload_of(token: str, other: str) -> str:
@@ -197,7 +200,7 @@ HOSTILE: tuple[tuple[str, str, Forge], ...] = (
     ("alg none with something as signature", "algorithm", lambda p, c: unsigned(c, "none") + "AAAA"),
     ("alg NONE", "algorithm", lambda p, c: unsigned(c, "NONE") + "AAAA"),
     ("HS256 with the public key", "algorithm", by_public_key),
-    ("HS256 with the client's secret", "algorithm", lambda p, c: p.sign(c, "HS256", b"the-secret" * 4)),
+    ("HS256 with the client's secret", "algorithm", lambda p, c: by_shared_secret(CLIENT_SECRET.encode(), c)),
     ("RS384, which we did not ask for", "algorithm", lambda p, c: p.sign(c, "RS384")),
     ("PS256, which we did not ask for", "algorithm", lambda p, c: p.sign(c, "PS256")),
     ("ES384, which we did not ask for", "algorithm", lambda p, c: p.sign(c, "ES384", OTHER_CURVE)),
@@ -298,6 +301,33 @@ def test_an_honest_token_signs_in(client: Client, provider: Provider, name: str,
     assert (person.iss, person.sub, person.email) == (provider.issuer, "1001", "ana@example.com")
     assert client.get("/keys").status_code == 200
     assert "/userinfo" not in provider.visits
+
+
+@pytest.mark.parametrize("methods", [["client_secret_basic"], None, ["client_secret_post"]])
+def test_the_secret_is_given_as_the_provider_wants_it(
+    client: Client, provider: Provider, methods: list[str] | None
+) -> None:
+    provider.metadata = {"token_endpoint_auth_methods_supported": methods}
+    sign_in(client, provider, "oidc")
+    assert client.session["_auth_user_id"]
+
+
+def test_a_wrong_secret_signs_nobody_in(
+    client: Client, provider: Provider, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.SOCIALACCOUNT_PROVIDERS["oidc"]["APPS"][0]["secret"] = "another"
+    refused(client, sign_in(client, provider, "oidc"), caplog, "refused-by-provider")
+
+
+def test_a_provider_that_is_away_holds_up_no_page(client: Client, provider: Provider, settings: Any) -> None:
+    gone = app_settings(provider)
+    gone["oidc"]["APPS"][0]["settings"] = {"issuer": "http://127.0.0.1:9"}
+    settings.SOCIALACCOUNT_PROVIDERS = gone
+    page = client.get("/sign-in")
+    assert f"form-action 'self' {provider.issuer};" in page["Content-Security-Policy"]
+    assert "Continue with Example ID" in page.content.decode()
+    assert client.post("/accounts/oidc/login/")["Location"] == "/sign-in"
+    assert "does not answer" in client.get("/sign-in").content.decode()
 
 
 def test_a_login_asks_with_state_nonce_and_pkce(client: Client, provider: Provider) -> None:
