@@ -32,11 +32,13 @@ document.addEventListener("change", ({ target }) => {
   show();
 });
 
-// A row that was decided about takes the focus with it: it goes on to the next one.
+// For the keyboard: a row that was decided about takes the focus with it, so that goes on to the next one.
+let byKeyboard = false;
+document.addEventListener("click", ({ detail }) => { byKeyboard = detail === 0; }, true);
 document.addEventListener("htmx:oobAfterSwap", ({ detail }) => {
-  if (document.activeElement !== document.body) return;
-  const row = document.getElementById(detail.target.id) ?? detail.target;
   const rows = [...document.querySelectorAll("#queue tbody tr")];
+  const row = rows.find((one) => one.id === detail.target.id);
+  if (!row || !byKeyboard || document.activeElement !== document.body) return;
   const next = rows.slice(rows.indexOf(row) + 1).find((one) => !one.matches(".is-done"));
   next?.querySelector("button, a")?.focus({ preventScroll: true });
 });

@@ -67,6 +67,15 @@ const isElsewhere = (change) => !rowOf(change)?.dataset.src && change.type !== "
 
 const refreshList = (list) => refetch(here(), list, "outerHTML");
 
+// What somebody has just asked for within it comes first: its answer would find nobody to tell.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { target, requestConfig } = event.detail;
+  if (requestConfig.elt !== target || !target.querySelector(".htmx-request")) return;
+  event.detail.shouldSwap = false;
+  event.stopImmediatePropagation();
+  later(() => { if (target.isConnected) refetch(requestConfig.path, target, "outerHTML"); });
+});
+
 // A list that somebody is in is replaced only where that moves nothing; else a bar offers what is new. Rows that
 // were decided about ("is-done") stay in their places meanwhile.
 const idsOf = (list) => [...list.querySelectorAll(`${ROWS} > [id]:not(.is-done)`)].map((row) => row.id).join(" ");

@@ -135,6 +135,17 @@ def _own_relay(page: Page) -> None:
     page.locator("[id^=open-relay-]").first.click()
 
 
+def _pick_all(page: Page) -> None:
+    for box in page.locator("#queue tbody input[name=item]").all():
+        box.check()
+
+
+def _reject_all(page: Page) -> None:
+    _pick_all(page)
+    page.get_by_role("group").locator("[formaction='/approvals/reject']").click()
+    page.wait_for_selector("#sheet[open] h2")
+
+
 def _choose_exit_node(page: Page) -> None:
     page.locator("#exit-node").scroll_into_view_if_needed()
 
