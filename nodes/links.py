@@ -81,11 +81,14 @@ class Link:
         return self.pair[1] if node_id == self.pair[0] else self.pair[0]
 
 
-def reported(node_ids: Collection[int], now: datetime) -> list[End]:
-    """What connected devices say of paths from and to these, in one query; absent ones have no say."""
-    rows = ReportedPath.objects.filter(
-        Q(node__in=node_ids) | Q(peer__in=node_ids), node__presence__expires__gt=now
-    )
+def reported(node_ids: Collection[int], now: datetime, *, among: bool = False) -> list[End]:
+    """What connected devices say of paths from or to these (``among``: from and to), in one query.
+
+    Absent ones have no say: what they said once is over.
+    """
+    here, there = Q(node__in=node_ids), Q(peer__in=node_ids)
+    wanted = here & there if among else here | there
+    rows = ReportedPath.objects.filter(wanted, node__presence__expires__gt=now)
     found = rows.order_by("pk").values_list(
         "node_id", "peer_id", "endpoint", "derp_region", "reason", "latency_ms"
     )

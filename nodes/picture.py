@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +13,7 @@ from accounts.models import Membership
 from nodes.access import visible_nodes
 from nodes.hostinfo import field as hostinfo_field
 from nodes.hostinfo import region_seconds, used_exit_node
-from nodes.links import Kind, Link, merge, reported
+from nodes.links import End, Kind, Link, merge, reported
 from nodes.listing import DeviceQuery, online_at
 from nodes.models import Node
 
@@ -62,51 +61,43 @@ class MapQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """``nodes`` by id; ``beside``: those drawn only because they talk to one that was asked for.
-
-    ``total`` devices were asked for; ``not_drawn`` counts each node's links to devices that are not drawn.
-    """
+    """``nodes`` by id; ``beside``: those drawn only because they talk to one of the ``total`` asked for."""
 
     nodes: Mapping[int, Node]
     beside: frozenset[int]
     links: list[Link]
     total: int
-    not_drawn: Mapping[int, int]
-
-    @property
-    def asked_for(self) -> int:
-        """How many of ``total`` are in the picture (of those that the path filter leaves)."""
-        return len(self.nodes) - len(self.beside)
 
 
 def load_picture(membership: Membership, query: MapQuery, now: datetime) -> Picture:
     """At most :data:`MAX_DRAWN` devices, connected ones first, and their links; a fixed number of queries."""
     visible = visible_nodes(membership)
     chosen = query.devices.select(visible, now)
-    total = chosen.count()
     nodes = {node.pk: node for node in _connected_first(chosen, now)[:MAX_DRAWN]}
-    ends = reported(nodes, now)
-    peers = {end.peer if end.node in nodes else end.node for end in ends} - nodes.keys()
-    if query.names_some:
-        room = MAX_DRAWN - len(nodes)
-        beside = {node.pk: node for node in _connected_first(visible.filter(pk__in=peers), now)[:room]}
-    else:
-        beside = {}
+    room = MAX_DRAWN - len(nodes) if query.names_some else 0
+    ends = reported(nodes, now, among=not room)
+    peers = {pk for end in ends for pk in (end.node, end.peer)} - nodes.keys()
+    near = _connected_first(visible.filter(pk__in=peers), now)[:room] if peers else ()
+    beside = {node.pk: node for node in near}
     drawn = nodes | beside
-    links = merge(
-        (end for end in ends if end.node in drawn and end.peer in drawn),
-        exit_nodes=_exit_nodes(drawn.values()),
-        latencies={pk: latencies_of(node) for pk, node in drawn.items()},
-    )
-    missing = {frozenset((end.node, end.peer)) for end in ends if not {end.node, end.peer} <= drawn.keys()}
     picture = Picture(
         nodes=drawn,
         beside=frozenset(beside),
-        links=links,
-        total=total,
-        not_drawn=Counter(pk for pair in missing for pk in pair & drawn.keys()),
+        links=_links(ends, drawn),
+        total=chosen.count(),
     )
     return picture if query.path is None else _only(picture, query.path)
+
+
+def _links(ends: Iterable[End], drawn: Mapping[int, Node]) -> list[Link]:
+    """The pairs of devices that are drawn."""
+    told = [end for end in ends if end.node in drawn and end.peer in drawn]
+    relayed = {pk for end in told if end.kind is Kind.RELAYED for pk in (end.node, end.peer)}
+    return merge(
+        told,
+        exit_nodes=_exit_nodes(drawn.values()),
+        latencies={pk: latencies_of(drawn[pk]) for pk in relayed},
+    )
 
 
 def _only(picture: Picture, path: Kind) -> Picture:
@@ -118,13 +109,13 @@ def _only(picture: Picture, path: Kind) -> Picture:
         beside=picture.beside & kept,
         links=links,
         total=picture.total,
-        not_drawn=picture.not_drawn,
     )
 
 
 def _connected_first(devices: QuerySet[Node], now: datetime) -> QuerySet[Node]:
     away = Case(When(online_at(now), then=Value(0)), default=Value(1), output_field=IntegerField())
-    return devices.annotate(away=away).order_by("away", "name", "pk")
+    light = devices.select_related(None).select_related("presence")
+    return light.annotate(away=away).order_by("away", "name", "pk")
 
 
 def links_of(node: Node, *, membership: Membership, now: datetime) -> tuple[list[Link], dict[int, Node], int]:
@@ -135,12 +126,7 @@ def links_of(node: Node, *, membership: Membership, now: datetime) -> tuple[list
     ids = {end.peer if end.node == node.pk else end.node for end in ends}
     found = visible.filter(Q(pk__in=ids) | Q(stable_id=uses[node.pk] or "-")).exclude(pk=node.pk)
     peers = {peer.pk: peer for peer in found.prefetch_related(None)[:MAX_DRAWN]}
-    shown = {node.pk: node} | peers
-    links = merge(
-        (end for end in ends if end.node in shown and end.peer in shown),
-        exit_nodes=_exit_nodes(shown.values()),
-        latencies={pk: latencies_of(one) for pk, one in shown.items()},
-    )
+    links = _links(ends, {node.pk: node} | peers)
     links = [link for link in links if node.pk in link.pair]
     return links, peers, len(ids - peers.keys())
 

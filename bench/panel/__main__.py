@@ -21,6 +21,15 @@ PAGE_MS = 100.0
 SEARCH_MS = 50.0
 LATER_KB = 30.0
 PATHS: tuple[tuple[str, float], ...] = (
+    ("/", PAGE_MS),
+    ("/approvals", PAGE_MS),
+    ("/approvals?kind=route", PAGE_MS),
+    ("/routes", PAGE_MS),
+    ("/routes?state=waiting&sort=router", PAGE_MS),
+    ("/routes?show=exit-nodes", PAGE_MS),
+    ("/my-devices", PAGE_MS),
+    ("/my-devices?page=60", PAGE_MS),
+    ("/access", PAGE_MS),
     ("/devices", PAGE_MS),
     ("/devices?page=60", PAGE_MS),
     ("/devices?q=linux-03", PAGE_MS),
@@ -30,6 +39,13 @@ PATHS: tuple[tuple[str, float], ...] = (
     ("/devices?version=old", PAGE_MS),
     ("/devices/{node}", PAGE_MS),
     ("/devices/clean-up?days=90", PAGE_MS),
+    ("/map", PAGE_MS),
+    ("/map/data", PAGE_MS),
+    ("/map/data?owner=tagged", PAGE_MS),
+    ("/map/data?q=linux-03", PAGE_MS),
+    ("/map?view=table&sort=latency", PAGE_MS),
+    ("/map/devices/{node}", PAGE_MS),
+    ("/relays", PAGE_MS),
     ("/search/results?q=linux-0312", SEARCH_MS),
     ("/search/results?q=nothing-like-this", SEARCH_MS),
 )

@@ -10,7 +10,7 @@ from statistics import median
 from nodes.hostinfo import region_seconds
 from nodes.models import Node
 
-MAX_MEASURED = 2000  # of a larger tailnet those that were seen last speak for the rest
+MAX_MEASURED = 1000  # of a larger tailnet those that were seen last speak for the rest
 Measured = Mapping[int, float]
 
 

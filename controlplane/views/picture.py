@@ -36,6 +36,7 @@ SECTION = "map"
 PAGE_SIZE = 50
 MAX_OWNERS = 200
 TABLE_ID = "map-table"
+MAX_ALONE = 100
 SHOWN_SUBNETS = 2
 
 PATHS = {
@@ -254,14 +255,16 @@ def _table(request: HttpRequest, membership: Membership, query: MapQuery) -> dic
     rows = [link_row(link, picture.nodes, regions) for link in picture.links]
     sort = request.GET.get("sort", "")
     linked = {pk for link in picture.links for pk in link.pair}
-    alone = [node for pk, node in picture.nodes.items() if pk not in linked]
+    alone = sorted((n for pk, n in picture.nodes.items() if pk not in linked), key=lambda node: node.name)
     return {
         "page": Paginator(_sorted(rows, sort), PAGE_SIZE).get_page(request.GET.get("page")),
         "sort": sort if sort.removeprefix("-") in SORTS else "name",
         "alone": [
             (node, shown_state(node, online=is_online(node, now), now=now), _marks(offers_of(node)))
-            for node in sorted(alone, key=lambda node: node.name)
+            for node in alone[:MAX_ALONE]
         ],
+        "alone_count": len(alone),
+        "alone_more": max(0, len(alone) - MAX_ALONE),
         "total": picture.total,
         "notice": _too_many(picture) if picture.total > MAX_DRAWN else "",
     }

@@ -113,39 +113,6 @@ def _reject_all(page: Page) -> None:
     page.wait_for_selector("#sheet[open] h2")
 
 
-def _drawn_map(page: Page) -> None:
-    page.wait_for_selector("#map[data-drawn]")
-
-
-def _pick_on_map(page: Page) -> None:
-    _drawn_map(page)
-    page.locator("#map").press("ArrowDown")
-    page.wait_for_selector(".picked")
-
-
-def _make_relay(page: Page) -> None:
-    page.locator("#add-relay").click()
-    for name, value in (("name", "Madrid"), ("host", "relay.example.com")):
-        page.fill(f"#sheet #id_{name}", value)
-    page.locator("#sheet button[type=submit]").click()
-    page.wait_for_selector("#relay-token")
-
-
-def _own_relay(page: Page) -> None:
-    page.locator("[id^=open-relay-]").first.click()
-
-
-def _pick_all(page: Page) -> None:
-    for box in page.locator("#queue tbody input[name=item]").all():
-        box.check()
-
-
-def _reject_all(page: Page) -> None:
-    _pick_all(page)
-    page.get_by_role("group").locator("[formaction='/approvals/reject']").click()
-    page.wait_for_selector("#sheet[open] h2")
-
-
 def _choose_exit_node(page: Page) -> None:
     page.locator("#exit-node").scroll_into_view_if_needed()
 

@@ -280,6 +280,18 @@ def test_the_table_has_the_facts_of_the_picture(place: tuple[Tailnet, User]) -> 
     assert text.count("The NATs of both networks are hard") == 1, "what both ends say is said once"
 
 
+def test_those_without_a_link_are_named_up_to_a_bound(
+    place: tuple[Tailnet, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.views.picture.MAX_ALONE", 2)
+    for name in ("a-one", "b-two", "c-three"):
+        device(*place, name)
+    text = Visitor(place[1]).get("/map?view=table").content.decode()
+    assert "a-one" in text
+    assert "c-three" not in text
+    assert "and 1 more" in text
+
+
 def test_each_end_has_its_own_reason(place: tuple[Tailnet, User]) -> None:
     box, web = (device(*place, name) for name in ("box", "web"))
     tells(box, relayed(web, Reason.UDP_BLOCKED_THERE))
