@@ -80,7 +80,7 @@ def _end(user: User, sessions: Sequence[UserSession], by: Actor) -> int:
     for session in sessions:
         session.end()
     if sessions:
-        details = f"of {len(sessions)} other browsers"
+        details = "of another browser" if len(sessions) == 1 else f"of {len(sessions)} other browsers"
         audit.record_of_person(user=user, by=by, action="LOGOUT", details=details)
     return len(sessions)
 

@@ -207,6 +207,15 @@ def test_an_added_identity_does_not_rename_anybody(home: tuple[Tailnet, User], p
     assert User.objects.get().email == owner.email
 
 
+def test_two_first_sign_ins_at_once_make_one_person(provider: Provider) -> None:
+    """The other one has just made the person, and not yet said that they are linked."""
+    other = User.objects.create_user(email="ana@example.com", iss=provider.issuer, sub="1001")
+    client = sign_in(provider)
+    assert "_auth_user_id" not in client.session
+    assert "signing in twice" in client.get("/sign-in").content.decode()
+    assert (User.objects.get(), SocialAccount.objects.count()) == (other, 0)
+
+
 def test_allauth_keeps_no_addresses(provider: Provider) -> None:
     sign_in(provider)
     assert EmailAddress.objects.count() == 0
@@ -429,7 +438,7 @@ def test_sessions_are_listed_and_ended(home: tuple[Tailnet, User]) -> None:
     here.post("/account/sessions/end", {"tailnet": tailnet.pk})
     assert third.get("/devices").status_code == 302
     assert here.get("/devices").status_code == 200
-    assert events(tailnet, "LOGOUT")[-1][2] == "of 1 other browsers"
+    assert events(tailnet, "LOGOUT")[-1][2] == "of another browser"
 
 
 def test_sessions_cost_the_same_few_queries_however_many_they_are(home: tuple[Tailnet, User]) -> None:
