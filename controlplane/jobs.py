@@ -35,6 +35,8 @@ JOBS = (
     Job("accounts.tasks.deliver_outbox", 5),
     Job("accounts.tasks.clean_outbox", 3600),
     Job("controlplane.tasks.tell_of_ending_keys", 600),
+    Job("controlplane.tasks.mail_what_waits", 30),
+    Job("controlplane.tasks.mail_what_ends", 600),
     Job("accounts.tasks.clean_sign_in_links", 3600),
 )
 

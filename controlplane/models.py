@@ -90,6 +90,16 @@ class ServerKey(models.Model):
     created = models.DateTimeField(default=timezone.now)
 
 
+class MailNotices(TenantModel):
+    """What a tailnet's people are not mailed about (``off``), and what they have been already (``told``)."""
+
+    tailnet = models.OneToOneField(Tailnet, on_delete=models.CASCADE, related_name="mail_notices")
+    off = models.JSONField(default=list, blank=True)
+    told = models.JSONField(default=list, blank=True)
+
+    objects = TenantManager["MailNotices"]()
+
+
 class Webhook(TenantModel):
     """An address that is told of what happens. The secret signs what is sent, so it is kept, sealed."""
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 
 from celery import shared_task
+from django.conf import settings
 from django.utils import timezone
 
 from accounts.services.leases import take_lease
 from accounts.tasks import holder
 from accounts.tenancy import each_tailnet
-from controlplane.services import webhooks
+from controlplane.services import mails, webhooks
 
 ENDING_LEASE = timedelta(minutes=20)
+MAIL_LEASE = timedelta(seconds=90)
 
 
 @shared_task(name="controlplane.tasks.tell_of_ending_keys")  # type: ignore[untyped-decorator]
@@ -23,3 +25,26 @@ def tell_of_ending_keys() -> int:
         return 0
     due = each_tailnet(due="nodes.Node", where=webhooks.ends_within_a_day(now))
     return sum(webhooks.tell_of_ending_keys(tailnet=tailnet, now=now) for tailnet in due)
+
+
+@shared_task(name="controlplane.tasks.mail_what_waits")  # type: ignore[untyped-decorator]
+def mail_what_waits() -> int:
+    """Write to those who may decide about what has begun to wait; returns how many mails."""
+    now = timezone.now()
+    if not settings.MAIL_IS_SET_UP:
+        return 0
+    if take_lease(name="controlplane.mail-waiting", holder=holder(), length=MAIL_LEASE, now=now) is None:
+        return 0
+    return sum(mails.tell_of_waiting(tailnet=tailnet, now=now) for tailnet in each_tailnet())
+
+
+@shared_task(name="controlplane.tasks.mail_what_ends")  # type: ignore[untyped-decorator]
+def mail_what_ends() -> int:
+    """Write to people whose devices' keys end soon; returns how many mails."""
+    now = timezone.now()
+    if not settings.MAIL_IS_SET_UP:
+        return 0
+    if take_lease(name="controlplane.mail-ending", holder=holder(), length=ENDING_LEASE, now=now) is None:
+        return 0
+    due = each_tailnet(due="nodes.Node", where=mails.ends_soon(now))
+    return sum(mails.tell_of_ending(tailnet=tailnet, now=now) for tailnet in due)

@@ -62,11 +62,12 @@ def enqueue(
 
 
 def send_as_mail(row: Outbox) -> None:
-    """Deliver a mail row: ``payload["text"]`` to ``target``."""
+    """Deliver a mail row: ``payload["text"]`` (and ``"html"``) to ``target``."""
     if not settings.MAIL_IS_SET_UP:
         raise DeliveryRefused("the server has no mail server: set TRENZA_EMAIL_URL")
     try:
-        send_mail(row.subject, str(row.payload.get("text", "")), settings.DEFAULT_FROM_EMAIL, [row.target])
+        text, html = str(row.payload.get("text", "")), row.payload.get("html")
+        send_mail(row.subject, text, settings.DEFAULT_FROM_EMAIL, [row.target], html_message=html)
     except OSError as error:  # smtplib's errors are OSErrors
         raise DeliveryFailed(str(error)) from error
 
@@ -129,5 +130,7 @@ def _deliver(row: Outbox, now: datetime) -> bool:
         )
     else:
         row.delivered_at, row.last_error = now, ""
-    row.save(update_fields=["attempts", "last_error", "due", "failed_at", "delivered_at"])
+    if row.kind == Outbox.Kind.MAIL and (row.delivered_at or row.failed_at):
+        row.payload = {}  # it may bear a link that lets somebody in
+    row.save(update_fields=["payload", "attempts", "last_error", "due", "failed_at", "delivered_at"])
     return row.delivered_at is not None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from django import forms
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
@@ -21,6 +22,7 @@ from accounts.models.tailnets import DNS_LABEL, MAX_KEY_DURATION_DAYS, MAX_ROTAT
 from accounts.pages import UNPROCESSABLE, actor_of, error_text, is_htmx, membership_of, panel_view, say, sheet
 from accounts.roles import Capability, can
 from accounts.services.tailnets import NameTaken, update_settings
+from controlplane.services import mails
 from controlplane.services.renaming import rename_tailnet
 
 SECTION = "settings"
@@ -84,6 +86,18 @@ def _nothing(_membership: Membership) -> dict[str, Any]:
     return {}
 
 
+def _mail(_membership: Membership) -> dict[str, Any]:
+    off = mails.notices_off()
+    return {
+        "mail_is_set_up": settings.MAIL_IS_SET_UP,
+        "mail_notices": [
+            {"name": notice.value, "title": title, "hint": hint, "on": notice.value not in off}
+            for notice, (title, hint) in mails.WORDS.items()
+        ],
+        "undelivered": mails.undelivered(),
+    }
+
+
 class Card(NamedTuple):
     """One card of the page: its template, and what that needs beside the tailnet."""
 
@@ -98,6 +112,7 @@ LEFT: tuple[Card, ...] = (
 )
 RIGHT: tuple[Card, ...] = (
     Card("controlplane/settings/_keys.html"),
+    Card("controlplane/settings/_mail.html", _mail),
     Card("controlplane/settings/_webhooks.html"),
 )
 BELOW: tuple[Card, ...] = (Card("controlplane/settings/_danger.html"),)
@@ -213,10 +228,17 @@ def save(request: HttpRequest, name: str) -> HttpResponse:
 @panel_view
 def switch(request: HttpRequest, name: str) -> HttpResponse:
     """Switch a setting on or off."""
-    membership = settings_member(request, Capability.MANAGE_SETTINGS)
+    membership, on = settings_member(request, Capability.MANAGE_SETTINGS), request.POST.get("on") == "1"
+    if name in [notice.value for notice in mails.Notice]:
+        mails.switch_notice(
+            tailnet=membership.tailnet, notice=mails.Notice(name), on=on, by=actor_of(request)
+        )
+        return _done(
+            request, membership, "mail", _("Such mails are sent.") if on else _("No such mail is sent.")
+        )
     if name not in SWITCHES:
         raise NotFound("there is no such setting")
-    chosen, on = SWITCHES[name], request.POST.get("on") == "1"
+    chosen = SWITCHES[name]
     membership.tailnet = update_settings(
         tailnet=membership.tailnet, by=actor_of(request), **{chosen.field: on}
     )
