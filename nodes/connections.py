@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
@@ -11,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from accounts.models import Membership
 from nodes.access import visible_nodes
 from nodes.models import Node, PathReport, ReportedPath
-from wire.paths import Reason
+from wire.paths import MAX_PATHS, Reason
 
 SHOWN = 50
 REASONS: Mapping[str, Any] = {
@@ -35,33 +36,61 @@ REASONS: Mapping[str, Any] = {
 }
 
 
+# What a peer says of the other end, said from that end; its other reasons make no sense there.
+SEEN_FROM_THERE: Mapping[str, str] = {
+    Reason.IDLE: Reason.IDLE,
+    Reason.LOOKING: Reason.LOOKING,
+    Reason.UDP_BLOCKED_HERE: Reason.UDP_BLOCKED_THERE,
+    Reason.UDP_BLOCKED_THERE: Reason.UDP_BLOCKED_HERE,
+    Reason.HARD_NAT_HERE: Reason.HARD_NAT_THERE,
+    Reason.HARD_NAT_THERE: Reason.HARD_NAT_HERE,
+    Reason.HARD_NAT_BOTH: Reason.HARD_NAT_BOTH,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """One row. ``endpoint`` "" = by the relay ``region``, for ``reason``."""
+    """One row: by the relay ``region`` for ``reason``, unless ``direct``.
+
+    ``endpoint`` is where the peer is reached; "" also where only the peer tells (``by_peer``).
+    """
 
     name: str
     stable_id: str
+    direct: bool
     endpoint: str
     region: int
+    latency_ms: int
     reason: Any
+    by_peer: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
-    """What a device said last. ``hidden``: peers that this person may not see, or that are too many."""
+    """What is known now. ``hidden``: peers that this person may not see, or that are too many."""
 
     rows: list[Connection]
     hidden: int
 
 
-def connections_of(node: Node, *, membership: Membership, online: bool) -> Connections | None:
-    """``None`` for a device that is away, or whose client does not tell: what it said once is over."""
-    if not online or not PathReport.objects.filter(node=node).exists():
+def connections_of(node: Node, *, membership: Membership, online: bool, now: datetime) -> Connections | None:
+    """What a device says, and what its connected peers say of it where it is silent, as official clients are.
+
+    ``None`` for one that is away, or of which nobody tells: what was said once is over.
+    """
+    if not online:
         return None
-    paths = {path.peer_id: path for path in ReportedPath.objects.filter(node=node)}
-    peers = visible_nodes(membership).filter(pk__in=list(paths))[:SHOWN]
-    rows = [_row(peer, paths[peer.pk]) for peer in peers.prefetch_related(None)]
-    return Connections(rows=rows, hidden=len(paths) - len(rows))
+    said = {path.peer_id: path for path in ReportedPath.objects.filter(node=node)}
+    heard = ReportedPath.objects.filter(peer=node, node__presence__expires__gt=now)
+    told = {path.node_id: path for path in heard.exclude(node_id__in=list(said))[:MAX_PATHS]}
+    if not said and not told and not PathReport.objects.filter(node=node).exists():
+        return None
+    peers = visible_nodes(membership).filter(pk__in=[*said, *told])[:SHOWN]
+    rows = [
+        _row(peer, said[peer.pk]) if peer.pk in said else _told(peer, told[peer.pk])
+        for peer in peers.prefetch_related(None)
+    ]
+    return Connections(rows=rows, hidden=len(said) + len(told) - len(rows))
 
 
 def why(path: ReportedPath) -> Any:
@@ -73,7 +102,24 @@ def _row(peer: Node, path: ReportedPath) -> Connection:
     return Connection(
         name=peer.name,
         stable_id=peer.stable_id,
+        direct=bool(path.endpoint),
         endpoint=path.endpoint,
         region=path.derp_region,
+        latency_ms=path.latency_ms,
         reason=why(path),
+        by_peer=False,
+    )
+
+
+def _told(peer: Node, path: ReportedPath) -> Connection:
+    """By the peer's word: its endpoint and relay are those of this end."""
+    return Connection(
+        name=peer.name,
+        stable_id=peer.stable_id,
+        direct=bool(path.endpoint),
+        endpoint="",
+        region=peer.home_derp,
+        latency_ms=path.latency_ms,
+        reason="" if path.endpoint else REASONS.get(SEEN_FROM_THERE.get(path.reason, ""), ""),
+        by_peer=True,
     )

@@ -32,7 +32,10 @@ class AuditEvent(TenantModel):
     objects = TenantManager["AuditEvent"]()
 
     class Meta:
-        indexes = [models.Index(fields=["tailnet", "-id"])]
+        indexes = [
+            models.Index(fields=["tailnet", "-id"]),
+            models.Index(fields=["tailnet", "target_type", "target_id", "-id"], name="audit_target"),
+        ]
 
 
 class Outbox(TenantModel):

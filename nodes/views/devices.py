@@ -187,7 +187,9 @@ def _detail_context(request: HttpRequest, node: Node) -> dict[str, Any]:
         "row": row,
         "node": node,
         "net": connectivity(node),
-        "connections": connections_of(node, membership=_membership(request), online=row.online),
+        "connections": connections_of(
+            node, membership=_membership(request), online=row.online, now=timezone.now()
+        ),
         "subnets": subnets_of(node, among=visible_nodes(_membership(request)), now=timezone.now()),
         "exit": exit_choice(node, membership=_membership(request), online=row.online),
         "history": _history(request, node),

@@ -15,6 +15,7 @@ from accounts.actors import Actor
 from accounts.models import AuditEvent, Tailnet, User
 from accounts.roles import Role
 from accounts.tenancy import scope
+from controlplane.models import Relay
 from nodes.history import LENGTH
 from nodes.listing import DeviceQuery
 from nodes.models import Node
@@ -393,3 +394,46 @@ def test_the_history_is_of_the_log_and_for_those_who_see_it(place: tuple[Tailnet
     node = client(tailnet, member.user, "mine")
     assert Visitor.of(member).get(f"/devices/{node.stable_id}/history").status_code == 404
     assert Visitor(owner).get(f"/devices/{node.stable_id}/history").status_code == 200
+
+
+def test_a_silent_clients_connections_are_known_from_its_peers(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    silent, direct, relayed, away = (
+        client(tailnet, owner, h) for h in ("silent", "direct", "relayed", "away")
+    )
+    path = f"/devices/{silent.stable_id}"
+    said = {
+        direct: PeerPath(node_id=silent.pk, endpoint="203.0.113.7:1", latency_ms=12),
+        relayed: PeerPath(node_id=silent.pk, derp_region=900, reason=Reason.HARD_NAT_HERE),
+        away: PeerPath(node_id=silent.pk, endpoint="203.0.113.9:1"),
+    }
+    for node, one in said.items():
+        assert record_paths(tailnet=tailnet, node_id=node.pk, paths=[one])
+        if node is not away:
+            claim_presence(tailnet=tailnet, node_id=node.pk, worker="w")
+    visitor = Visitor(owner)
+    assert 'id="connections"' not in visitor.get(path).content.decode()  # it is not connected itself
+    claim_presence(tailnet=tailnet, node_id=silent.pk, worker="w")
+    page = visitor.get(path).content.decode()
+    assert page.count("by what the other device says") == 2
+    assert "203.0.113" not in page  # those are this device's own addresses, as the others see it
+    assert "12 ms" in page
+    assert "The NAT of the other device&#x27;s network is hard" in page
+    assert f'href="/devices/{away.stable_id}"' not in page
+
+
+def test_regions_have_the_names_that_the_tailnet_knows(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    other, _ = factories.tailnet()
+    values = {"region_code": "x", "host_name": "relay.example.com", "derp_port": 443, "stun_port": 3478}
+    for number, name, of in ((901, "Madrid", None), (950, "Cellar", tailnet), (951, "Secret", other)):
+        Relay.objects.create(
+            region_id=number, region_name=name, node_name=f"{number}a", token_hash=name, tailnet=of, **values
+        )
+    told = {f"{number}-v4": 0.01 for number in (901, 950, 951)}
+    info = {"Hostname": "box", "OS": "linux", "NetInfo": {"DERPLatency": told}}
+    node = machines.node(tailnet, owner, hostname="box", hostinfo=info)
+    page = Visitor(owner).get(f"/devices/{node.stable_id}").content.decode()
+    for text in ("Madrid: 10.0 ms", "Cellar: 10.0 ms", "Region 951: 10.0 ms"):
+        assert text in page
+    assert "Secret" not in page

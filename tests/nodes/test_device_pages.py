@@ -499,7 +499,7 @@ def test_a_device_page_shows_by_which_paths_it_talks(place: tuple[Tailnet, User]
     )
     page = Visitor(owner).get(path).content.decode()
     assert "203.0.113.7:41641" in page
-    assert "relay, region 900" in page
+    assert "relay: Region 900" in page
     assert "The NATs of both networks are hard" in page
     assert "198.51.100.1" not in page
     assert "is not shown here" not in page
