@@ -12,7 +12,8 @@ INSTALL = """\
 sudo sh <<'END'
 set -eu
 python3 -m venv /opt/trenza
-/opt/trenza/bin/pip install --quiet --require-hashes --find-links {url}/download/wheels/{trusted} -r {url}/download/client.lock
+set -- --quiet --require-hashes --find-links {url}/download/wheels/{trusted} -r {url}/download/client.lock
+/opt/trenza/bin/pip install --no-index "$@" || /opt/trenza/bin/pip install --only-binary :all: "$@"
 mkdir -p /etc/trenza
 umask 077
 cat >{env_file} <<'SETTINGS'
