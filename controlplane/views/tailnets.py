@@ -120,7 +120,7 @@ def leave(request: HttpRequest, tailnet_id: int) -> HttpResponse:
     if request.method == "GET":
         return sheet(request, "controlplane/tailnets/leave.html", {"place": place, "devices": devices})
     messages.success(request, _("You have left %(name)s.") % {"name": place.tailnet.title})
-    return _to(request, "/tailnets")
+    return _to(request, "/")
 
 
 @never_cache
@@ -191,7 +191,7 @@ def delete(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and typed == tailnet.name:
         delete_tailnet(tailnet=tailnet, by=actor_of(request))
         messages.success(request, _("The tailnet %(name)s is deleted.") % {"name": tailnet.title})
-        return _to(request, "/tailnets")
+        return _to(request, "/")
     wrong = request.method == "POST"
     context: dict[str, Any] = {
         "section": "settings",

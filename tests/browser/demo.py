@@ -67,6 +67,7 @@ def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
     """Fill the first tailnet, through the same doors that people and machines use; ``extra`` devices too."""
     demo = Demo()
     server.sign_in_link("maria.fernandez@example.com", "--tailnet", "default", "--role", "admin")
+    server.sign_in_link("carlos.ruiz@example.com", "--tailnet", "default", "--role", "network-admin")
     mine = _key(server, "--reusable", "--preapproved")
     hers = _key(server, "--reusable", "--preapproved", "--user", "maria.fernandez@example.com")
     tagged = _key(server, "--reusable", "--preapproved", "--tag", "tag:server", "--tag", "tag:prod")

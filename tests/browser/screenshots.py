@@ -6,8 +6,9 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from playwright.sync_api import Browser, BrowserContext, Page
 
@@ -113,6 +114,74 @@ def _reject_all(page: Page) -> None:
     page.wait_for_selector("#sheet[open] h2")
 
 
+def _drawn_map(page: Page) -> None:
+    page.wait_for_selector("#map[data-drawn]")
+
+
+def _pick_on_map(page: Page) -> None:
+    _drawn_map(page)
+    page.locator("#map").press("ArrowDown")
+    page.wait_for_selector(".picked")
+
+
+def _make_relay(page: Page) -> None:
+    page.locator("#add-relay").click()
+    for name, value in (("name", "Madrid"), ("host", "relay.example.com")):
+        page.fill(f"#sheet #id_{name}", value)
+    page.locator("#sheet button[type=submit]").click()
+    page.wait_for_selector("#relay-token")
+
+
+def _own_relay(page: Page) -> None:
+    page.locator("[id^=open-relay-]").first.click()
+
+
+def invite(page: Page, email: str, role: str = "member") -> str:
+    """Invite somebody from any page of the users; returns the link that is shown once."""
+    page.locator("#invite").click()
+    page.fill("#sheet #id_email", email)
+    page.check(f"#sheet input[value={role}]")
+    page.locator("#sheet button[type=submit]").click()
+    return page.locator("#invite-link").inner_text()
+
+
+_invited = count(1)
+
+
+def _invite(page: Page) -> None:
+    invite(page, f"colleague-{next(_invited)}@example.com")
+
+
+def _open_invitation(page: Page) -> None:
+    path = urlsplit(invite(page, f"colleague-{next(_invited)}@example.com", "auditor")).path
+    page.goto(urlunsplit((*urlsplit(page.url)[:2], path, "", "")))
+
+
+def _tick_people(page: Page) -> None:
+    for box in page.locator("#people-list .pick-one").all():
+        box.check()
+
+
+def _ask_about_people(page: Page) -> None:
+    _tick_people(page)
+    page.locator("#bulk button[value=delete]").click()
+    page.wait_for_selector("#sheet[open] h2")
+
+
+def _a_person(page: Page) -> None:
+    page.locator("#people-list .thing-name", has_text="maria").click()
+    page.wait_for_selector("#person")
+
+
+def _a_persons_role(page: Page) -> None:
+    _a_person(page)
+    page.goto(f"{page.url}/role")
+
+
+def _tailnet_menu(page: Page) -> None:
+    page.locator("[popovertarget=tailnet-menu]").click()
+
+
 def _choose_exit_node(page: Page) -> None:
     page.locator("#exit-node").scroll_into_view_if_needed()
 
@@ -206,7 +275,26 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "dns-record": ("/dns", _open_sheet("main a[href='/dns/record/add']")),
         "dns-magic-off": ("/dns", _open_sheet("#magic-off")),
         "logs": ("/logs", _open_details),
+        "webhooks": ("/settings/webhooks", _nothing),
+        "webhook-add": ("/settings/webhooks", _open_sheet("#add-webhook")),
         "logs-none": ("/logs?q=nothing-like-this", _nothing),
+        "users": ("/users", _nothing),
+        "users-chosen": ("/users", _tick_people),
+        "users-remove": ("/users", _ask_about_people),
+        "users-none": ("/users?q=nobody-like-this", _nothing),
+        "user": ("/users", _a_person),
+        "user-role": ("/users", _a_persons_role),
+        "invite": ("/users", _open_sheet("#invite")),
+        "invite-made": ("/users", _invite),
+        "invitations": ("/users/invitations", _nothing),
+        "invitation": ("/users/invitations", _open_invitation),
+        "settings": ("/settings", _nothing),
+        "settings-rename": ("/settings", _open_sheet("#rename-tailnet")),
+        "settings-transfer": ("/settings", _open_sheet("#transfer")),
+        "settings-delete": ("/settings", _open_sheet("#delete-tailnet")),
+        "tailnets": ("/tailnets", _nothing),
+        "tailnet-new": ("/tailnets", _open_sheet("#new-tailnet")),
+        "tailnet-menu": ("/devices", _tailnet_menu),
         "menu": ("/devices", _drawer),
         "account-menu": ("/devices", _user_menu),
         "account": ("/account", _nothing),
@@ -218,7 +306,11 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
     }
 
 
-SIGNED_OUT = {"sign-in": "/sign-in", "link-gone": "/sign-in/link/used"}
+SIGNED_OUT = {
+    "sign-in": "/sign-in",
+    "link-gone": "/sign-in/link/used",
+    "invitation-gone": "/invite/used",
+}
 SETTLE_MS = 150
 SHOWN_URL = "http://vpn.example.com"
 GOOGLE = {"TRENZA_GOOGLE_CLIENT_ID": "example", "TRENZA_GOOGLE_CLIENT_SECRET": "example"}

@@ -188,7 +188,7 @@ def test_whoever_leaves_takes_their_devices_keys_and_tokens_along() -> None:
     path = f"/tailnets/{tailnet.pk}/leave"
     assert path in visitor.get("/tailnets").content.decode()
     assert "1 device of yours is deleted" in visitor.get(path).content.decode()
-    assert visitor.submit(path)["Location"] == "/tailnets"
+    assert visitor.submit(path)["Location"] == "/"
     assert memberships_of(member.user_id) == []
     with scope(tailnet=tailnet):
         assert [node.hostname for node in Node.objects.all()] == ["server"]
@@ -272,6 +272,6 @@ def test_a_tailnet_goes_only_when_its_name_is_typed() -> None:
     assert "1 device is deleted" in dialog
     for typed in ("", "Harbour", "harbor"):
         assert visitor.submit("/settings/delete", page="/settings", name=typed).status_code == 422
-    assert visitor.submit("/settings/delete", name="harbour")["Location"] == "/tailnets"
+    assert visitor.submit("/settings/delete", name="harbour")["Location"] == "/"
     assert not Tailnet.objects.filter(pk=tailnet.pk).exists()
     assert "harbour is deleted" in visitor.get("/tailnets").content.decode()
