@@ -30,16 +30,17 @@ MAX_OPEN = 1000  # invitations of one tailnet that nobody has accepted
 
 @dataclass(frozen=True, slots=True)
 class NewInvite:
-    """An invitation just made or sent again; ``link`` is shown once."""
+    """An invitation just made or sent again; ``link`` is shown once, ``mailed`` says whether it goes out."""
 
     invite: Invite
     link: str = field(repr=False)
+    mailed: bool = False
 
 
 def create_invite(
     *, tailnet: Tailnet, email: str, role: str = Role.MEMBER, by: Actor, now: datetime | None = None
 ) -> NewInvite:
-    """Invite an address: its mail goes out, and the link is returned."""
+    """Invite an address: its mail goes out where the server has a mail server; the link is returned."""
     now, email = now or timezone.now(), check_email(email)
     secret = new_url_token()
     with write(tailnet) as change:
@@ -167,11 +168,17 @@ def _open_row(invite: Invite) -> Invite:
 
 
 def _sent(invite: Invite, secret: NewSecret, by: Actor) -> NewInvite:
-    """Note the mail in the open transaction, in the language of whoever invites."""
+    """The invitation with its link, its mail noted in the open transaction."""
     link = f"{settings.BASE_URL}/invite/{secret.text}"
-    sender = by.user.name if by.user is not None else "Trenza"
+    if settings.MAIL_IS_SET_UP:
+        _note_mail(invite, secret, link, by)
+    return NewInvite(invite, link, settings.MAIL_IS_SET_UP)
+
+
+def _note_mail(invite: Invite, secret: NewSecret, link: str, by: Actor) -> None:
+    """Put the mail into the outbox, in the language of whoever invites."""
     words = {
-        "sender": sender,
+        "sender": by.user.name if by.user is not None else "Trenza",
         "tailnet": invite.tailnet.title,
         "role": role_word(invite.role),
         "link": link,
@@ -193,7 +200,6 @@ def _sent(invite: Invite, secret: NewSecret, by: Actor) -> NewInvite:
         },
         idempotency_key=f"{_mail_key(invite)}{secret.digest[:16]}",
     )
-    return NewInvite(invite, link)
 
 
 def _mail_key(invite: Invite) -> str:

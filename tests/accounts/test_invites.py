@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.core import mail
 from django.utils import timezone
 
+from accounts import tasks
 from accounts.actors import Actor
 from accounts.errors import Conflict, Forbidden, Gone, Invalid, NotFound
 from accounts.models import AuditEvent, Invite, Membership, Outbox, Tailnet, User
@@ -53,17 +56,25 @@ def test_an_invitation_works_once_and_within_its_time() -> None:
         invites.accept_invite(token="unknown", user=guest)
 
 
-def test_its_mail_has_the_link_until_it_is_of_no_use() -> None:
+def test_a_server_that_sends_no_mail_notes_none() -> None:
+    tailnet, owner = factories.tailnet()
+    assert not invite(tailnet, owner).mailed
+    assert mails(tailnet) == []
+
+
+def test_its_mail_has_the_link_until_it_is_of_no_use(settings: Any) -> None:
+    settings.MAIL_IS_SET_UP = True
     tailnet, owner = factories.tailnet()
     made = invite(tailnet, owner)
-    (mail,) = mails(tailnet)
-    assert (mail.kind, mail.target) == (Outbox.Kind.MAIL, "new@example.com")
-    assert made.link in mail.payload["text"]
-    assert tailnet.title in mail.subject
+    assert made.mailed
+    (note,) = mails(tailnet)
+    assert (note.kind, note.target) == (Outbox.Kind.MAIL, "new@example.com")
+    assert made.link in note.payload["text"]
+    assert tailnet.title in note.subject
     again = invites.renew_invite(invite=made.invite, by=Actor.person(owner))
-    (mail,) = mails(tailnet)
-    assert again.link in mail.payload["text"]
-    assert made.link not in mail.payload["text"]
+    (note,) = mails(tailnet)
+    assert again.link in note.payload["text"]
+    assert made.link not in note.payload["text"]
     invites.accept_invite(token=token_of(again), user=factories.person())
     assert mails(tailnet) == []
 
@@ -79,7 +90,8 @@ def test_one_sent_again_has_a_new_link_and_a_new_week() -> None:
     assert invites.find_invite(token=token_of(again), now=later) == made.invite
 
 
-def test_one_withdrawn_is_gone_with_its_mail() -> None:
+def test_one_withdrawn_is_gone_with_its_mail(settings: Any) -> None:
+    settings.MAIL_IS_SET_UP = True
     tailnet, owner = factories.tailnet()
     made = invite(tailnet, owner)
     invites.revoke_invite(invite=made.invite, by=Actor.person(owner))
@@ -169,3 +181,15 @@ def test_who_waits_is_let_in_by_it() -> None:
     waiting = people.add_member(tailnet=tailnet, user=factories.person(), by=ME, needs_approval=True)
     place = invites.accept_invite(token=token_of(invite(tailnet, owner)), user=waiting.user)
     assert (place.pk, place.role, place.is_active) == (waiting.pk, Role.AUDITOR, True)
+
+
+def test_the_mail_is_delivered_and_its_link_kept_nowhere(settings: Any) -> None:
+    settings.MAIL_IS_SET_UP = True
+    tailnet, owner = factories.tailnet()
+    made = invite(tailnet, owner)
+    assert tasks.deliver_outbox() == 1
+    (sent,) = mail.outbox
+    assert (sent.to, made.link in str(sent.body)) == (["new@example.com"], True)
+    (row,) = mails(tailnet)
+    assert made.link not in str(row.payload)
+    assert invites.find_invite(token=token_of(made))
