@@ -34,6 +34,7 @@ from client.sleep import SleepWatch
 from client.state import Facts, State, duties, state_of
 from client.store import Store
 from client.troubles import Troubles
+from client.waking import Waking
 from client.wayout import BLOCKED, routing_health
 from wire.control import CAPABILITY_VERSION, Hostinfo, MapRequest, PingRequest
 from wire.keys import DiscoPrivate, NodePublic
@@ -93,6 +94,7 @@ class Backend:
             on_news=self.report_changed.set,
         )
         self.tunnel = self.follower.tunnel
+        self.waking = Waking(self.tunnel, is_connected=lambda: self.is_connected, heard=self._hear_anew)
         self._started = False
         self._key_good = True
         self._if_refused: Login | None = None
@@ -118,6 +120,7 @@ class Backend:
                 )
                 group.create_task(self._path_reporter().run())
         finally:
+            self.waking.end()
             self._stop_control()
             for task in self._tasks:
                 task.cancel()
@@ -410,10 +413,16 @@ class Backend:
 
     # --- the host ----------------------------------------------------------------------------------------
 
-    def woke(self) -> None:
-        """The host slept: timers are late by that, and connections may have died without a word."""
+    def woke(self, away: float) -> None:
+        """The host slept so long: timers are late by that, connections may have died, peers be revoked."""
+        self.waking.wake_up(away)
         self.netmaps.expiry_due()
         self.link_changed()
+
+    async def _hear_anew(self) -> None:
+        if self.control is not None:
+            await self.control.hear_anew()
+        await self.follower.settle()
 
     async def _rotate(self) -> None:
         if self.rotate is not None:

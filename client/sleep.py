@@ -19,9 +19,12 @@ SLEPT_SECONDS = 6.0  # a busy host is late by less
 
 
 class SleepWatch:
-    """Calls ``on_wake`` when ``steady``, which goes on during sleep, has run ahead of the loop's waits."""
+    """Calls ``on_wake`` when ``steady``, which goes on during sleep, has run ahead of the loop's waits.
 
-    def __init__(self, *, on_wake: Callable[[], None], steady: Callable[[], float] = since_boot) -> None:
+    It is told by how many seconds.
+    """
+
+    def __init__(self, *, on_wake: Callable[[float], None], steady: Callable[[], float] = since_boot) -> None:
         self._on_wake = on_wake
         self._steady = steady
 
@@ -34,4 +37,4 @@ class SleepWatch:
             away, before = now - before - LOOK_SECONDS, now
             if away >= SLEPT_SECONDS:
                 logger.info("this machine slept, or trenzad was stopped, for %.0f s", away)
-                self._on_wake()
+                self._on_wake(away)

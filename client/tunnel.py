@@ -22,6 +22,7 @@ from client.magicsock.netcheck import Report
 from client.magicsock.sock import Magicsock, PathStatus, PingResult
 from client.net.firewall import Door, Firewall
 from client.net.forwarding import NO_GATEWAY
+from client.net.hold import Hold
 from client.net.marks import MARK
 from client.net.router import Router, layout, same_layout
 from client.net.traffic import Traffic
@@ -103,6 +104,7 @@ class Tunnel:
         firewall: Firewall | None = None,
         router: Router | None = None,
         traffic: Traffic | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self.engine = engine
         self.sock: Sock | None = None
@@ -111,6 +113,7 @@ class Tunnel:
         self._firewall = firewall or Firewall(engine.interface)
         self._router = router or Router(engine.interface)
         self._traffic = traffic or Traffic(engine.interface)
+        self._hold = hold or Hold(engine.interface)
         self._on_endpoints = on_endpoints
         self._on_net_info = on_net_info
         self._netmap: NetMap | None = None
@@ -148,6 +151,7 @@ class Tunnel:
         """
         try:
             await self._filter(netmap, prefs)
+            await self.release()  # what a daemon that was killed held
             await self._traffic.guard(prefs)
             taken_over = await self.engine.start()
             await self._set_key(keys.node, ports, taken_over=taken_over)
@@ -224,6 +228,15 @@ class Tunnel:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
             poke(sock, peers)
 
+    async def hold(self, seconds: float) -> None:
+        """Nothing passes for so long, unless it is released before. Raises ``SetupError``."""
+        if self.is_up:
+            await self._hold.close(seconds)
+
+    async def release(self) -> None:
+        """Also when it is down by now. Raises ``SetupError``."""
+        await self._hold.open()
+
     async def guard(self, prefs: Prefs | None) -> None:
         """While there is no tunnel: block what an exit node is wanted for; ``None``: let everything out."""
         if self.sock is None:
@@ -241,6 +254,7 @@ class Tunnel:
         if not keep:
             with contextlib.suppress(SetupError):  # without nft there is nothing to remove
                 await self._firewall.remove()
+                await self.release()
             await self._traffic.close(guarding)
 
     async def _set_key(self, key: NodePrivate, ports: Ports, *, taken_over: bool) -> None:

@@ -42,6 +42,14 @@ def watch(context: click.Context) -> None:
             show_json(notices.next(None))
 
 
+@debug.command("sleep")
+@click.argument("phase", type=click.Choice(["pre", "post"]))
+@click.pass_context
+def sleep(context: click.Context, phase: str) -> None:
+    """Say that this host is about to sleep (pre), or has just woken (post), as systemd does."""
+    daemon(context).post("sleep", {"Phase": phase})
+
+
 @debug.command("rotate-keys")
 @json_option
 @click.pass_context

@@ -97,6 +97,7 @@ class ControlLoop:
     _key: MachinePublic | None = None
     _registered: bool = False
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    _begun: asyncio.Event = field(default_factory=asyncio.Event)  # a map stream, by its first message
 
     def __post_init__(self) -> None:
         identity = self.store.identity
@@ -120,6 +121,14 @@ class ControlLoop:
         self._hurry.set()
         if self.session is not None:
             self.session.link.probe()
+
+    async def hear_anew(self) -> None:
+        """Return once the server has told what it had to tell by now: its answer comes after all that."""
+        self._begun.clear()
+        if self.session is not None:
+            with contextlib.suppress(ControlError):  # the connection is dead; the next begins with everything
+                return await self.session.update(self.owner.report())
+        await self._begun.wait()
 
     def _judge(self, error: ControlError) -> None:
         """Whether an error ends a login, or what the owner is told before the next try."""
@@ -273,7 +282,7 @@ class ControlLoop:
     # --- following ---------------------------------------------------------------------------------------
 
     async def _follow(self, session: Session) -> None:
-        reporter = asyncio.create_task(self._report(session))
+        reporter, begun = asyncio.create_task(self._report(session)), False
         try:
             request = self.owner.report()
             poll = MapRequest(
@@ -288,6 +297,9 @@ class ControlLoop:
             async with aclosing(session.poll(poll)) as messages:
                 async for message in messages:
                     self._take(session, message)
+                    if not message.keep_alive and not begun:
+                        begun = True
+                        self._begun.set()
             raise ControlError("the server ended the map stream")
         finally:
             reporter.cancel()

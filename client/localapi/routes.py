@@ -54,6 +54,7 @@ class Routes:
             ("GET", "metrics"): tools.metrics,
             ("POST", "bugreport"): tools.bugreport,
             ("POST", "dial"): tools.dial,
+            ("POST", "sleep"): tools.sleep,
             ("GET", "profiles"): tools.profiles,
             ("POST", "profiles/switch"): tools.switch,
             ("POST", "profiles/new"): tools.new_profile,

@@ -76,6 +76,17 @@ class ToolRoutes:
         status = self._commands.status(peers=diagnose)
         return {"Marker": write_report(self._backend, status, note, diagnose=diagnose)}
 
+    async def sleep(self, request: Request) -> Any:
+        """This host is about to sleep, or has just woken: said by who puts it to sleep."""
+        match request.json().get("Phase"):
+            case "pre":
+                await self._backend.waking.fall_asleep()
+            case "post":
+                self._backend.waking.wake_up()
+            case _:
+                raise BadRequest(400, "Phase must be pre or post")
+        return {}
+
     async def dial(self, request: Request) -> Any:
         """A TCP connection to a peer, as the daemon reaches it."""
         content = request.json()

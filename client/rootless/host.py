@@ -22,6 +22,7 @@ from client.errors import ClientError, SetupError
 from client.magicsock.endpoints import Endpoint
 from client.magicsock.sock import Magicsock
 from client.net.firewall import Firewall
+from client.net.hold import Hold
 from client.net.nft import find_nft, refused
 from client.net.router import Router
 from client.prefixes import EXIT_ROUTES, IPAddress
@@ -129,6 +130,7 @@ class RootlessTunnel(Tunnel):
             on_net_info=on_net_info,
             make_sock=partial(Magicsock, make_ports=engine.make_ports),
             firewall=_Firewall(engine.interface, namespace),
+            hold=Hold(engine.interface, load=partial(_load, namespace)),
             router=Router(engine.interface, netlink=namespace.netlink),
             traffic=host.ways,
         )
@@ -161,6 +163,10 @@ class RootlessTunnel(Tunnel):
             self._poker = None
         await super().down(keep=keep, guarding=guarding)
 
+    async def release(self) -> None:
+        if self._namespace.is_open:
+            await super().release()
+
     def _poke(self, peers: Iterable[Node]) -> None:
         if self._poker is not None:
             poke(self._poker, peers)
@@ -177,7 +183,7 @@ class _Firewall(Firewall):
     """The filter in the namespace; it goes with that."""
 
     def __init__(self, interface: str, namespace: Namespace) -> None:
-        super().__init__(interface, load=self._put)
+        super().__init__(interface, load=partial(_load, namespace))
         self._namespace = namespace
 
     async def remove(self) -> None:
@@ -186,8 +192,9 @@ class _Firewall(Firewall):
             with contextlib.suppress(ClientError):
                 await super().remove()
 
-    async def _put(self, content: Mapping[str, Any]) -> None:
-        program = (find_nft(), "-j", "-f", "-")
-        status, said = await self._namespace.run(*program, stdin=json.dumps(content).encode())
-        if status:
-            raise refused(said)
+
+async def _load(namespace: Namespace, content: Mapping[str, Any]) -> None:
+    """Put nftables in force in the namespace; raises ``ClientError``."""
+    status, said = await namespace.run(find_nft(), "-j", "-f", "-", stdin=json.dumps(content).encode())
+    if status:
+        raise refused(said)

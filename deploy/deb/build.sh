@@ -48,6 +48,7 @@ mv "$root/usr/share/zsh/site-functions" "$root/usr/share/zsh/vendor-completions"
 find "$root/usr/share/man" -type f -exec gzip -9n {} +
 
 install -D -m 0644 deploy/systemd/trenzad.service "$root/lib/systemd/system/trenzad.service"
+install -D -m 0755 deploy/systemd/sleep "$root/usr/lib/systemd/system-sleep/trenza"
 install -D -m 0600 deploy/deb/client.env "$root/etc/trenza/client.env"
 install -D -m 0644 LICENSE "$root/usr/share/doc/trenza/copyright"
 mkdir -p "$root/usr/bin"

@@ -88,6 +88,10 @@ if [ -d /run/systemd/system ] && [ "$SOCKET" = /run/trenza/trenzad.sock ]; then
   systemctl daemon-reload
   systemctl enable --quiet trenzad.service
   systemctl restart trenzad.service
+  # Told before the host sleeps and after it woke (systemd-sleep(8)), the client lets nothing pass meanwhile.
+  hook=/usr/lib/systemd/system-sleep/trenza
+  { printf '#!/bin/sh\n'; printf 'timeout 5 %s/bin/trenza debug sleep "$1" >/dev/null 2>&1 || :\n' "$PREFIX"; } >"$work/sleep"
+  install -D -m 0755 "$work/sleep" "$hook" 2>/dev/null || say "sleep will not be announced: $hook cannot be written"
   say "the service trenzad is running"
 else
   mkdir -p "$RUN"

@@ -13,6 +13,7 @@ from client.magicsock.sock import PathStatus, PingResult
 from client.net.exitroutes import ExitRoutes, Wish
 from client.net.firewall import Firewall
 from client.net.forwarding import NO_GATEWAY, Gateway
+from client.net.hold import Hold
 from client.net.router import Layout, Router
 from client.net.traffic import Traffic
 from client.tunnel import Tunnel
@@ -48,6 +49,19 @@ class FakeFirewall(Firewall):
 
     async def remove(self) -> None:
         self.journal.note("no filter")
+
+
+class FakeHold(Hold):
+    def __init__(self, journal: Journal) -> None:
+        super().__init__("trenza0")
+        self.journal = journal
+
+    async def close(self, seconds: float) -> None:
+        self.journal.note("held")
+
+    async def open(self) -> None:
+        if "held" in self.journal.steps:
+            self.journal.note("released")
 
 
 class FakeRouter(Router):
@@ -177,6 +191,7 @@ class FakeHost:
             make_sock=self.make_sock,
             firewall=self.firewall,
             router=self.router,
+            hold=FakeHold(self.journal),
             traffic=Traffic("trenza0", self.exits, self.forwarded.update, no_chains),
         )
 

@@ -15,9 +15,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sleep_module, "LOOK_SECONDS", 0.0)
 
 
-async def wakes(*looks: float) -> int:
-    """How often it wakes when the clock shows these times."""
-    woken: list[None] = []
+async def wakes(*looks: float) -> list[float]:
+    """How long it has slept, each time that it wakes, when the clock shows these times."""
+    woken: list[float] = []
     clock = iter(looks)
 
     def steady() -> float:
@@ -27,13 +27,13 @@ async def wakes(*looks: float) -> int:
             raise asyncio.CancelledError from None
 
     with pytest.raises(asyncio.CancelledError):
-        await SleepWatch(on_wake=lambda: woken.append(None), steady=steady).run()
-    return len(woken)
+        await SleepWatch(on_wake=woken.append, steady=steady).run()
+    return woken
 
 
 async def test_a_host_that_slept_is_noticed_once() -> None:
-    assert await wakes(0, 1, 601, 602, 603) == 1
+    assert await wakes(0, 1, 601, 602, 603) == [600]
 
 
 async def test_a_busy_host_has_not_slept() -> None:
-    assert await wakes(0, 1, 2 + SLEPT_SECONDS / 2, 4 + SLEPT_SECONDS / 2) == 0
+    assert await wakes(0, 1, 2 + SLEPT_SECONDS / 2, 4 + SLEPT_SECONDS / 2) == []

@@ -30,7 +30,8 @@ leave() { echo "$*" >&2; exit 1; }
 install() { dpkg --no-debsig -i /run/trenza.deb; }
 settings=/etc/trenza/client.env
 wanted=/etc/systemd/system/multi-user.target.wants/trenzad.service
-left() { find /opt/trenza /usr/share -newer /run/start -ipath '*trenza*' -not -type d 2>/dev/null || true; }
+places="/opt/trenza /usr/share /usr/lib/systemd"
+left() { find $places -newer /run/start -ipath '*trenza*' -not -type d 2>/dev/null || true; }
 touch /run/start
 
 install
@@ -41,6 +42,8 @@ install
 [ -L $wanted ] || leave "the service is not enabled"
 man -w trenza-up trenzad
 [ -e /usr/share/bash-completion/completions/trenza ] || leave "no completion"
+[ -x /usr/lib/systemd/system-sleep/trenza ] || leave "sleep is not announced"
+/usr/lib/systemd/system-sleep/trenza pre suspend || leave "no daemon keeps the host from sleeping"
 
 echo TRENZA_CONTROL_URL=https://kept.example >>$settings
 install

@@ -20,6 +20,7 @@ from client.control.carriers import CarrierKind
 from client.errors import ClientError, ControlError
 from client.state import State
 from client.store import Store
+from client.waking import LONG_SECONDS
 from tests.browser.server import Server
 from tests.client.fakes import FakeHost
 from tests.lab.person import Person
@@ -94,6 +95,27 @@ async def running(
         await asyncio.gather(task, return_exceptions=True)
         await client.backend.close()
         client.store.close()
+
+
+@pytest.mark.parametrize("dead", [False, True])
+async def test_after_a_long_sleep_the_servers_word_opens_the_tunnel(
+    tmp_path: Path, server: Server, reusable_key: str, dead: bool
+) -> None:
+    """By an answer on the connection that was, or by a new stream's first message."""
+    async with running(tmp_path) as client:
+        await client.join(server, reusable_key, f"slept-{dead}")
+        control = client.backend.control
+        assert control is not None
+        assert control.session is not None
+        if dead:
+            await control.session.link._carrier.close()
+        client.backend.woke(LONG_SECONDS)
+        steps = client.host.journal.steps
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while "released" not in steps:  # noqa: ASYNC110 - a journal has no event
+                await asyncio.sleep(0.01)
+        assert steps.index("held") < steps.index("released")
+        assert client.backend.is_connected
 
 
 @both_carriers
