@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 from django import template
 from django.contrib.humanize.templatetags.humanize import naturaltime
-from django.templatetags.static import static
+from django.core.files.storage import Storage, storages
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
 from accounts import words
 from accounts.roles import Role
@@ -18,15 +20,35 @@ from accounts.roles import Role
 register = template.Library()
 
 
-@lru_cache(maxsize=256)
-def _icon(name: str, sprite: str) -> SafeString:
+@lru_cache(maxsize=512)
+def _icon(name: str, files: Storage) -> SafeString:
+    sprite = files.url("icons.svg")
     return format_html('<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>', sprite, name)
 
 
 @register.simple_tag
 def icon(name: str) -> SafeString:
     """An icon of ``static/icons.svg``; always beside a word, so it is hidden from readers."""
-    return _icon(name, static("icons.svg"))
+    return _icon(name, storages["staticfiles"])
+
+
+@register.simple_tag
+def state(shown: Any) -> SafeString:
+    """A state word (``key``, ``icon``, ``word``) with its shape, for rows: as ``<c-state>``, but faster."""
+    words_and_icon = shown.key, icon(shown.icon), shown.word
+    return format_html('<span class="state state-{}">{}{}</span>', *words_and_icon)
+
+
+@register.simple_tag
+def copyable(text: str) -> SafeString:
+    """A text with a button that copies it, for rows: as ``<c-copy>``, but faster."""
+    return format_html(
+        '<span class="copy-line"><span class="mono">{0}</span><button class="copy-btn" type="button"'
+        ' data-copy="{0}" aria-label="{1} {0}" title="{1}">{2}</button></span>',
+        text,
+        _("Copy"),
+        icon("copy"),
+    )
 
 
 def _exact(moment: datetime) -> str:

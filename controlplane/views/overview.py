@@ -71,10 +71,12 @@ def _devices(now: datetime) -> dict[str, Any]:
 
 def _waiting(membership: Membership) -> dict[str, Any]:
     waiting = count_waiting(membership)
+    mine = sum(waiting[kind] for kind in deciding(membership))
     return {
         "waiting": {kind.name.lower(): number for kind, number in waiting.items()},
         "waiting_total": sum(waiting.values()),
-        "may_decide": any(waiting[kind] for kind in deciding(membership)),
+        "may_decide": mine > 0,
+        "pending_count": mine,
     }
 
 

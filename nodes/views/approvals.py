@@ -73,14 +73,16 @@ def queue(request: HttpRequest) -> HttpResponse:
     context: dict[str, Any] = {"kind": kind.value if kind else "", "tabs": _tabs(counts, kind)}
     if target == TABS_ID:
         return render(request, "nodes/_queue_tabs.html", context)
-    page = Paginator(entries(membership, [kind] if kind else list(Kind)), PAGE_SIZE).get_page(
-        request.GET.get("page")
-    )
+    paginator: Paginator[Any] = Paginator(entries(membership, [kind] if kind else list(Kind)), PAGE_SIZE)
+    # Counted for the tabs already.
+    paginator.__dict__["count"] = counts[kind] if kind else sum(counts.values())
+    page = paginator.get_page(request.GET.get("page"))
     rows = load(list(page), membership)
     context |= {
         "page": page,
         "rows": rows,
         "total": sum(counts.values()),
+        "pending_count": sum(counts[one] for one in deciding(membership)),
         "may_any": any(row.may for row in rows),
         "may_all": bool(deciding(membership)),
         "manages_settings": can(membership, Capability.MANAGE_SETTINGS),
