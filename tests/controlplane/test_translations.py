@@ -62,7 +62,7 @@ def _messages(catalogue: Catalog) -> list[Message]:
 def test_there_are_texts_to_compare(used: dict[Id, str]) -> None:
     assert len(used) > 200
     assert "Add device" in used
-    assert ("%(n)s device waits for approval", "%(n)s devices wait for approval") in used
+    assert ("%(n)s waits for your decision", "%(n)s wait for your decision") in used
 
 
 def test_every_text_is_in_spanish(used: dict[Id, str], spanish: Catalog) -> None:
