@@ -28,7 +28,7 @@ def deliver_outbox() -> int:
     now = timezone.now()
     if take_lease(name="accounts.outbox", holder=holder(), length=SWEEP_LEASE, now=now) is None:
         return 0
-    return sum(deliver_due(now=now) for _ in each_tailnet(due="accounts.Outbox", where=is_due(now)))
+    return sum(deliver_due() for _ in each_tailnet(due="accounts.Outbox", where=is_due(now)))
 
 
 @shared_task(name="accounts.tasks.clean_outbox")  # type: ignore[untyped-decorator]

@@ -15,7 +15,7 @@ from channels.db import database_sync_to_async
 
 logger = logging.getLogger("trenza.jobs")
 
-TICK_SECONDS = 1.0
+FIRST_SECONDS = 5.0  # after the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,21 @@ def run_task(name: str) -> None:
 
 
 async def run_jobs() -> None:
-    """The embedded loop: run every job when it is due; one that fails is logged and tried again next time."""
-    loop = asyncio.get_running_loop()
-    due = {job: loop.time() + min(job.every_seconds, 5.0) for job in JOBS}
-    while True:
-        await asyncio.sleep(TICK_SECONDS)
+    """The embedded loop: every job when it is due, none held up by another that takes its time."""
+    async with asyncio.TaskGroup() as running:
         for job in JOBS:
-            if loop.time() < due[job]:
-                continue
-            due[job] = loop.time() + job.every_seconds
-            try:
-                # This one drops a connection that has broken; else a restarted PostgreSQL would end all jobs.
-                await database_sync_to_async(run_task, thread_sensitive=False)(job.task)
-            except Exception:
-                logger.exception("job %s failed; it runs again in %.0f s", job.task, job.every_seconds)
+            running.create_task(_repeat(job))
+
+
+async def _repeat(job: Job) -> None:
+    """Run a job for ever; one that fails is logged and tried again next time."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + min(job.every_seconds, FIRST_SECONDS)
+    while True:
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        due = loop.time() + job.every_seconds
+        try:
+            # This one drops a connection that has broken; else a restarted PostgreSQL would end all jobs.
+            await database_sync_to_async(run_task, thread_sensitive=False)(job.task)
+        except Exception:
+            logger.exception("job %s failed; it runs again in %.0f s", job.task, job.every_seconds)

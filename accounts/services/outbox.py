@@ -22,6 +22,7 @@ FIRST_RETRY = timedelta(minutes=1)
 MAX_RETRY = timedelta(hours=6)
 MAX_ATTEMPTS = 12
 CLAIM = timedelta(minutes=5)
+TURN = timedelta(seconds=20)  # of one tailnet in a sweep: its receivers may hang, others' mail must not
 MAX_ERROR = 500
 KEPT = timedelta(days=30)  # what was sent, to be looked up
 
@@ -67,7 +68,8 @@ def send_as_mail(row: Outbox) -> None:
         raise DeliveryRefused("the server has no mail server: set TRENZA_EMAIL_URL")
     try:
         text, html = str(row.payload.get("text", "")), row.payload.get("html")
-        send_mail(row.subject, text, settings.DEFAULT_FROM_EMAIL, [row.target], html_message=html)
+        subject = " ".join(row.subject.split())  # names in it were typed by people; a header is one line
+        send_mail(subject, text, settings.DEFAULT_FROM_EMAIL, [row.target], html_message=html)
     except OSError as error:  # smtplib's errors are OSErrors
         raise DeliveryFailed(str(error)) from error
 
@@ -86,13 +88,19 @@ def is_due(now: datetime) -> Q:
 
 
 def deliver_due(*, now: datetime | None = None) -> int:
-    """Deliver the open scope's due rows; returns how many were. A row is claimed before it is sent."""
-    now = now or timezone.now()
-    delivered = 0
-    for pk in list(Outbox.objects.filter(is_due(now)).order_by("due").values_list("pk", flat=True)[:BATCH]):
-        row = _claim(pk, now)
+    """Deliver the open scope's due rows; returns how many were. A row is claimed before it is sent.
+
+    Whatever is left when :data:`TURN` is over waits for the next sweep.
+    """
+    begun, delivered = timezone.now(), 0
+    due = Outbox.objects.filter(is_due(now or begun)).order_by("due")
+    for pk in list(due.values_list("pk", flat=True)[:BATCH]):
+        moment = now or timezone.now()
+        row = _claim(pk, moment)
         if row is not None:
-            delivered += _deliver(row, now)
+            delivered += _deliver(row, moment)
+        if timezone.now() - begun >= TURN:
+            break
     return delivered
 
 
@@ -121,16 +129,21 @@ def _deliver(row: Outbox, now: datetime) -> bool:
     except DeliveryRefused as error:
         row.last_error, row.failed_at = str(error)[:MAX_ERROR], now
     except DeliveryFailed as error:
-        row.last_error = str(error)[:MAX_ERROR]
-        row.due = now + min(FIRST_RETRY * 2 ** (row.attempts - 1), MAX_RETRY)
-        if row.attempts >= MAX_ATTEMPTS:
-            row.failed_at = now
-        logger.warning(
-            "delivery %s of kind %s failed (attempt %s): %s", row.pk, row.kind, row.attempts, error
-        )
+        _try_later(row, now, str(error))
+    except Exception:  # the edge of a delivery: what one row brings about must not hold up all others
+        logger.exception("delivery %s of kind %s broke its sender", row.pk, row.kind)
+        _try_later(row, now, "the server could not send this; its log says why")
     else:
         row.delivered_at, row.last_error = now, ""
     if row.kind == Outbox.Kind.MAIL and (row.delivered_at or row.failed_at):
         row.payload = {}  # it may bear a link that lets somebody in
     row.save(update_fields=["payload", "attempts", "last_error", "due", "failed_at", "delivered_at"])
     return row.delivered_at is not None
+
+
+def _try_later(row: Outbox, now: datetime, error: str) -> None:
+    row.last_error = error[:MAX_ERROR]
+    row.due = now + min(FIRST_RETRY * 2 ** (row.attempts - 1), MAX_RETRY)
+    if row.attempts >= MAX_ATTEMPTS:
+        row.failed_at = now
+    logger.warning("delivery %s of kind %s failed (attempt %s): %s", row.pk, row.kind, row.attempts, error)

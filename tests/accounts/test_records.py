@@ -147,6 +147,45 @@ def test_a_failing_delivery_is_retried_later_and_later_and_given_up(monkeypatch:
     assert row.attempts == outbox.MAX_ATTEMPTS
 
 
+def test_a_subject_with_a_line_break_is_sent_as_one_line(settings: Any) -> None:
+    settings.MAIL_IS_SET_UP = True
+    tailnet, _ = factories.tailnet()
+    with scope(tailnet=tailnet):
+        mail_to(tailnet)
+        Outbox.objects.update(subject="Ana invites you to\r\nBcc: all@example.com")
+    assert tasks.deliver_outbox() == 1
+    assert [message.subject for message in mail.outbox] == ["Ana invites you to Bcc: all@example.com"]
+
+
+def test_what_breaks_its_sender_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    settings.MAIL_IS_SET_UP = True
+
+    def break_down(row: Outbox) -> None:
+        raise ValueError("a surprise with a secret in it")
+
+    monkeypatch.setitem(outbox.SENDERS, Outbox.Kind.WEBHOOK.value, break_down)
+    first, second = (factories.tailnet(name)[0] for name in ("first", "second"))
+    with scope(tailnet=first):
+        outbox.enqueue(tailnet=first, kind=Outbox.Kind.WEBHOOK, target="x")
+    with scope(tailnet=second):
+        mail_to(second)
+    assert tasks.deliver_outbox() == 1
+    with scope(tailnet=first):
+        row = Outbox.objects.get()
+    assert (row.attempts, row.failed_at, "secret" in row.last_error) == (1, None, False)
+    assert row.due > timezone.now()
+
+
+def test_a_tailnet_s_turn_ends_and_the_rest_waits(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    settings.MAIL_IS_SET_UP = True
+    monkeypatch.setattr(outbox, "TURN", timedelta(0))
+    tailnet, _ = factories.tailnet()
+    with scope(tailnet=tailnet):
+        for _number in range(3):
+            mail_to(tailnet)
+    assert [tasks.deliver_outbox() for _sweep in range(4)] == [1, 1, 1, 0]
+
+
 def test_a_lease_has_one_holder_and_remembers_since_when() -> None:
     now, length = timezone.now(), timedelta(seconds=60)
     assert take_lease(name="x", holder="a", length=length, now=now) == now
