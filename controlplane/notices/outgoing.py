@@ -13,13 +13,15 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 TIMEOUT_SECONDS = 10.0  # of one wait
 WHOLE_SECONDS = 15.0
 MAX_URL = 500
 MAX_READ = 1000  # bytes of an answer
+PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 SHARED = ipaddress.ip_network("100.64.0.0/10")  # tailnet addresses, and carriers' NAT
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # of IPv6, all that anybody has been given (RFC 4291)
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 
@@ -48,6 +50,8 @@ def is_public(text: str) -> bool:
         inner = _inner(address)
         if inner is not None:
             return is_public(str(inner))
+        if address not in GLOBAL_UNICAST:  # Python calls more global: site-local, a network's own NAT64
+            return False
     return address.is_global and not address.is_multicast and address not in SHARED
 
 
@@ -143,7 +147,8 @@ def _cut(connection: http.client.HTTPConnection) -> None:
 
 
 def _target(path: str, query: str) -> str:
-    return (path or "/") + (f"?{query}" if query else "")
+    """As it was typed; what HTTP takes no letters of (RFC 3986 section 2.1) is encoded."""
+    return quote((path or "/") + (f"?{query}" if query else ""), safe=PRINTABLE)
 
 
 def _connection(host: str, port: int, address: str, *, secure: bool) -> http.client.HTTPConnection:

@@ -293,6 +293,9 @@ def test_addresses_of_a_wrong_form_are_refused_when_they_are_typed(tailnet: Tail
         "fd7a:115c:a1e0::1",
         "ff02::1",
         "2001:db8::1",
+        "::7f00:1",
+        "fec0::1",
+        "64:ff9b:1::a00:1",
     ],
 )
 def test_a_name_that_leads_to_such_an_address_is_never_asked(address: str) -> None:
@@ -325,6 +328,16 @@ def test_a_name_that_changes_its_mind_is_asked_where_it_was_judged(receiver: Rec
     )
     assert status == 200
     assert receiver.got[0][0]["Host"] == f"flips.example.com:{port}"
+
+
+def test_an_address_in_letters_of_any_language_is_asked(tailnet: Tailnet, receiver: Receiver) -> None:
+    kept: list[str] = []
+    handler: Any = receiver.server.RequestHandlerClass
+    answer = handler.do_POST
+    handler.do_POST = lambda request: (kept.append(request.path), answer(request))
+    url = receiver.url + "/año?clave=%C3%B1&otra=ñ"
+    assert post(url, b"[]", {}, private=True) == 200
+    assert kept == ["/hook/a%C3%B1o?clave=%C3%B1&otra=%C3%B1"]
 
 
 def test_an_answer_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
