@@ -100,8 +100,9 @@ def relay_row(relay: Relay, now: datetime, *, may: bool = False) -> RelayRow:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One median as the matrix shows it: the number, how good it is (a word for its colour), is it home."""
+    """One median as the matrix shows it: where to, the number, a word for its colour, is it home."""
 
+    region: str
     milliseconds: float | None
     grade: str
     home: bool
@@ -121,7 +122,7 @@ def latency_context(matrix: Matrix, relays: Iterable[Relay]) -> dict[str, Any]:
         return names.get(region) or _("Region %(number)s") % {"number": region}
 
     def cell(home: int, region: int, value: float | None) -> Cell:
-        return Cell(value, "" if value is None else _grade(value), home == region)
+        return Cell(name(region), value, "" if value is None else _grade(value), home == region)
 
     rows = [
         {
