@@ -8,14 +8,12 @@ from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import segno
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.functional import Promise
-from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
@@ -29,6 +27,7 @@ from accounts.tenancy import scope
 from nodes.access import NodeAction, may, visible_nodes
 from nodes.describe import machine_summary
 from nodes.hostinfo import request_tags
+from nodes.qr import qr_code
 from nodes.rows import OS_NAMES, device_row
 from nodes.services import logins
 from nodes.state import NodeState
@@ -54,12 +53,6 @@ SYSTEMS = (
     System("android", "brand-android", "Android"),
     System("server", "server", _("Servers")),
 )
-
-
-def qr_code(text: str) -> SafeString:
-    """A QR code as inline SVG without style attributes (the content security policy forbids those)."""
-    svg = segno.make(text, error="m").svg_inline(border=1, omitsize=True, svgclass=None, lineclass=None)
-    return mark_safe(svg)  # noqa: S308 - segno's own markup; the text only decides which squares are dark
 
 
 def is_loopback(host: str) -> bool:
