@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.db import models
 from django.utils import timezone
@@ -119,6 +120,12 @@ class Webhook(TenantModel):
 
     def __str__(self) -> str:
         return f"webhook {self.public_id}"
+
+    @property
+    def place(self) -> str:
+        """Where it leads, for logs and readers: chat services have a secret in the rest of the address."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
 
 
 GLOBAL_MODELS: tuple[type, ...] = (Relay, ServerKey)

@@ -89,14 +89,16 @@ def update_webhook(*, webhook: Webhook, by: Actor, **values: Any) -> Webhook:
     }
     with write(webhook.tailnet_id) as change:
         row = _locked(webhook)
+        wanted = {name: checks[name](value) for name, value in values.items()}
         old = _facts(row)
-        for name, value in values.items():
-            setattr(row, name, checks[name](value))
-        new = _facts(row)
-        if new != old:
+        changed = [name for name, value in wanted.items() if getattr(row, name) != value]
+        if changed:
+            for name in changed:
+                setattr(row, name, wanted[name])
             row.updated = timezone.now()
             row.save()
-            _record(change, row, by, "UPDATE", old=old, new=new)
+            prop = changed[0].upper() if len(changed) == 1 else ""
+            _record(change, row, by, "UPDATE", prop=prop, old=old, new=_facts(row))
         return row
 
 
@@ -147,9 +149,9 @@ def _locked(webhook: Webhook) -> Webhook:
 
 
 def _facts(webhook: Webhook) -> dict[str, Any]:
-    """What the log keeps of it: where it leads, without a query that may hold a secret."""
+    """What the log keeps of it."""
     return {
-        "url": webhook.url.partition("?")[0],
+        "url": webhook.place,
         "provider": webhook.provider,
         "subscriptions": webhook.subscriptions,
         "enabled": webhook.enabled,
@@ -175,7 +177,7 @@ def _record(
         action=action,
         target_type="WEBHOOK",
         target_id=webhook.public_id,
-        target_name=webhook.url.partition("?")[0],
+        target_name=webhook.place,
         target_property=prop,
         old=old,
         new=new,

@@ -226,6 +226,25 @@ def test_the_secret_is_in_no_row_page_or_log(tailnet: Tailnet, receiver: Receive
         assert "rotate" in webhooks.deliveries(webhook).latest("pk").last_error
 
 
+def test_an_address_that_is_a_secret_is_in_no_log_and_shown_to_those_alone_who_may_change_it(
+    tailnet: Tailnet, receiver: Receiver
+) -> None:
+    """Slack's has the secret in the path, Google Chat's in the query: a new one there is a change like any."""
+    webhook, _ = hook(tailnet, receiver, url=receiver.url + "/T0/first?token=first")
+    for address in (receiver.url + "/T0/second?token=first", receiver.url + "/T0/second?token=second"):
+        webhooks.update_webhook(webhook=webhook, by=ME, url=address)
+        with scope(tailnet=tailnet):
+            assert Webhook.objects.get().url == address
+    auditor = Visitor.of(factories.member(tailnet, Role.AUDITOR))
+    pages = ("/settings/webhooks", f"/settings/webhooks/{webhook.public_id}", "/logs", "/logs/export/jsonl")
+    for path in pages:
+        answer: Any = auditor.get(path)
+        text = (answer.getvalue() if answer.streaming else answer.content).decode()
+        assert receiver.url.rpartition("/")[0] in text
+        assert "/T0/" not in text
+        assert "token=" not in text
+
+
 # --- where it may never lead -------------------------------------------------------------------------------
 
 
