@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
 from django.conf import settings
@@ -123,15 +124,16 @@ class Thing:
 
 
 def things_that_wait() -> list[Thing]:
-    """Everything that waits in the open tailnet, in the order of the queue."""
+    """What waits in the open tailnet, at most :data:`MAX_TOLD`: each kind in turn, the oldest first."""
     seer = Membership.objects.filter(role="owner").order_by("pk").first()
     if seer is None:
         return []
-    return [
+    things = (
         Thing(Ref(kind, one.pk), _name(one))
         for kind in Kind
         for one in waiting(kind, seer).order_by("pk")[:MAX_TOLD]
-    ]
+    )
+    return list(islice(things, MAX_TOLD))
 
 
 def _name(one: Node | Membership | Route) -> str:
@@ -150,7 +152,7 @@ def tell_of_waiting(*, tailnet: Tailnet, now: datetime | None = None) -> int:
         things = things_that_wait()
         told = set(row.told)
         new = [one for one in things if str(one.ref) not in told and NOTICE_OF[one.ref.kind] not in row.off]
-        current = sorted(str(one.ref) for one in things)[:MAX_TOLD]
+        current = sorted(str(one.ref) for one in things)
         if current != row.told:
             row.told = current
             row.save(update_fields=["told"])

@@ -212,6 +212,27 @@ def test_a_long_list_is_cut_and_says_how_many_more(tailnet: Tailnet, post: Post)
     assert "and 3 more" in text
 
 
+def test_more_than_is_kept_in_mind_is_not_mailed_about_again_and_again(
+    tailnet: Tailnet, post: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person(tailnet, "admin@x.org", Role.ADMIN)
+    monkeypatch.setattr(mails, "MAX_TOLD", 3)
+    for number in range(3):
+        join(tailnet, factories.person(f"p{number}@x.org"), hostname=f"h{number}")
+    for number in range(2):
+        waits = factories.person(f"w{number}@x.org")
+        add_member(tailnet=tailnet, user=waits, by=ME, needs_approval=True)
+    for _sweep in range(3):
+        deliver()
+    assert len(post.to("admin@x.org")) == 1
+    with scope(tailnet=tailnet):
+        devices = list(Node.objects.all())
+    for device in devices:
+        approve_node(node=device, by=ME)
+    deliver()
+    assert "w1@x.org" in text_of(post.to("admin@x.org")[1]), "told once there is room"
+
+
 def test_what_cannot_be_delivered_is_said_on_the_settings_page_and_its_text_is_not_kept(
     tailnet: Tailnet, post: Post
 ) -> None:

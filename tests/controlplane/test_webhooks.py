@@ -229,7 +229,7 @@ def test_the_secret_is_in_no_row_page_or_log(tailnet: Tailnet, receiver: Receive
 def test_an_address_that_is_a_secret_is_in_no_log_and_shown_to_those_alone_who_may_change_it(
     tailnet: Tailnet, receiver: Receiver
 ) -> None:
-    """Slack's has the secret in the path, Google Chat's in the query: a new one there is a change like any."""
+    """Slack's has the secret in the path, Google Chat's in the query: a new one there is a change too."""
     webhook, _ = hook(tailnet, receiver, url=receiver.url + "/T0/first?token=first")
     for address in (receiver.url + "/T0/second?token=first", receiver.url + "/T0/second?token=second"):
         webhooks.update_webhook(webhook=webhook, by=ME, url=address)
