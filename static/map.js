@@ -38,6 +38,9 @@ function iconUrl(name, stroke) {
   return `data:image/svg+xml;utf8,${encodeURIComponent(svg)}`;
 }
 
+const NAME = 22;
+const short = (name) => (name.length > NAME ? `${name.slice(0, NAME - 1)}…` : name);
+
 function look() {
   const [text, muted, line, brand, surface, amber, page] = ["text", "muted", "line", "brand", "surface", "amber", "page"].map(colour);
   const font = getComputedStyle(document.body).fontFamily;
@@ -45,7 +48,7 @@ function look() {
     { selector: "node", style: {
       width: 42, height: 42, shape: (node) => SHAPES[node.data("role")], "background-color": surface, "border-width": 2.5, "border-color": brand,
       "background-image": (node) => iconUrl(node.data("icon"), text), "background-width": 20, "background-height": 20, "background-fit": "none",
-      label: (node) => [node.data("name"), node.data("marks")].filter(Boolean).join("\n"), "text-wrap": "wrap", "text-max-width": 150, "font-family": font, "font-size": 12, "line-height": 1.3,
+      label: (node) => [short(node.data("name")), node.data("marks")].filter(Boolean).join("\n"), "text-wrap": "wrap", "text-max-width": 150, "font-family": font, "font-size": 12, "line-height": 1.3,
       color: text, "text-valign": "bottom", "text-margin-y": 6, "text-background-color": page, "text-background-opacity": 0.85, "text-background-padding": 2, "min-zoomed-font-size": 7 } },
     { selector: "node[role != 'plain']", style: { width: 52, height: 52 } },
     { selector: "node[role = 'router']", style: { width: 50, height: 42 } },

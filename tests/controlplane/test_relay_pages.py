@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from datetime import timedelta
 from html import unescape
 from typing import Any
@@ -88,6 +89,9 @@ def test_the_settings_shown_are_those_of_a_relay(place: tuple[Tailnet, User]) ->
     assert config.control_url
     install = shown(page, "relay-install")
     assert shown(page, "relay-settings") in install
+    inner = install.partition("<<'END'\n")[2].removesuffix("END")
+    for script in (install, inner):
+        subprocess.run(["sh", "-n"], input=script, text=True, check=True)
     assert "/download/trenza-relay.service" in install
 
 
