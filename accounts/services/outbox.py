@@ -24,6 +24,7 @@ MAX_ATTEMPTS = 12
 CLAIM = timedelta(minutes=5)
 TURN = timedelta(seconds=20)  # of one tailnet in a sweep: its receivers may hang, others' mail must not
 MAX_ERROR = 500
+MAX_SUBJECT = 200
 KEPT = timedelta(days=30)  # what was sent, to be looked up
 
 
@@ -54,7 +55,8 @@ def enqueue(
                 tailnet=tailnet,
                 kind=kind,
                 target=target,
-                subject=subject,
+                # Names in it were typed by people; a header is one line, and a column has an end.
+                subject=" ".join(subject.split())[:MAX_SUBJECT],
                 payload=payload or {},
                 idempotency_key=idempotency_key,
             )
@@ -68,8 +70,7 @@ def send_as_mail(row: Outbox) -> None:
         raise DeliveryRefused("the server has no mail server: set TRENZA_EMAIL_URL")
     try:
         text, html = str(row.payload.get("text", "")), row.payload.get("html")
-        subject = " ".join(row.subject.split())  # names in it were typed by people; a header is one line
-        send_mail(subject, text, settings.DEFAULT_FROM_EMAIL, [row.target], html_message=html)
+        send_mail(row.subject, text, settings.DEFAULT_FROM_EMAIL, [row.target], html_message=html)
     except OSError as error:  # smtplib's errors are OSErrors
         raise DeliveryFailed(str(error)) from error
 
