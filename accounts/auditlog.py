@@ -211,8 +211,8 @@ def described(event: AuditEvent) -> dict[str, Any]:
     }
 
 
-def exported(events: QuerySet[AuditEvent]) -> Iterator[dict[str, Any]]:
-    """The newest :data:`MAX_EXPORT` of these events, read in slices that each begin where the last ended.
+def exported(events: QuerySet[AuditEvent]) -> Iterator[list[dict[str, Any]]]:
+    """The newest :data:`MAX_EXPORT` of these events, in slices that each begin where the last ended.
 
     A slice is a query of its own, so that a slow reader holds no transaction open.
     """
@@ -220,7 +220,8 @@ def exported(events: QuerySet[AuditEvent]) -> Iterator[dict[str, Any]]:
     for _slice in range(MAX_EXPORT // CHUNK):
         chosen = events if before is None else events.filter(pk__lt=before)
         found = list(chosen.order_by("-pk")[:CHUNK])
-        yield from map(described, found)
+        if found:
+            yield [described(event) for event in found]
         if len(found) < CHUNK:
             return
         before = found[-1].pk

@@ -1,34 +1,33 @@
-"""CSV as spreadsheets open it safely, a line at a time."""
+"""CSV that spreadsheets open without harm (RFC 4180, UTF-8 with its mark), piece by piece.
+
+Names and notes come from devices and people: a cell that a spreadsheet would take for a formula begins with
+an apostrophe (OWASP, "CSV Injection").
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import io
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 BYTE_ORDER_MARK = "\ufeff"  # without it Excel reads UTF-8 as something else
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-class _Line:
-    """Gives back what :func:`csv.writer` writes."""
-
-    def write(self, text: str) -> str:
-        return text
+def head(columns: Sequence[str]) -> str:
+    """The beginning of a file."""
+    return BYTE_ORDER_MARK + lines([columns])
 
 
-def csv_lines(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    """The file, line by line. A text that a spreadsheet would run as a formula begins with an apostrophe.
-
-    Source: OWASP, CSV Injection.
-    """
-    writer = csv.writer(_Line())
-    yield BYTE_ORDER_MARK + writer.writerow(head)
-    for row in rows:
-        yield writer.writerow([_safe(value) for value in row])
+def lines(rows: Iterable[Sequence[Any]]) -> str:
+    """One line a row; ``None`` is an empty cell."""
+    out = io.StringIO()
+    csv.writer(out).writerows([_harmless(cell) for cell in row] for row in rows)
+    return out.getvalue()
 
 
-def _safe(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return "'" + value
-    return "" if value is None else value
+def _harmless(cell: Any) -> Any:
+    if isinstance(cell, str) and cell.lstrip(" ").startswith(FORMULA):
+        return f"'{cell}"
+    return cell

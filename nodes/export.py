@@ -1,20 +1,13 @@
-"""Devices as lines of a CSV file that spreadsheets open without harm (RFC 4180, UTF-8 with its mark).
-
-Names and notes come from devices and people: a cell that a spreadsheet would take for a formula begins with
-an apostrophe (OWASP, "CSV Injection").
-"""
+"""Devices as lines of a CSV file."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from accounts import csvlines
 from nodes.rows import DeviceRow
 
-BYTE_ORDER_MARK = "\ufeff"
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 COLUMNS = (
     "name",
     "full_name",
@@ -36,29 +29,9 @@ COLUMNS = (
 )
 
 
-def harmless(text: str) -> str:
-    """The text as a cell that no spreadsheet calculates."""
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
-
-
-def header() -> str:
-    return BYTE_ORDER_MARK + _lines([COLUMNS])
-
-
 def lines(rows: Iterable[DeviceRow]) -> str:
     """One line a device."""
-    return _lines([harmless(cell) for cell in _cells(row)] for row in rows)
-
-
-def remark(text: str) -> str:
-    """A last line that says something of the whole."""
-    return _lines([[text]])
-
-
-def _lines(rows: Iterable[Sequence[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out).writerows(rows)
-    return out.getvalue()
+    return csvlines.lines(_cells(row) for row in rows)
 
 
 def _cells(row: DeviceRow) -> list[str]:

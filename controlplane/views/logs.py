@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -15,13 +15,13 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from accounts import auditlog
+from accounts import auditlog, csvlines
 from accounts.access import require
 from accounts.auditlog import AuditQuery
-from accounts.csvlines import csv_lines
+from accounts.downloads import download
 from accounts.errors import Forbidden, NotFound
 from accounts.limits import check_limit, count_attempt
-from accounts.models import AuditEvent, Membership, Tailnet
+from accounts.models import Membership, Tailnet
 from accounts.pages import is_htmx, membership_of, panel_view, say
 from accounts.roles import Capability
 from accounts.selectors import audit_events
@@ -81,48 +81,56 @@ def check(request: HttpRequest) -> HttpResponse:
 # --- as a file ---------------------------------------------------------------------------------------------
 
 
-def _as_csv(events: Iterator[dict[str, Any]]) -> Iterator[str]:
-    rows = ([_cell(event[name]) for name in auditlog.COLUMNS] for event in events)
-    return csv_lines(auditlog.COLUMNS, rows)
+Events = list[dict[str, Any]]
+
+
+def _as_csv(events: Events) -> str:
+    return csvlines.lines([_cell(event[name]) for name in auditlog.COLUMNS] for event in events)
 
 
 def _cell(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
-def _as_json_lines(events: Iterator[dict[str, Any]]) -> Iterator[str]:
-    return (json.dumps(event, ensure_ascii=False) + "\n" for event in events)
+def _as_json_lines(events: Events) -> str:
+    return "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in events)
 
 
-FORMATS: dict[str, tuple[str, Callable[[Iterator[dict[str, Any]]], Iterator[str]]]] = {
-    "csv": ("text/csv; charset=utf-8", _as_csv),
-    "jsonl": ("application/jsonl; charset=utf-8", _as_json_lines),
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file: what it begins with, and how events are written in it."""
+
+    media_type: str
+    head: str
+    write: Callable[[Events], str]
+
+
+FORMATS = {
+    "csv": Format("text/csv", csvlines.head(auditlog.COLUMNS), _as_csv),
+    "jsonl": Format("application/jsonl", "", _as_json_lines),
 }
 
 
 @never_cache
 @require_safe
 @panel_view
-def export(request: HttpRequest, kind: str) -> HttpResponse | StreamingHttpResponse:
+def export(request: HttpRequest, kind: str) -> HttpResponse:
     """The events that the filters choose, as a file that is written while it is read."""
     tailnet = _seer(request).tailnet
     if kind not in FORMATS:
         raise NotFound("there is no such format")
-    media_type, lines = FORMATS[kind]
     events = AuditQuery.parse(request.GET).select(audit_events())
     name = f"{tailnet.name}-log-{timezone.now():%Y-%m-%d}.{kind}"
-    return StreamingHttpResponse(
-        _scoped(tailnet, events, lines),
-        content_type=media_type,
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
-    )
+    pieces = _pieces(tailnet, auditlog.exported(events), FORMATS[kind])
+    return download(request, pieces, name=name, media_type=FORMATS[kind].media_type)
 
 
-def _scoped(
-    tailnet: Tailnet,
-    events: QuerySet[AuditEvent],
-    lines: Callable[[Iterator[dict[str, Any]]], Iterator[str]],
-) -> Iterator[str]:
-    """The lines, each read in the tailnet's scope: the one of the request has ended by then."""
-    with scope(tailnet=tailnet):
-        yield from lines(auditlog.exported(events))
+def _pieces(tailnet: Tailnet, slices: Iterator[Events], form: Format) -> Iterator[str]:
+    """Each slice is read in the tailnet's scope: the one of the request has ended by then."""
+    yield form.head
+    while True:
+        with scope(tailnet=tailnet):
+            events = next(slices, None)
+        if events is None:
+            return
+        yield form.write(events)

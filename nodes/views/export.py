@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import cast
 
-from channels.db import database_sync_to_async
 from django.conf import settings
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from accounts import csvlines
+from accounts.downloads import download
 from accounts.models import Membership
 from accounts.pages import membership_of, panel_view
 from accounts.tenancy import scope
@@ -37,13 +37,9 @@ def devices_csv(request: HttpRequest) -> HttpResponse:
     ids = query.select(visible_nodes(membership).prefetch_related(None), timezone.now())
     chosen = list(ids.values_list("pk", flat=True)[: MAX_ROWS + 1])
     end = _end(chosen)
-    source = _stream if isinstance(request, ASGIRequest) else _text
-    content = source(membership, chosen[:MAX_ROWS], end)
-    response = StreamingHttpResponse(content, content_type="text/csv; charset=utf-8")
     name = f"{membership.tailnet.name}-devices-{timezone.now():%Y-%m-%d}.csv"
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
-    response["X-Content-Type-Options"] = "nosniff"
-    return cast(HttpResponse, response)  # all that wraps views takes either kind
+    pieces = _text(membership, chosen[:MAX_ROWS], end)
+    return download(request, pieces, name=name, media_type="text/csv")
 
 
 def _pieces(ids: list[int]) -> Iterator[list[int]]:
@@ -75,19 +71,12 @@ def _end(ids: list[int]) -> str:
     """What is said of the rest, while the reader's language is known."""
     if len(ids) <= MAX_ROWS:
         return ""
-    return export.remark(_("Only the first %(n)d devices are here: filter the list.") % {"n": MAX_ROWS})
+    said = _("Only the first %(n)d devices are here: filter the list.") % {"n": MAX_ROWS}
+    return csvlines.lines([[said]])
 
 
 def _text(membership: Membership, ids: list[int], end: str) -> Iterator[str]:
-    yield export.header()
+    yield csvlines.head(export.COLUMNS)
     for piece in _pieces(ids):
         yield _piece(membership, piece)
-    yield end
-
-
-async def _stream(membership: Membership, ids: list[int], end: str) -> AsyncIterator[str]:
-    """The same for the server's event loop."""
-    yield export.header()
-    for piece in _pieces(ids):
-        yield await database_sync_to_async(_piece)(membership, piece)
     yield end
