@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.db.models import (
-    Case,
-    CharField,
-    Count,
-    Exists,
-    IntegerField,
-    Max,
-    OuterRef,
-    Q,
-    QuerySet,
-    Subquery,
-    Value,
-    When,
-)
-from django.db.models.functions import Coalesce, Greatest, Lower, NullIf
+from django.core.paginator import Page, Paginator
+from django.db.models import Case, CharField, Count, IntegerField, Max, Q, QuerySet, Value, When
+from django.db.models.functions import Coalesce, Lower, NullIf
 from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -62,12 +50,27 @@ ORDERS: dict[str, str | Promise] = {
     "seen": _("Last seen first"),
     "joined": _("Newest first"),
 }
+# Orders that the database makes; those by devices and by when somebody was seen are made of facts.
 SORTS: dict[str, tuple[str, ...]] = {
-    "name": ("shown_name",),
-    "role": ("role_place", "shown_name"),
-    "devices": ("-device_count", "shown_name"),
-    "seen": ("-online", "-seen", "shown_name"),
+    "": ("settled", "shown_name", "pk"),
+    "name": ("shown_name", "pk"),
+    "role": ("role_place", "shown_name", "pk"),
     "joined": ("-created", "-pk"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a person by their devices (and open pages)."""
+
+    devices: int = 0
+    online: bool = False
+    seen: datetime = NEVER
+
+
+FACT_SORTS: dict[str, Callable[[Facts], Any]] = {
+    "devices": lambda facts: -facts.devices,
+    "seen": lambda facts: (not facts.online, -facts.seen.timestamp()),
 }
 
 
@@ -87,7 +90,7 @@ class PeopleQuery:
             search=str(values.get("q", "")).replace("\0", "").strip()[:MAX_SEARCH],
             status=status if status in TABS else "",
             role=role if role in PLACES else "",
-            sort=sort if sort.removeprefix("-") in SORTS else "",
+            sort=sort if sort.removeprefix("-") in {*SORTS, *FACT_SORTS} else "",
         )
 
     @property
@@ -95,9 +98,22 @@ class PeopleQuery:
         """Whether it asks for fewer than all people."""
         return bool(self.search or self.status or self.role)
 
-    def select(self, now: datetime) -> QuerySet[Membership]:
-        """The people asked for, in order; without an order those who wait come first."""
-        found = with_facts(members(), now)
+    def page(self, number: Any, now: datetime) -> tuple[Page[Any], dict[Membership, Facts]]:
+        """A page of the people asked for, in order, with their facts: a fixed number of queries."""
+        found = self._found()
+        by_fact = FACT_SORTS.get(self.sort.removeprefix("-"))
+        if by_fact is None:
+            page: Page[Any] = Paginator(found.order_by(*self._order()), PAGE_SIZE).get_page(number)
+            people = list(page)
+        else:
+            page = Paginator(self._by_fact(found, by_fact, now), PAGE_SIZE).get_page(number)
+            rows = members().in_bulk(list(page))
+            people = [rows[pk] for pk in page if pk in rows]
+        facts = facts_of(people, now)
+        return page, {one: facts[one.user_id] for one in people}
+
+    def _found(self) -> QuerySet[Any]:
+        found = members()
         if self.search:
             wanted = Q(user__email__icontains=self.search) | Q(user__display_name__icontains=self.search)
             found = found.filter(wanted)
@@ -105,32 +121,41 @@ class PeopleQuery:
             found = found.filter(status=self.status)
         if self.role:
             found = found.filter(role=self.role)
-        return found.order_by(*self._order(), "pk")
+        return found.annotate(
+            shown_name=Lower(
+                Coalesce(NullIf("user__display_name", Value("")), "user__email", output_field=CharField())
+            ),
+            role_place=_cases("role", PLACES),
+            settled=_cases("status", {Status.NEEDS_APPROVAL.value: 0}),
+        )
 
     def _order(self) -> tuple[str, ...]:
-        if not self.sort:
-            return ("settled", "shown_name")
         names = SORTS[self.sort.removeprefix("-")]
         if not self.sort.startswith("-"):
             return names
         return tuple(name[1:] if name.startswith("-") else f"-{name}" for name in names)
 
+    def _by_fact(self, found: QuerySet[Any], by_fact: Callable[[Facts], Any], now: datetime) -> list[int]:
+        """The primary keys of these people in an order that their facts make."""
+        places = list(found.order_by("shown_name", "pk").only("pk", "user_id", "last_seen"))
+        facts = facts_of(places, now)
+        places.sort(key=lambda one: by_fact(facts[one.user_id]), reverse=self.sort.startswith("-"))
+        return [one.pk for one in places]
 
-def with_facts(found: QuerySet[Membership], now: datetime) -> QuerySet[Membership]:
-    """Each with ``device_count``, ``online``, ``seen`` and what lists are ordered by."""
-    theirs = Node.objects.filter(user_id=OuterRef("user_id")).order_by().values("user_id")
-    held = Presence.objects.filter(node__user_id=OuterRef("user_id"), expires__gt=now)
-    devices_seen = Subquery(theirs.annotate(last=Max("last_seen")).values("last"))
-    return found.annotate(
-        device_count=Coalesce(Subquery(theirs.annotate(n=Count("pk")).values("n")), 0),
-        online=Exists(held),
-        seen=Greatest(Coalesce(devices_seen, Value(NEVER)), Coalesce("last_seen", Value(NEVER))),
-        shown_name=Lower(
-            Coalesce(NullIf("user__display_name", Value("")), "user__email", output_field=CharField())
-        ),
-        role_place=_cases("role", PLACES),
-        settled=_cases("status", {Status.NEEDS_APPROVAL.value: 0}),
-    )
+
+def facts_of(places: Collection[Membership], now: datetime) -> dict[int, Facts]:
+    """The facts of these people by their user ids, in two queries."""
+    ids = {one.user_id for one in places}
+    counted = Node.objects.filter(user_id__in=ids).order_by().values_list("user_id")
+    known = {user: (n, last) for user, n, last in counted.annotate(n=Count("pk"), last=Max("last_seen"))}
+    held = Presence.objects.filter(expires__gt=now, node__user_id__in=ids)
+    online = set(held.values_list("node__user_id", flat=True))
+    facts = {}
+    for one in places:
+        devices, last = known.get(one.user_id, (0, None))
+        seen = max(filter(None, (last, one.last_seen)), default=NEVER)
+        facts[one.user_id] = Facts(devices, one.user_id in online, seen)
+    return facts
 
 
 def _cases(name: str, places: Mapping[str, int]) -> Case:
@@ -169,6 +194,8 @@ class PersonRow:
 
     place: Membership
     user: User
+    user_path: str  # the person in addresses
+    dom_id: str
     state: Shown
     role: Promise
     devices: int
@@ -178,27 +205,20 @@ class PersonRow:
     may: MayDo
 
     @property
-    def dom_id(self) -> str:
-        return f"membership-{self.place.pk}"
-
-    @property
-    def user_path(self) -> str:
-        return str(self.user.pk)
-
-    @property
     def waits(self) -> bool:
         return self.place.status == Status.NEEDS_APPROVAL
 
 
-def person_row(place: Membership, *, reader: Membership) -> PersonRow:
-    """What pages show of a person who was read :func:`with_facts`."""
-    facts: Any = place
+def person_row(place: Membership, facts: Facts, *, reader: Membership) -> PersonRow:
+    """What pages show of a person."""
     return PersonRow(
         place=place,
         user=place.user,
+        user_path=str(place.user_id),
+        dom_id=f"membership-{place.pk}",
         state=SHOWN[place.status] if place.user.is_active else SWITCHED_OFF,
         role=ROLES[Role(place.role)].word,
-        devices=facts.device_count,
+        devices=facts.devices,
         online=facts.online,
         last_seen=facts.seen if facts.seen > NEVER else None,
         is_me=place.pk == reader.pk,

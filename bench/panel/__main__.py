@@ -46,6 +46,11 @@ PATHS: tuple[tuple[str, float], ...] = (
     ("/map?view=table&sort=latency", PAGE_MS),
     ("/map/devices/{node}", PAGE_MS),
     ("/relays", PAGE_MS),
+    ("/users", PAGE_MS),
+    ("/users?sort=seen", PAGE_MS),
+    ("/users?q=person0&sort=devices", PAGE_MS),
+    ("/users/invitations", PAGE_MS),
+    ("/settings", PAGE_MS),
     ("/search/results?q=linux-0312", SEARCH_MS),
     ("/search/results?q=nothing-like-this", SEARCH_MS),
 )

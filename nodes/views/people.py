@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, cast
 
 from django.conf import settings
-from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -28,14 +27,13 @@ from nodes.access import visible_nodes
 from nodes.models import Node, PreAuthKey
 from nodes.people import (
     ORDERS,
-    PAGE_SIZE,
     TABS,
     PeopleQuery,
     PersonRow,
     count_statuses,
+    facts_of,
     person_row,
     signs_in_with,
-    with_facts,
 )
 from nodes.peoplewords import words_of_one, words_of_several
 from nodes.rows import device_row
@@ -77,10 +75,10 @@ def people(request: HttpRequest) -> HttpResponse:
     target = request.htmx.target if is_htmx(request) else None  # type: ignore[attr-defined]
     if target == TABS_ID:
         return render(request, "people/_tabs.html", context)
-    page = Paginator(query.select(now), PAGE_SIZE).get_page(request.GET.get("page"))
+    page, found = query.page(request.GET.get("page"), now)
     context |= {
         "page": page,
-        "rows": [person_row(place, reader=reader) for place in page],
+        "rows": [person_row(place, facts, reader=reader) for place, facts in found.items()],
         "roles": [(role.value, words.word) for role, words in ROLES.items()],
         "orders": _orders(query),
         "manages": can(reader, Capability.MANAGE_USERS),
@@ -109,9 +107,9 @@ def _orders(query: PeopleQuery) -> list[tuple[str, str]]:
 
 def _row_of(request: HttpRequest, user_id: int, now: datetime | None = None) -> PersonRow:
     """A person as the reader may see them, with everything that a row shows."""
-    found = member_of(membership=_reader(request), user_id=user_id)
-    place = with_facts(members().filter(pk=found.pk), now or timezone.now()).select_related("tailnet").get()
-    return person_row(place, reader=_reader(request))
+    place = member_of(membership=_reader(request), user_id=user_id)
+    facts = facts_of([place], now or timezone.now())[place.user_id]
+    return person_row(place, facts, reader=_reader(request))
 
 
 @never_cache
