@@ -38,7 +38,8 @@ def member_of(*, membership: Membership | None, user_id: Any, manage: bool = Fal
 
     With ``manage`` they must also be allowed to act on them: :class:`Forbidden` when they only see them.
     """
-    found = Membership.objects.select_related("user", "tailnet").filter(user_id=user_id).first()
+    # By the person's own column: the foreign key's lookup fails on a number that no column holds.
+    found = Membership.objects.select_related("user", "tailnet").filter(user__pk=user_id).first()
     if found is None or membership is None:
         raise NotFound(NOT_HERE)
     if not can(membership, Capability.SEE_ALL) and found.user_id != membership.user_id:

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django_htmx.http import HttpResponseClientRedirect, reswap, retarget, trigger_client_event
 
 from accounts.actors import Actor
-from accounts.errors import ApplicationError, Conflict, LimitExceeded
+from accounts.errors import ApplicationError, Conflict, LimitExceeded, NotFound
 from accounts.models import Membership, User
 
 TAILNET_FIELD = "tailnet"
@@ -45,6 +45,8 @@ def panel_view(view: View) -> Callable[..., Any]:
         try:
             if membership_of(request) is None:
                 return render(request, "accounts/no_tailnet.html", status=403)
+            if "\0" in request.path:  # PostgreSQL takes none, and nothing is called so
+                raise NotFound("nothing is called so")
             check_tailnet(request)
             return view(request, *args, **kwargs)
         except ApplicationError as error:

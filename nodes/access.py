@@ -15,6 +15,8 @@ from accounts.roles import Capability, can
 from nodes.models import Node, PreAuthKey
 from nodes.selectors import auth_keys, nodes
 
+MAX_ID = 64  # characters; longer ones name nothing, and Python reads no number of any length
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:
@@ -63,7 +65,7 @@ def visible_nodes(membership: Membership | None) -> QuerySet[Node]:
 def node_for(*, membership: Membership | None, node_id: Any, action: NodeAction = NodeAction.SEE) -> Node:
     """A device by id or nodeId for an action: NotFound when unseen, Forbidden when it is only seen."""
     text = str(node_id)
-    if not text.isprintable():  # PostgreSQL takes no NUL, and no device is called so
+    if not text.isprintable() or len(text) > MAX_ID:  # PostgreSQL takes no NUL, and no device is called so
         raise NotFound(NOT_HERE)
     wanted = Q(stable_id=text) | (Q(pk=int(text)) if text.isascii() and text.isdigit() else Q())
     node = visible_nodes(membership).filter(wanted).first()

@@ -64,7 +64,7 @@ class RouteQuery:
         state, sort = str(values.get("state", "")), str(values.get("sort", ""))
         return cls(
             show=EXITS if values.get("show") == EXITS else SUBNETS,
-            search=str(values.get("q", "")).strip()[:MAX_SEARCH],
+            search=str(values.get("q", "")).replace("\0", "").strip()[:MAX_SEARCH],
             state=state if state in STATES else "",
             sort=sort if sort in ORDERS else "",
         )

@@ -25,6 +25,7 @@ from accounts.signing_in import NEXT_KEY
 
 LINK_BACKEND = "django.contrib.auth.backends.ModelBackend"
 MAX_NEXT_LENGTH = 500
+MAX_ID_DIGITS = 18  # Python reads no number of any length
 LINK_LIMIT = "sign-in-link"
 MAX_FAILED_LINKS = 20  # a minute, from one address
 THEME_COOKIE = "trenza_theme"
@@ -88,9 +89,8 @@ def switch(request: HttpRequest) -> HttpResponse:
     if not request.user.is_authenticated:
         return to_sign_in(request)
     wanted = request.POST.get("to", "")
-    membership = membership_in(
-        user=request.user, tailnet_id=int(wanted) if wanted.isascii() and wanted.isdigit() else 0
-    )
+    is_id = wanted.isascii() and wanted.isdigit() and len(wanted) <= MAX_ID_DIGITS
+    membership = membership_in(user=request.user, tailnet_id=int(wanted) if is_id else 0)
     switch_tailnet(request, membership.tailnet)
     return redirect(settings.LOGIN_REDIRECT_URL)
 

@@ -57,7 +57,7 @@ def _mine(membership: Membership) -> dict[str, Any]:
 
 def _reach(request: HttpRequest, membership: Membership) -> dict[str, Any]:
     now = timezone.now()
-    search = request.GET.get("q", "").strip()[: reach.MAX_SEARCH]
+    search = request.GET.get("q", "").replace("\0", "").strip()[: reach.MAX_SEARCH]
     found = Paginator(reach.reachable(now, search), PAGE_SIZE).get_page(request.GET.get("page"))
     return {
         "page": found,

@@ -15,6 +15,7 @@ from accounts.roles import Role
 from accounts.services.people import add_member, create_person, suspend_member
 from accounts.services.signinlink import LIFETIME, create_link
 from accounts.views import MAX_FAILED_LINKS
+from nodes.routing import RouteQuery
 from tests.accounts import factories
 from tests.pages import Visitor, plain_static_files
 
@@ -278,3 +279,13 @@ def test_an_address_that_does_not_exist_looks_like_one_that_is_not_for_you() -> 
     assert (missing.status_code, unseen.status_code) == (404, 404)
     assert missing.content.decode().count("<h1>Not found</h1>") == 1
     assert unseen.content.decode().count("<h1>Not found</h1>") == 1
+
+
+def test_numbers_and_characters_that_no_database_takes_name_nothing() -> None:
+    _tailnet, owner = factories.tailnet()
+    visitor, huge = Visitor(owner), "9" * 30
+    for path in ("/users/{}", "/users/{}/suspend", "/relays/{}/rename", "/tailnets/{}/leave"):
+        assert visitor.get(path.format(huge)).status_code == 404
+    assert visitor.post("/tailnet", {"to": "9" * 5000}).status_code == 404
+    assert visitor.fragment("/settings/webhooks/a%00b").status_code == 404
+    assert RouteQuery.parse({"q": "a\0b"}).search == "ab"

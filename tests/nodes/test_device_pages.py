@@ -258,7 +258,7 @@ def test_a_deleted_device_leaves_the_list_and_its_own_page(place: tuple[Tailnet,
     assert visitor.get(f"/devices/{node.stable_id}").status_code == 404
 
 
-@pytest.mark.parametrize("reference", ["0", "9" * 40, "nothing", "²", "a%00b", "..", "-1"])
+@pytest.mark.parametrize("reference", ["0", "9" * 40, "9" * 5000, "nothing", "²", "a%00b", "..", "-1"])
 def test_a_device_that_is_not_there(place: tuple[Tailnet, User], reference: str) -> None:
     assert Visitor(place[1]).get(f"/devices/{reference}").status_code == 404
 
