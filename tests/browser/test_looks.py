@@ -31,7 +31,7 @@ OVERLAPS = """
       && (!document.querySelector("dialog[open]") || one.closest("dialog[open]"))
       && (!document.querySelector(".menu:popover-open") || one.closest(".menu:popover-open"));
   });
-  const fixed = (one) => one.closest(".top, .side, .menu") !== null;
+  const fixed = (one) => one.closest(".top, .side, .menu, .bulk-bar") !== null;
   const found = [];
   for (let i = 0; i < shown.length; i++) {
     for (let j = i + 1; j < shown.length; j++) {

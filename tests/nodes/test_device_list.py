@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.actors import Actor
@@ -437,3 +439,36 @@ def test_regions_have_the_names_that_the_tailnet_knows(place: tuple[Tailnet, Use
     for text in ("Madrid: 10.0 ms", "Cellar: 10.0 ms", "Region 951: 10.0 ms"):
         assert text in page
     assert "Secret" not in page
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/devices?version=old&seen=0",
+        "/devices?seen=30&sort=-seen",
+        "/devices/clean-up?days=1&tagged=1",
+        "/search/results?q=n",
+        "/search",
+    ],
+)
+def test_a_page_costs_the_same_queries_in_a_large_tailnet(place: tuple[Tailnet, User], path: str) -> None:
+    tailnet, owner = place
+    visitor = Visitor(owner)
+
+    def cost() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert visitor.get(path).status_code == 200
+        return len(captured)
+
+    def more(begin: int, end: int) -> None:
+        for number in range(begin, end):
+            node = client(tailnet, owner, f"n{number}", IPNVersion=f"1.{number % 7}.0")
+            aged(node, 100)
+            if number % 2:
+                claim_presence(tailnet=tailnet, node_id=node.pk, worker="w")
+                record_paths(tailnet=tailnet, node_id=node.pk, paths=[PeerPath(node_id=node.pk - 1)])
+
+    more(0, 12)
+    few = cost()
+    more(12, 70)
+    assert cost() == few
