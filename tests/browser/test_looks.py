@@ -129,6 +129,12 @@ def test_pages_fit_every_width(
     device = screenshots.device_path(server, LONG)
     wrong = {}
     for path in (
+        "/",
+        "/approvals",
+        "/routes",
+        "/routes?show=exit-nodes",
+        "/my-devices",
+        "/access",
         "/devices",
         device,
         "/keys",
