@@ -17,7 +17,7 @@ from accounts.actors import Actor
 from accounts.changes import ChangeSet, write
 from accounts.credentials import NewSecret, new_url_token
 from accounts.errors import Conflict, Forbidden, Gone, Invalid, NotFound
-from accounts.models import Invite, Membership, Outbox, Tailnet, User
+from accounts.models import AuditEvent, Invite, Membership, Outbox, Tailnet, User
 from accounts.roles import Capability, Role, can, outranks
 from accounts.services import audit, outbox
 from accounts.services.people import acting_membership, add_member, approve_member, check_email
@@ -25,7 +25,11 @@ from accounts.tenancy import find_by_credential, scope
 from accounts.words import role_word
 
 LIFETIME = timedelta(days=7)
+TARGET = "USER_INVITE"
 MAX_OPEN = 1000  # invitations of one tailnet that nobody has accepted
+# A tailnet is anybody's to make, and its name is theirs to choose: it must not write to the whole world.
+MAX_MAILED = 100
+MAILED_WITHIN = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +174,16 @@ def _open_row(invite: Invite) -> Invite:
 def _sent(invite: Invite, secret: NewSecret, by: Actor) -> NewInvite:
     """The invitation with its link, its mail noted in the open transaction."""
     link = f"{settings.BASE_URL}/invite/{secret.text}"
-    if settings.MAIL_IS_SET_UP:
+    mailed = settings.MAIL_IS_SET_UP and _may_mail()
+    if mailed:
         _note_mail(invite, secret, link, by)
-    return NewInvite(invite, link, settings.MAIL_IS_SET_UP)
+    return NewInvite(invite, link, mailed)
+
+
+def _may_mail() -> bool:
+    """Whether this invitation, which the log has already, is among those that may go out by mail."""
+    sent = AuditEvent.objects.filter(target_type=TARGET, action__in=("CREATE", "RENEW"))
+    return sent.filter(event_time__gt=timezone.now() - MAILED_WITHIN).count() <= MAX_MAILED
 
 
 def _note_mail(invite: Invite, secret: NewSecret, link: str, by: Actor) -> None:
@@ -221,7 +232,7 @@ def _audit(change: ChangeSet, invite: Invite, by: Actor, action: str) -> None:
         tailnet=change.tailnet,
         by=by,
         action=action,
-        target_type="USER_INVITE",
+        target_type=TARGET,
         target_id=invite.pk,
         target_name=invite.email,
         new={"role": invite.role},

@@ -62,6 +62,26 @@ def test_a_server_that_sends_no_mail_notes_none() -> None:
     assert mails(tailnet) == []
 
 
+def test_a_tailnet_mails_so_many_a_day_whatever_it_withdraws_and_gives_the_other_links_by_hand(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MAIL_IS_SET_UP = True
+    monkeypatch.setattr(invites, "MAX_MAILED", 2)
+    tailnet, owner = factories.tailnet()
+    first = invite(tailnet, owner, "a@example.com")
+    assert first.mailed
+    invites.revoke_invite(invite=first.invite, by=ME)
+    second = invite(tailnet, owner, "b@example.com")
+    assert second.mailed
+    assert not invites.renew_invite(invite=second.invite, by=ME).mailed
+    third = invite(tailnet, owner, "c@example.com")
+    assert not third.mailed
+    assert invites.accept_invite(token=token_of(third), user=factories.person()).is_active
+    with scope(tailnet=tailnet):
+        AuditEvent.objects.update(event_time=timezone.now() - timedelta(days=2))
+    assert invite(tailnet, owner, "d@example.com").mailed
+
+
 def test_its_mail_has_the_link_until_it_is_of_no_use(settings: Any) -> None:
     settings.MAIL_IS_SET_UP = True
     tailnet, owner = factories.tailnet()
