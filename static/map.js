@@ -38,25 +38,32 @@ function iconUrl(name, stroke) {
   return `data:image/svg+xml;utf8,${encodeURIComponent(svg)}`;
 }
 
+const NARROW = 500;
 const NAME = 22;
-const short = (name) => (name.length > NAME ? `${name.slice(0, NAME - 1)}…` : name);
+const NAME_NARROW = 14;
+
+function short(name) {
+  const most = stage.clientWidth < NARROW ? NAME_NARROW : NAME;
+  return name.length > most ? `${name.slice(0, most - 1)}…` : name;
+}
 
 function look() {
   const [text, muted, line, brand, surface, amber, page] = ["text", "muted", "line", "brand", "surface", "amber", "page"].map(colour);
   const font = getComputedStyle(document.body).fontFamily;
+  const large = stage.clientWidth < NARROW ? 1.5 : 1; // a narrow picture is drawn small
   return [
     { selector: "node", style: {
       width: 42, height: 42, shape: (node) => SHAPES[node.data("role")], "background-color": surface, "border-width": 2.5, "border-color": brand,
       "background-image": (node) => iconUrl(node.data("icon"), text), "background-width": 20, "background-height": 20, "background-fit": "none",
-      label: (node) => [short(node.data("name")), node.data("marks")].filter(Boolean).join("\n"), "text-wrap": "wrap", "text-max-width": 150, "font-family": font, "font-size": 12, "line-height": 1.3,
-      color: text, "text-valign": "bottom", "text-margin-y": 6, "text-background-color": page, "text-background-opacity": 0.85, "text-background-padding": 2, "min-zoomed-font-size": 7 } },
+      label: (node) => [short(node.data("name")), node.data("marks")].filter(Boolean).join("\n"), "text-wrap": "wrap", "text-max-width": 150 * large, "font-family": font, "font-size": 12 * large, "line-height": 1.3,
+      color: text, "text-valign": "bottom", "text-margin-y": 6, "text-background-color": page, "text-background-opacity": 0.85, "text-background-padding": 2, "min-zoomed-font-size": 6.5 } },
     { selector: "node[role != 'plain']", style: { width: 52, height: 52 } },
     { selector: "node[role = 'router']", style: { width: 50, height: 42 } },
     { selector: "node[state != 'online']", style: { "border-color": line, "border-style": "dashed", "background-image": (node) => iconUrl(node.data("icon"), muted), color: muted } },
-    { selector: "node[?beside]", style: { "border-width": 1.5, "font-size": 11 } },
+    { selector: "node[?beside]", style: { "border-width": 1.5, "font-size": 11 * large } },
     { selector: "edge", style: {
-      width: 2.5, "curve-style": "straight", "line-color": brand, label: "data(label)", "font-family": font, "font-size": 10.5, color: text, "text-background-color": page,
-      "text-background-opacity": 0.9, "text-background-padding": 3, "text-background-shape": "round-rectangle", "min-zoomed-font-size": 7 } },
+      width: 2.5, "curve-style": "straight", "line-color": brand, label: "data(label)", "font-family": font, "font-size": 10.5 * large, color: text, "text-background-color": page,
+      "text-background-opacity": 0.9, "text-background-padding": 3, "text-background-shape": "round-rectangle", "min-zoomed-font-size": 6.5 } },
     { selector: "edge[kind = 'relayed']", style: { "line-color": amber, "line-style": "dashed", "line-dash-pattern": [9, 6] } },
     { selector: "edge[kind = 'idle']", style: { "line-color": line, "line-style": "dashed", "line-dash-pattern": [1, 7], "line-cap": "round", width: 3 } },
     { selector: "edge[?exit]", style: { "target-arrow-shape": "triangle", "arrow-scale": 1.3, "target-arrow-color": brand } },
