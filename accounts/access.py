@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import QuerySet
+
 from accounts.errors import Forbidden, NotFound
-from accounts.models import Invite, Membership, User
+from accounts.models import ApiToken, Invite, Membership, OAuthClient, User
 from accounts.roles import Capability, can, outranks
-from accounts.selectors import open_invites
+from accounts.scopes import may_make_tokens
+from accounts.selectors import api_tokens, oauth_clients, open_invites
 from accounts.tenancy import memberships_of
 
 NOT_HERE = "there is no such thing, or it is not for you"
@@ -70,3 +73,36 @@ def place_of(*, user: User, tailnet_id: int) -> Membership:
         if membership.tailnet_id == tailnet_id:
             return membership
     raise NotFound(NOT_HERE)
+
+
+def visible_tokens(membership: Membership | None) -> QuerySet[ApiToken]:
+    """The API tokens that a person sees: all, or those that act as them."""
+    if can(membership, Capability.SEE_ALL):
+        return api_tokens()
+    if membership is not None and may_make_tokens(membership):
+        return api_tokens().filter(user_id=membership.user_id)
+    return api_tokens().none()
+
+
+def token_for(*, membership: Membership | None, public_id: str) -> ApiToken:
+    """An API token to revoke: one's own, or, with MANAGE_SETTINGS, anybody's."""
+    found = visible_tokens(membership).filter(public_id=public_id).first()
+    if found is None or membership is None:
+        raise NotFound(NOT_HERE)
+    if found.user_id != membership.user_id and not can(membership, Capability.MANAGE_SETTINGS):
+        raise Forbidden("your role does not include this")
+    return found
+
+
+def visible_clients(membership: Membership | None) -> QuerySet[OAuthClient]:
+    """The OAuth clients that a person sees: all or none."""
+    return oauth_clients() if can(membership, Capability.SEE_ALL) else oauth_clients().none()
+
+
+def client_for(*, membership: Membership | None, public_id: str) -> OAuthClient:
+    """An OAuth client to revoke."""
+    found = visible_clients(membership).filter(public_id=public_id).first()
+    if found is None:
+        raise NotFound(NOT_HERE)
+    require(membership, Capability.MANAGE_SETTINGS)
+    return found

@@ -41,7 +41,8 @@ def api_tokens() -> QuerySet[ApiToken]:
 
 
 def oauth_clients() -> QuerySet[OAuthClient]:
-    return OAuthClient.objects.order_by("-created", "-pk")
+    """OAuth clients, newest first."""
+    return OAuthClient.objects.select_related("created_by").order_by("-created", "-pk")
 
 
 def audit_events() -> QuerySet[AuditEvent]:

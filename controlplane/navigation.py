@@ -35,15 +35,16 @@ SECTIONS: tuple[Section, ...] = (
     Section("devices", "/devices", "devices", _("Devices"), ALL),
     Section("approvals", "/approvals", "inbox", _("Approvals"), ALL, "nodes/_badge.html"),
     Section("routes", "/routes", "route", _("Routes & exit nodes"), ALL),
-    Section("map", "/map", "topology-star-3", _("Map")),
+    Section("map", "/map", "topology-star-3", _("Map"), _any(Capability.SEE_ALL, Capability.SEE_OWN_DEVICES)),
     Section("users", "/users", "users", _("Users"), _any(Capability.SEE_ALL)),
     Section("access", "/access", "shield-lock", _("Access controls"), ALL),
-    Section("keys", "/keys", "key", _("Keys")),
+    Section("keys", "/keys", "key", _("Keys"), _any(Capability.SEE_ALL, Capability.CREATE_OWN_KEYS)),
     Section("dns", "/dns", "world", _("DNS"), _any(Capability.SEE_ALL)),
     Section("relays", "/relays", "server-2", _("Relays"), _any(Capability.SEE_ALL)),
     Section("logs", "/logs", "history", _("Logs"), ALL),
     Section("settings", "/settings", "settings", _("Settings"), _any(Capability.SEE_ALL)),
     Section("my-devices", "/my-devices", "device-laptop", _("My devices")),
+    Section("api", "/api", "code", _("API"), _any(Capability.SEE_ALL, Capability.CREATE_OWN_KEYS)),
 )
 
 

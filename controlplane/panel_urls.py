@@ -7,6 +7,7 @@ from django.urls import path
 from controlplane import views
 from controlplane.views import (
     access,
+    api,
     dns,
     logs,
     my_devices,
@@ -23,6 +24,7 @@ urlpatterns = [
     path("", overview.page, name="home"),
     path("access", access.page, name="access"),
     path("my-devices", my_devices.page, name="my-devices"),
+    path("api", api.page, name="api"),
     path("admin", views.admin, name="admin"),
     path("admin/<path:rest>", views.admin),
     path("map", picture.page, name="map"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from nodes.views import (
+    apikeys,
     approvals,
     bulk,
     cleanup,
@@ -64,4 +65,8 @@ urlpatterns = [
     path("keys/new", keys.new_key, name="new-key"),
     path("keys/download", keys.download, name="download-key"),
     path("keys/<str:public_id>/revoke", keys.revoke, name="revoke-key"),
+    path("keys/tokens/new", apikeys.new_token, name="new-token"),
+    path("keys/tokens/<str:public_id>/revoke", apikeys.revoke_token, name="revoke-token"),
+    path("keys/clients/new", apikeys.new_client, name="new-client"),
+    path("keys/clients/<str:public_id>/revoke", apikeys.revoke_client, name="revoke-client"),
 ]

@@ -11,8 +11,10 @@ from django.utils import timezone
 from accounts.actors import Actor
 from accounts.changes import write
 from accounts.credentials import API_KEY_PREFIX, OAUTH_CLIENT_PREFIX, new_secret
-from accounts.errors import Conflict, Invalid
+from accounts.errors import Conflict, Forbidden, Invalid
 from accounts.models import ApiToken, Membership, OAuthClient, Tailnet, User
+from accounts.roles import Capability, can
+from accounts.scopes import SCOPES, may_make_tokens, scopes_of
 from accounts.services import audit
 from accounts.tenancy import find_by_credential, scope
 
@@ -20,23 +22,10 @@ DEFAULT_LIFETIME = timedelta(days=90)
 ACCESS_TOKEN_LIFETIME = timedelta(hours=1)
 USE_RESOLUTION = timedelta(minutes=1)
 
-AREAS = (
-    "all",
-    "devices:core",
-    "devices:routes",
-    "devices:posture_attributes",
-    "users",
-    "policy_file",
-    "dns",
-    "auth_keys",
-    "oauth_keys",
-    "federated_keys",
-    "feature_settings",
-    "account_settings",
-    "services",
-    "log_streaming",
-)
-SCOPES = frozenset({*AREAS, *(f"{area}:read" for area in AREAS), "logs:configuration:read"})
+MAX_LIFETIME = timedelta(days=365)
+MAX_DESCRIPTION = 200
+MAX_TAGS = 20
+TOKEN, CLIENT = "apitoken", "oauthclient"  # how changes name them to pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +54,28 @@ def check_scopes(scopes: Sequence[str]) -> list[str]:
     return sorted(set(scopes))
 
 
+def _may_give(by: Actor, user: User | None, scopes: Sequence[str], tags: Sequence[str] = ()) -> None:
+    """To oneself what one's role can do; to a client (no user) only what it can do to everybody's."""
+    if by.user is None:  # a command
+        return
+    acting = Membership.objects.filter(user=by.user).first()
+    may = may_make_tokens(acting) if user is not None else can(acting, Capability.MANAGE_SETTINGS)
+    if acting is None or not may or user not in (None, by.user):
+        raise Forbidden("your role does not include this")
+    if tags and not can(acting, Capability.CREATE_TAGGED_KEYS):
+        raise Forbidden("your role does not include tags")
+    beyond = sorted(set(scopes) - set(scopes_of(acting, own=user is not None)))
+    if beyond:
+        raise Forbidden(f"your role does not include {', '.join(beyond)}")
+
+
+def _check_shape(description: str, tags: Sequence[str]) -> None:
+    if len(description) > MAX_DESCRIPTION:
+        raise Invalid(f"a description has at most {MAX_DESCRIPTION} characters")
+    if len(tags) > MAX_TAGS:
+        raise Invalid(f"there are at most {MAX_TAGS} tags")
+
+
 def create_api_token(
     *,
     tailnet: Tailnet,
@@ -77,12 +88,21 @@ def create_api_token(
     tags: Sequence[str] = (),
     now: datetime | None = None,
 ) -> NewToken:
-    """Make a token that acts as a member (or as an OAuth client) with at most these scopes."""
+    """Make a token that acts as a member (or as an OAuth client) with at most these scopes.
+
+    A person makes their own only. Raises :class:`Invalid` on wrong values, :class:`Forbidden` on scopes that
+    the person's role does not include.
+    """
     now = now or timezone.now()
-    secret = new_secret(API_KEY_PREFIX)
+    _check_shape(description, tags)
+    if not timedelta(0) < lifetime <= MAX_LIFETIME:
+        raise Invalid(f"a token lives at most {MAX_LIFETIME.days} days")
+    secret, scopes = new_secret(API_KEY_PREFIX), check_scopes(scopes)
     with write(tailnet) as change:
         if user is not None and not Membership.objects.filter(user=user).exists():
             raise Invalid(f"{user.login_name} is not in the tailnet {tailnet.name}")
+        if oauth_client is None:
+            _may_give(by, user, scopes)
         token = ApiToken.objects.create(
             tailnet=change.tailnet,
             user=user,
@@ -90,12 +110,13 @@ def create_api_token(
             public_id=secret.public_id,
             secret_hash=secret.digest,
             description=description,
-            scopes=check_scopes(scopes),
+            scopes=scopes,
             tags=list(tags),
             created=now,
             expires=now + lifetime,
         )
         if oauth_client is None:  # hourly access tokens are no news
+            change.upsert(TOKEN, token.pk)
             audit.record(
                 tailnet=change.tailnet,
                 by=by,
@@ -143,6 +164,7 @@ def revoke_api_token(*, token: ApiToken, by: Actor, now: datetime | None = None)
         if row.revoked_at is None:
             row.revoked_at = now or timezone.now()
             row.save(update_fields=["revoked_at"])
+            change.upsert(TOKEN, row.pk)
             audit.record(
                 tailnet=change.tailnet,
                 by=by,
@@ -157,18 +179,21 @@ def revoke_api_token(*, token: ApiToken, by: Actor, now: datetime | None = None)
 def create_oauth_client(
     *, tailnet: Tailnet, by: Actor, scopes: Sequence[str], description: str = "", tags: Sequence[str] = ()
 ) -> NewClient:
-    """Make a client for the client-credentials grant."""
-    secret = new_secret(OAUTH_CLIENT_PREFIX)
+    """Make a client for the client-credentials grant. Raises as :func:`create_api_token` does."""
+    secret, scopes = new_secret(OAUTH_CLIENT_PREFIX), check_scopes(scopes)
+    _check_shape(description, tags)
     with write(tailnet) as change:
+        _may_give(by, None, scopes, tags)
         client = OAuthClient.objects.create(
             tailnet=change.tailnet,
             created_by=by.user,
             public_id=secret.public_id,
             secret_hash=secret.digest,
             description=description,
-            scopes=check_scopes(scopes),
+            scopes=scopes,
             tags=list(tags),
         )
+        change.upsert(CLIENT, client.pk)
         audit.record(
             tailnet=change.tailnet,
             by=by,
@@ -205,6 +230,7 @@ def revoke_oauth_client(*, client: OAuthClient, by: Actor, now: datetime | None 
         if row.revoked_at is None:
             row.revoked_at = now or timezone.now()
             row.save(update_fields=["revoked_at"])
+            change.upsert(CLIENT, row.pk)
             audit.record(
                 tailnet=change.tailnet,
                 by=by,

@@ -23,7 +23,7 @@ GAP_SECONDS = 0.05
 SETTLE_SECONDS = 4
 RECONCILE_SECONDS = 60
 # Changes of these leave netmaps as they are.
-NOT_IN_NETMAPS = frozenset({"preauthkey", "invite"})
+NOT_IN_NETMAPS = frozenset({"preauthkey", "apitoken", "oauthclient", "invite"})
 
 
 class Reading(NamedTuple):

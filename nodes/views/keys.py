@@ -1,4 +1,4 @@
-"""Auth keys: made, shown once, downloaded ready to use, revoked."""
+"""The keys page, and its auth keys: made, shown once, downloaded ready to use, revoked."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.vary import vary_on_headers
 
 from accounts.credentials import digest
 from accounts.errors import ApplicationError, NotFound
 from accounts.models import Membership
 from accounts.pages import UNPROCESSABLE, actor_of, error_text, is_htmx, membership_of, panel_view, say, sheet
 from accounts.roles import Capability, can
+from nodes import keyring
 from nodes.access import key_for, visible_keys
 from nodes.forms import KEY_DAYS, AuthKeyForm
-from nodes.models import PreAuthKey
-from nodes.rows import KeyRow, key_row
+from nodes.keyring import KeyQuery
+from nodes.qr import qr_code
 from nodes.services.authkeys import create_auth_key, revoke_auth_key
 
 PAGE_SIZE = 50
@@ -51,26 +53,27 @@ def _membership(request: HttpRequest) -> Membership:
     return membership
 
 
-def _may_create(membership: Membership) -> bool:
-    return can(membership, Capability.CREATE_KEYS) or can(membership, Capability.CREATE_OWN_KEYS)
-
-
-def _row(key: PreAuthKey, membership: Membership) -> KeyRow:
-    own = key.user_id == membership.user_id
-    return key_row(key, may_revoke=own or can(membership, Capability.CREATE_KEYS), now=timezone.now())
-
-
 @never_cache
 @require_safe
+@vary_on_headers("HX-Request")
 @panel_view
 def keys(request: HttpRequest) -> HttpResponse:
-    """The keys that this person sees, newest first."""
-    membership = _membership(request)
-    page = Paginator(visible_keys(membership), PAGE_SIZE).get_page(request.GET.get("page"))
+    """The keys, tokens or clients that the URL asks for, newest first; only the list for htmx."""
+    membership, now = _membership(request), timezone.now()
+    query, kinds = KeyQuery.parse(request.GET), keyring.kinds_for(membership)
+    if query.show not in kinds:
+        raise NotFound("this list is not for this role")
+    counts = {kind: keyring.visible(membership, kind).count() for kind in kinds}
+    chosen = keyring.select(query, keyring.visible(membership, query.show), now)
+    page = Paginator(chosen, PAGE_SIZE).get_page(request.GET.get("page"))
     context = {
+        "query": query,
+        "tabs": [(kind, keyring.TABS[kind], counts[kind]) for kind in kinds],
+        "total": counts[query.show],
+        "states": keyring.STATES.items(),
         "page": page,
-        "rows": [_row(key, membership) for key in page],
-        "may_create": _may_create(membership),
+        "rows": keyring.rows_of(query.show, list(page), membership, now),
+        "may_create": keyring.may_make(membership, query.show),
         "section": "keys",
     }
     return render(request, "nodes/_keys.html" if is_htmx(request) else "nodes/keys.html", context)
@@ -82,7 +85,7 @@ def keys(request: HttpRequest) -> HttpResponse:
 def new_key(request: HttpRequest) -> HttpResponse:
     """The form of a new key; its POST shows the secret, once."""
     membership = _membership(request)
-    if not _may_create(membership):
+    if not keyring.may_make(membership, keyring.AUTH_KEYS):
         raise NotFound("this role makes no keys")
     context: dict[str, Any] = {
         "form": AuthKeyForm(),
@@ -97,9 +100,8 @@ def new_key(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         try:
             made = create_auth_key(tailnet=membership.tailnet, by=actor_of(request), **form.values())
-            return sheet(
-                request, "nodes/key_made.html", {"key": made.key, "secret": made.text, "section": "keys"}
-            )
+            shown = {"key": made.key, "secret": made.text, "qr": qr_code(made.text), "section": "keys"}
+            return sheet(request, "nodes/key_made.html", shown)
         except ApplicationError as error:
             form.add_error(None, error_text(error))
     return sheet(request, "nodes/new_key.html", context | {"form": form}, status=UNPROCESSABLE)
@@ -112,15 +114,14 @@ def revoke(request: HttpRequest, public_id: str) -> HttpResponse:
     """Make a key useless; GET says what that means."""
     membership = _membership(request)
     key = key_for(membership=membership, public_id=public_id, revoke=True)
+    if request.method == "POST":
+        revoke_auth_key(key=key, by=actor_of(request))
+    row = keyring.row_of(keyring.AUTH_KEYS, key.pk, membership, timezone.now())
     if request.method == "GET":
-        return sheet(request, "nodes/revoke_key.html", {"row": _row(key, membership), "section": "keys"})
-    key = revoke_auth_key(key=key, by=actor_of(request))
+        return sheet(request, "nodes/revoke_key.html", {"row": row, "section": "keys"})
     if not is_htmx(request):
         return redirect("/keys")
-    fresh = key_for(membership=membership, public_id=public_id)
-    return say(
-        render(request, "nodes/_key_row.html", {"row": _row(fresh, membership)}), _("The key is revoked.")
-    )
+    return say(render(request, "nodes/_key_row.html", {"row": row}), _("The key is revoked."))
 
 
 @never_cache

@@ -74,7 +74,7 @@ def test_a_token_acts_while_all_that_it_stands_on_holds() -> None:
     tailnet, owner = factories.tailnet()
     member = factories.member(tailnet)
     made = tokens.create_api_token(
-        tailnet=tailnet, user=member.user, by=Actor.person(owner), scopes=["devices:core"]
+        tailnet=tailnet, user=member.user, by=Actor.person(member.user), scopes=["devices:core"]
     )
     found = tokens.authenticate_token(text=made.text)
     assert found is not None
