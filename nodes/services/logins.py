@@ -19,6 +19,7 @@ from accounts.credentials import digest, new_url_token
 from accounts.errors import Forbidden, Gone, Invalid, LimitExceeded
 from accounts.limits import bucket, check_limit, count_attempt
 from accounts.models import Membership, Tailnet, User
+from accounts.roles import Capability, can
 from nodes.hostinfo import essential, request_tags
 from nodes.models import Node, PendingLogin
 from nodes.services.enrolment import Machine, NoPolicy, Policy, register_node
@@ -104,7 +105,8 @@ def confirm_login(
     """Let the machine into ``tailnet`` as ``user``'s device (or as its tags, where policy lets them).
 
     Raises :class:`Gone` when it was answered or has run out, :class:`Forbidden` when the person is not an
-    active member, :class:`Invalid` when the tags are not permitted (the machine is told too).
+    active member or has a role without devices, :class:`Invalid` when the tags are not permitted (the machine
+    is told too).
     """
     now = now or timezone.now()
     policy = policy or NoPolicy()
@@ -115,8 +117,11 @@ def confirm_login(
         raise Invalid(refusal)
     with write(tailnet) as change:
         row = _require_open(PendingLogin.objects.select_for_update().filter(pk=pending.pk).first(), now)
-        if not Membership.objects.filter(user=user, status=Membership.Status.ACTIVE).exists():
+        place = Membership.objects.filter(user=user, status=Membership.Status.ACTIVE).first()
+        if place is None:
             raise Forbidden("you are not an active member of this tailnet")
+        if not can(place, Capability.SEE_OWN_DEVICES):
+            raise Forbidden("your role has no devices")
         machine = Machine(
             machine_key=row.machine_key,
             node_key=row.node_key,
