@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from accounts.services.leases import take_lease
-from accounts.tasks import holder
+from accounts.tasks import holder, sweep
 from accounts.tenancy import each_tailnet
 from controlplane.services import mails, webhooks
 
@@ -24,7 +24,7 @@ def tell_of_ending_keys() -> int:
     if take_lease(name="controlplane.ending", holder=holder(), length=ENDING_LEASE, now=now) is None:
         return 0
     due = each_tailnet(due="nodes.Node", where=webhooks.ends_within_a_day(now))
-    return sum(webhooks.tell_of_ending_keys(tailnet=tailnet, now=now) for tailnet in due)
+    return sweep(due, lambda tailnet: webhooks.tell_of_ending_keys(tailnet=tailnet, now=now))
 
 
 @shared_task(name="controlplane.tasks.mail_what_waits")  # type: ignore[untyped-decorator]
@@ -35,7 +35,7 @@ def mail_what_waits() -> int:
         return 0
     if take_lease(name="controlplane.mail-waiting", holder=holder(), length=MAIL_LEASE, now=now) is None:
         return 0
-    return sum(mails.tell_of_waiting(tailnet=tailnet, now=now) for tailnet in each_tailnet())
+    return sweep(each_tailnet(), lambda tailnet: mails.tell_of_waiting(tailnet=tailnet, now=now))
 
 
 @shared_task(name="controlplane.tasks.mail_what_ends")  # type: ignore[untyped-decorator]
@@ -47,4 +47,4 @@ def mail_what_ends() -> int:
     if take_lease(name="controlplane.mail-ending", holder=holder(), length=ENDING_LEASE, now=now) is None:
         return 0
     due = each_tailnet(due="nodes.Node", where=mails.ends_soon(now))
-    return sum(mails.tell_of_ending(tailnet=tailnet, now=now) for tailnet in due)
+    return sweep(due, lambda tailnet: mails.tell_of_ending(tailnet=tailnet, now=now))

@@ -11,7 +11,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from accounts.services.leases import take_lease
-from accounts.tasks import holder
+from accounts.tasks import holder, sweep
 from accounts.tenancy import each_tailnet
 from nodes.services import clones, lifecycle, logins, rotation
 
@@ -29,7 +29,7 @@ def expire_due() -> int:
     if take_lease(name="nodes.expire", holder=holder(), length=EXPIRY_LEASE, now=now) is None:
         return 0
     due = each_tailnet(due="nodes.Node", where=lifecycle.due_to_expire(now))
-    return sum(lifecycle.expire_due(tailnet=tailnet, now=now) for tailnet in due)
+    return sweep(due, lambda tailnet: lifecycle.expire_due(tailnet=tailnet, now=now))
 
 
 @shared_task(name="nodes.tasks.delete_inactive_ephemeral")  # type: ignore[untyped-decorator]
@@ -43,7 +43,7 @@ def delete_inactive_ephemeral() -> int:
     if since is None or now - since < lifecycle.EPHEMERAL_GRACE:
         return 0
     due = each_tailnet(due="nodes.Node", where=lifecycle.inactive_ephemeral(now))
-    return sum(lifecycle.delete_inactive_ephemeral(tailnet=tailnet, now=now) for tailnet in due)
+    return sweep(due, lambda tailnet: lifecycle.delete_inactive_ephemeral(tailnet=tailnet, now=now))
 
 
 @shared_task(name="nodes.tasks.clean_logins")  # type: ignore[untyped-decorator]
@@ -59,7 +59,7 @@ def rotate_due() -> int:
     if take_lease(name="nodes.rotation", holder=holder(), length=ROTATION_LEASE, now=now) is None:
         return 0
     due = each_tailnet(due="nodes.Node", where=rotation.connected(now))
-    return sum(rotation.ask_for_due_rotations(tailnet=tailnet, now=now) for tailnet in due)
+    return sweep(due, lambda tailnet: rotation.ask_for_due_rotations(tailnet=tailnet, now=now))
 
 
 @shared_task(name="nodes.tasks.clear_clones")  # type: ignore[untyped-decorator]
@@ -73,4 +73,4 @@ def clear_clones() -> int:
     if since is None or now - since < clones.CLEARED_AFTER:
         return 0
     due = each_tailnet(due="nodes.Node", where=clones.no_longer_cloned(now))
-    return sum(clones.clear_clones(tailnet=tailnet, now=now) for tailnet in due)
+    return sweep(due, lambda tailnet: clones.clear_clones(tailnet=tailnet, now=now))

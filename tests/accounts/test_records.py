@@ -15,11 +15,11 @@ from accounts.actors import Actor
 from accounts.changes import write
 from accounts.errors import LimitExceeded
 from accounts.limits import bucket, check_limit, count_attempt
-from accounts.models import AuditEvent, Lease, Outbox, Tailnet
+from accounts.models import AuditEvent, Lease, Membership, Outbox, Tailnet
 from accounts.services import audit, outbox
 from accounts.services.leases import drop_lease, take_lease
 from accounts.services.tailnets import update_settings
-from accounts.tenancy import scope
+from accounts.tenancy import each_tailnet, scope
 from tests.accounts import factories
 
 pytestmark = pytest.mark.django_db
@@ -181,6 +181,18 @@ def test_what_breaks_its_sender_holds_up_nobody_else(monkeypatch: pytest.MonkeyP
         row = Outbox.objects.get()
     assert (row.attempts, row.failed_at, "secret" in row.last_error) == (1, None, False)
     assert row.due > timezone.now()
+
+
+def test_a_sweep_that_fails_in_one_tailnet_goes_on_in_the_others() -> None:
+    first = factories.tailnet("first")[0]
+    factories.tailnet("second")
+
+    def step(tailnet: Tailnet) -> int:
+        if tailnet == first:
+            raise ValueError("a row that nobody foresaw")
+        return Membership.objects.count()
+
+    assert tasks.sweep(each_tailnet(), step) == 1
 
 
 def test_a_tailnet_s_turn_ends_and_the_rest_waits(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
