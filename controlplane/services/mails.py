@@ -147,19 +147,24 @@ def _name(one: Node | Membership | Route) -> str:
 def tell_of_waiting(*, tailnet: Tailnet, now: datetime | None = None) -> int:
     """Write to those who may decide about what waits since the last sweep; returns how many mails."""
     now, mails = now or timezone.now(), 0
+    kept = MailNotices.objects.first()
+    if _refs(things_that_wait()) == (kept.told if kept is not None else []):
+        return 0  # as mostly: known without holding the tailnet's row
     with write(tailnet) as change:
         row, _made = MailNotices.objects.get_or_create(tailnet=change.tailnet)
         things = things_that_wait()
         told = set(row.told)
         new = [one for one in things if str(one.ref) not in told and NOTICE_OF[one.ref.kind] not in row.off]
-        current = sorted(str(one.ref) for one in things)
-        if current != row.told:
-            row.told = current
-            row.save(update_fields=["told"])
+        row.told = _refs(things)
+        row.save(update_fields=["told"])
         for member in _readers() if new else ():
             theirs = [one.name for one in new if can(member, NEEDS[one.ref.kind])]
             mails += theirs != [] and _mail_of_waiting(change.tailnet, member.user, theirs, now)
     return mails
+
+
+def _refs(things: Iterable[Thing]) -> list[str]:
+    return sorted(str(one.ref) for one in things)
 
 
 def _readers() -> Iterable[Membership]:

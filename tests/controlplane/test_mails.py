@@ -12,6 +12,8 @@ from email.policy import default
 from typing import Any, cast
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts import tasks
@@ -159,6 +161,16 @@ def test_what_was_decided_meanwhile_is_not_mailed_about(tailnet: Tailnet, post: 
         approve_node(node=node, by=ME)
     deliver()
     assert post.got == []
+
+
+def test_a_sweep_that_finds_nothing_new_writes_nothing(tailnet: Tailnet, post: Post) -> None:
+    for waits in (False, True):
+        if waits:
+            join(tailnet, factories.person("ana@x.org"))
+            top_tasks.mail_what_waits()
+        with scope(tailnet=tailnet), CaptureQueriesContext(connection) as seen:
+            assert mails.tell_of_waiting(tailnet=tailnet) == 0
+        assert not [one["sql"] for one in seen if not one["sql"].startswith("SELECT")]
 
 
 def test_a_person_who_waits_and_the_reader_s_language(tailnet: Tailnet, post: Post) -> None:
