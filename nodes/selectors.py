@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 from django.db.models import Prefetch, Q, QuerySet
@@ -81,6 +81,17 @@ def is_online(node: Node, now: datetime) -> bool:
         return node.presence.is_online(now)
     except Presence.DoesNotExist:
         return False
+
+
+def ends_within(length: timedelta, now: datetime) -> Q:
+    """Devices of people whose keys are good now, and end before that time has passed."""
+    return Q(
+        state=NodeState.ACTIVE.value,
+        user__isnull=False,
+        key_expiry_disabled=False,
+        key_expiry__gt=now,
+        key_expiry__lte=now + length,
+    )
 
 
 def unseen_since(moment: datetime, now: datetime) -> Q:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -55,13 +55,28 @@ def enqueue(
                 tailnet=tailnet,
                 kind=kind,
                 target=target,
-                # Names in it were typed by people; a header is one line, and a column has an end.
-                subject=" ".join(subject.split())[:MAX_SUBJECT],
+                subject=_one_line(subject),
                 payload=payload or {},
                 idempotency_key=idempotency_key,
             )
     except IntegrityError:
         return None
+
+
+def enqueue_all(
+    *, tailnet: Tailnet, kind: Outbox.Kind, targets: Iterable[str], subject: str, payload: dict[str, Any]
+) -> None:
+    """Note the same delivery to several, in one query."""
+    subject = _one_line(subject)
+    rows = (
+        Outbox(tailnet=tailnet, kind=kind, target=one, subject=subject, payload=payload) for one in targets
+    )
+    Outbox.objects.bulk_create(rows)
+
+
+def _one_line(subject: str) -> str:
+    """Names in it were typed by people; a header is one line, and a column has an end."""
+    return " ".join(subject.split())[:MAX_SUBJECT]
 
 
 def send_as_mail(row: Outbox) -> None:

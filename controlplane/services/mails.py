@@ -30,7 +30,7 @@ from accounts.services.outbox import enqueue
 from controlplane.models import MailNotices
 from nodes.approvals import NEEDS, Kind, Ref, waiting
 from nodes.models import Node, Route
-from nodes.state import NodeState
+from nodes.selectors import ends_within
 
 MAX_LINES = 20  # things named in one mail
 MAX_TOLD = 2000  # things of which is kept that they were mailed about
@@ -197,14 +197,8 @@ def _mail_of_waiting(tailnet: Tailnet, reader: User, names: list[str], now: date
 
 
 def ends_soon(now: datetime) -> Q:
-    """The devices of people whose keys end within the longest of :data:`ENDS`."""
-    return Q(
-        state=NodeState.ACTIVE.value,
-        user__isnull=False,
-        key_expiry_disabled=False,
-        key_expiry__gt=now,
-        key_expiry__lte=now + max(ENDS),
-    )
+    """The devices whose owners may have to be told."""
+    return ends_within(max(ENDS), now)
 
 
 def tell_of_ending(*, tailnet: Tailnet, now: datetime | None = None) -> int:

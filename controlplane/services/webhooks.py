@@ -16,14 +16,14 @@ from accounts.credentials import WEBHOOK_PREFIX, new_secret
 from accounts.errors import Conflict, Invalid
 from accounts.models import AuditEvent, Outbox, Tailnet
 from accounts.services import audit
-from accounts.services.outbox import DeliveryFailed, DeliveryRefused, enqueue
+from accounts.services.outbox import DeliveryFailed, DeliveryRefused, enqueue, enqueue_all
 from controlplane.models import Webhook
 from controlplane.notices.bodies import CHATS, delivery, event_of
 from controlplane.notices.occasions import KEY_ENDS_SOON, SUBSCRIPTIONS, TEST, Occasion, occasions_of, wants
 from controlplane.notices.outgoing import NoAnswer, NotAllowed, check_url, post
 from controlplane.notices.seal import seal, unseal
 from nodes.models import Node
-from nodes.state import NodeState
+from nodes.selectors import ends_within
 
 MAX_WEBHOOKS = 20  # of one tailnet
 HTTP_OK = range(200, 300)
@@ -196,21 +196,23 @@ def tell_of_event(event: AuditEvent) -> None:
 
 def tell(tailnet: Tailnet, occasions: list[Occasion], at: datetime) -> None:
     """Note deliveries of these occasions to those who subscribe; needs the tailnet's scope."""
-    for webhook in Webhook.objects.filter(enabled=True):
-        for occasion in occasions:
-            if wants(webhook.subscriptions, occasion.type):
-                _enqueue(webhook, tailnet, occasion, at)
+    webhooks = list(Webhook.objects.filter(enabled=True))
+    for occasion in occasions:
+        told = [webhook.public_id for webhook in webhooks if wants(webhook.subscriptions, occasion.type)]
+        if told:
+            payload = _payload(tailnet, occasion, at)
+            enqueue_all(
+                tailnet=tailnet,
+                kind=Outbox.Kind.WEBHOOK,
+                targets=told,
+                subject=occasion.type,
+                payload=payload,
+            )
 
 
 def ends_within_a_day(now: datetime) -> Q:
-    """The devices whose keys end within :data:`ENDS_SOON`."""
-    return Q(
-        state=NodeState.ACTIVE.value,
-        user__isnull=False,
-        key_expiry_disabled=False,
-        key_expiry__gt=now,
-        key_expiry__lte=now + ENDS_SOON,
-    )
+    """The devices that are told of."""
+    return ends_within(ENDS_SOON, now)
 
 
 def tell_of_ending_keys(*, tailnet: Tailnet, now: datetime) -> int:
@@ -230,6 +232,17 @@ def tell_of_ending_keys(*, tailnet: Tailnet, now: datetime) -> int:
 def _enqueue(
     webhook: Webhook, tailnet: Tailnet, occasion: Occasion, at: datetime, *, once: str | None = None
 ) -> Outbox | None:
+    return enqueue(
+        tailnet=tailnet,
+        kind=Outbox.Kind.WEBHOOK,
+        target=webhook.public_id,
+        subject=occasion.type,
+        payload=_payload(tailnet, occasion, at),
+        idempotency_key=once,
+    )
+
+
+def _payload(tailnet: Tailnet, occasion: Occasion, at: datetime) -> dict[str, Any]:
     event = event_of(
         kind=occasion.type,
         tailnet=tailnet.name,
@@ -237,14 +250,7 @@ def _enqueue(
         data={"url": _page_of(occasion)} | _filled(occasion),
         at=at,
     )
-    return enqueue(
-        tailnet=tailnet,
-        kind=Outbox.Kind.WEBHOOK,
-        target=webhook.public_id,
-        subject=occasion.type,
-        payload={"event": event},
-        idempotency_key=once,
-    )
+    return {"event": event}
 
 
 def _page_of(occasion: Occasion) -> str:

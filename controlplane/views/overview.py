@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from django.db.models import Count, Max, Q
+from django.db.models import Count, Max
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -16,13 +16,13 @@ from accounts.models import Membership
 from accounts.pages import is_htmx, membership_of, panel_view
 from accounts.roles import Capability, can
 from accounts.selectors import audit_events
-from controlplane.models import Relay
+from controlplane.services.ownrelays import shown_relays
 from controlplane.views.relays import SILENT, UP, relay_row
 from nodes.approvals import count_waiting, deciding
 from nodes.listing import state_filter
 from nodes.models import Node, ReportedPath
 from nodes.rows import EXPIRES_SOON
-from nodes.state import NodeState
+from nodes.selectors import ends_within
 
 EVENTS = 8
 EXPIRING = 5
@@ -51,13 +51,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 def _devices(now: datetime) -> dict[str, Any]:
     """Counts of devices, and those whose keys end next."""
-    soon = Q(
-        state=NodeState.ACTIVE.value,
-        user__isnull=False,
-        key_expiry_disabled=False,
-        key_expiry__gt=now,
-        key_expiry__lte=now + EXPIRES_SOON,
-    )
+    soon = ends_within(EXPIRES_SOON, now)
     counts = Node.objects.aggregate(
         total=Count("pk"),
         online=Count("pk", filter=state_filter("online", now)),
@@ -82,8 +76,7 @@ def _waiting(membership: Membership) -> dict[str, Any]:
 
 def _relays(membership: Membership, now: datetime) -> dict[str, Any]:
     """The server's relays and the tailnet's own; one that is switched off or new is not missed."""
-    mine = Q(tailnet__isnull=True) | Q(tailnet_id=membership.tailnet_id)
-    rows = [relay_row(relay, now) for relay in Relay.objects.filter(mine).order_by("region_id", "node_name")]
+    rows = [relay_row(relay, now) for relay in shown_relays(membership.tailnet_id)]
     return {
         "relays_up": sum(row.state is UP for row in rows),
         "relays_total": sum(row.state in (UP, SILENT) for row in rows),

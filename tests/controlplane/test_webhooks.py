@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts import tasks
@@ -19,7 +21,7 @@ from accounts.actors import Actor
 from accounts.errors import Conflict, Invalid
 from accounts.models import Membership, Outbox, Tailnet
 from accounts.roles import Role
-from accounts.services.people import add_member, set_role, suspend_member
+from accounts.services.people import add_member, approve_member, set_role, suspend_member
 from accounts.tenancy import scope
 from controlplane.models import Webhook
 from controlplane.notices import outgoing
@@ -243,6 +245,22 @@ def test_an_address_that_is_a_secret_is_in_no_log_and_shown_to_those_alone_who_m
         assert receiver.url.rpartition("/")[0] in text
         assert "/T0/" not in text
         assert "token=" not in text
+
+
+def test_an_event_costs_the_same_however_many_are_told(tailnet: Tailnet, receiver: Receiver) -> None:
+    costs = []
+    for more in (1, 6):
+        for _number in range(more):
+            hook(tailnet, receiver)
+        with CaptureQueriesContext(connection) as seen:
+            approve_member(
+                membership=add_member(tailnet=tailnet, user=factories.person(), by=ME, needs_approval=True),
+                by=ME,
+            )
+        costs.append(len(seen))
+    assert costs[0] == costs[1]
+    with scope(tailnet=tailnet):
+        assert Outbox.objects.filter(subject="userApproved").count() == 1 + 7
 
 
 # --- where it may never lead -------------------------------------------------------------------------------
