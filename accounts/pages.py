@@ -15,9 +15,11 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django_htmx.http import HttpResponseClientRedirect, reswap, retarget, trigger_client_event
 
+from accounts.access import NOT_HERE
 from accounts.actors import Actor
 from accounts.errors import ApplicationError, Conflict, LimitExceeded, NotFound
 from accounts.models import Membership, User
+from accounts.roles import Capability, can
 
 TAILNET_FIELD = "tailnet"
 TAILNET_HEADER = "X-Trenza-Tailnet"
@@ -84,6 +86,14 @@ def membership_of(request: HttpRequest) -> Membership | None:
     """The active membership that this request is about."""
     membership = cast(Membership | None, getattr(request, "membership", None))
     return membership if membership is not None and membership.is_active else None
+
+
+def member_with(request: HttpRequest, capability: Capability) -> Membership:
+    """The reader's membership, if it includes this; missing and forbidden look alike."""
+    membership = membership_of(request)
+    if membership is None or not can(membership, capability):
+        raise NotFound(NOT_HERE)
+    return membership
 
 
 def actor_of(request: HttpRequest) -> Actor:

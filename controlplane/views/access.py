@@ -8,9 +8,7 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from accounts.access import NOT_HERE, require
-from accounts.errors import Forbidden, NotFound
-from accounts.pages import is_htmx, membership_of, panel_view
+from accounts.pages import is_htmx, member_with, panel_view
 from accounts.roles import Capability
 from nodes.reach import networks, reachable, ways_out
 
@@ -20,10 +18,7 @@ from nodes.reach import networks, reachable, ways_out
 @panel_view
 def page(request: HttpRequest) -> HttpResponse:
     """Everyone reaches everyone: how many that are, and what limits it all the same."""
-    try:
-        require(membership_of(request), Capability.SEE_ALL)
-    except Forbidden as error:
-        raise NotFound(NOT_HERE) from error
+    member_with(request, Capability.SEE_ALL)
     now = timezone.now()
     context = {
         "devices": reachable(now).count(),

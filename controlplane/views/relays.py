@@ -16,10 +16,18 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.access import require
-from accounts.errors import ApplicationError, Forbidden, Invalid, NotFound
+from accounts.errors import ApplicationError, Invalid
 from accounts.models import Membership
-from accounts.pages import UNPROCESSABLE, actor_of, error_text, is_htmx, membership_of, panel_view, say, sheet
+from accounts.pages import (
+    UNPROCESSABLE,
+    actor_of,
+    error_text,
+    is_htmx,
+    member_with,
+    panel_view,
+    say,
+    sheet,
+)
 from accounts.roles import Capability, can
 from controlplane.env import environment
 from controlplane.models import Relay
@@ -38,14 +46,6 @@ UP = Shown("online", "circle-check-filled", gettext_lazy("Up"))
 SILENT = Shown("down", "alert-triangle", gettext_lazy("Not answering"))
 NEW = Shown("pending", "hourglass", gettext_lazy("Not connected yet"))
 OFF = Shown("off", "circle-off", gettext_lazy("Switched off"))
-
-
-def _membership(request: HttpRequest, capability: Capability) -> Membership:
-    """Missing and forbidden look alike."""
-    try:
-        return require(membership_of(request), capability)
-    except Forbidden as error:
-        raise NotFound(str(error)) from error
 
 
 # --- rows ------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def _context(membership: Membership) -> dict[str, Any]:
 @panel_view
 def page(request: HttpRequest) -> HttpResponse:
     """The server's relays and the tailnet's own: health, clients, bytes, latencies."""
-    membership = _membership(request, Capability.SEE_ALL)
+    membership = member_with(request, Capability.SEE_ALL)
     context = _context(membership)
     if is_htmx(request):
         return render(request, "controlplane/_relays.html", context)
@@ -173,7 +173,7 @@ def page(request: HttpRequest) -> HttpResponse:
 @panel_view
 def latency(request: HttpRequest) -> HttpResponse:
     """The latency matrix alone, fetched again now and then."""
-    membership = _membership(request, Capability.SEE_ALL)
+    membership = member_with(request, Capability.SEE_ALL)
     context = latency_context(latency_matrix(), ownrelays.shown_relays(membership.tailnet_id))
     return render(request, "controlplane/_latency.html", context)
 
@@ -220,7 +220,7 @@ class RelayForm(NameForm):
 @panel_view
 def add(request: HttpRequest) -> HttpResponse:
     """The form of a new relay; its POST makes it and shows its token, once."""
-    membership = _membership(request, Capability.MANAGE_RELAYS)
+    membership = member_with(request, Capability.MANAGE_RELAYS)
     template, context = "controlplane/relay_add.html", {"section": SECTION, "form": RelayForm()}
     if request.method == "GET":
         return sheet(request, template, context)
@@ -247,7 +247,7 @@ def _show_token(request: HttpRequest, made: ownrelays.MadeRelay) -> HttpResponse
 
 
 def _own(request: HttpRequest, relay_id: int) -> tuple[Membership, Relay]:
-    membership = _membership(request, Capability.MANAGE_RELAYS)
+    membership = member_with(request, Capability.MANAGE_RELAYS)
     return membership, ownrelays.own_relay_for(membership=membership, relay_id=relay_id)
 
 

@@ -15,11 +15,19 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRedirect
 
-from accounts.access import require
-from accounts.errors import ApplicationError, Forbidden, NotFound
+from accounts.errors import ApplicationError, NotFound
 from accounts.models import Membership, Tailnet
 from accounts.models.tailnets import DNS_LABEL, MAX_KEY_DURATION_DAYS, MAX_ROTATION_DAYS
-from accounts.pages import UNPROCESSABLE, actor_of, error_text, is_htmx, membership_of, panel_view, say, sheet
+from accounts.pages import (
+    UNPROCESSABLE,
+    actor_of,
+    error_text,
+    is_htmx,
+    member_with,
+    panel_view,
+    say,
+    sheet,
+)
 from accounts.roles import Capability, can
 from accounts.services.tailnets import NameTaken, update_settings
 from controlplane.services import mails
@@ -27,14 +35,6 @@ from controlplane.services.renaming import rename_tailnet
 
 SECTION = "settings"
 PAGE = "/settings"
-
-
-def settings_member(request: HttpRequest, capability: Capability) -> Membership:
-    """The person's place, if it includes this; missing and forbidden look alike."""
-    try:
-        return require(membership_of(request), capability)
-    except Forbidden as error:
-        raise NotFound(str(error)) from error
 
 
 # --- the cards -------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def _context(membership: Membership, **changed_forms: forms.Form) -> dict[str, A
 @panel_view
 def page(request: HttpRequest) -> HttpResponse:
     """The settings as they are; those who may not change them see no buttons."""
-    membership = settings_member(request, Capability.SEE_ALL)
+    membership = member_with(request, Capability.SEE_ALL)
     return render(request, "controlplane/settings/page.html", _context(membership))
 
 
@@ -188,7 +188,7 @@ def page(request: HttpRequest) -> HttpResponse:
 @panel_view
 def card(request: HttpRequest, name: str) -> HttpResponse:
     """One card, fetched again after a change."""
-    membership = settings_member(request, Capability.SEE_ALL)
+    membership = member_with(request, Capability.SEE_ALL)
     return render(request, _template(name), _context(membership))
 
 
@@ -210,7 +210,7 @@ def _done(request: HttpRequest, membership: Membership, name: str, message: str)
 @panel_view
 def save(request: HttpRequest, name: str) -> HttpResponse:
     """Save a card's form; what is wrong stands beside the field."""
-    membership = settings_member(request, Capability.MANAGE_SETTINGS)
+    membership = member_with(request, Capability.MANAGE_SETTINGS)
     if name not in FORMS:
         raise NotFound("there is no such form")
     form = FORMS[name](request.POST)
@@ -228,7 +228,7 @@ def save(request: HttpRequest, name: str) -> HttpResponse:
 @panel_view
 def switch(request: HttpRequest, name: str) -> HttpResponse:
     """Switch a setting on or off."""
-    membership, on = settings_member(request, Capability.MANAGE_SETTINGS), request.POST.get("on") == "1"
+    membership, on = member_with(request, Capability.MANAGE_SETTINGS), request.POST.get("on") == "1"
     if name in [notice.value for notice in mails.Notice]:
         mails.switch_notice(
             tailnet=membership.tailnet, notice=mails.Notice(name), on=on, by=actor_of(request)
@@ -263,7 +263,7 @@ class NameForm(forms.Form):
 @panel_view
 def rename(request: HttpRequest) -> HttpResponse:
     """Give the tailnet another name; GET says what that changes."""
-    membership = settings_member(request, Capability.MANAGE_SETTINGS)
+    membership = member_with(request, Capability.MANAGE_SETTINGS)
     tailnet = membership.tailnet
     if request.method == "GET":
         form = NameForm({"name": tailnet.name})

@@ -24,6 +24,7 @@ from accounts.pages import (
     actor_of,
     error_text,
     is_htmx,
+    member_with,
     membership_of,
     panel_view,
     person_view,
@@ -35,7 +36,6 @@ from accounts.services.people import transfer_ownership
 from accounts.services.tailnets import NameTaken, create_tailnet, delete_tailnet
 from accounts.tenancy import scope
 from accounts.words import role_word
-from controlplane.views.settings import settings_member
 from nodes.models import Node, PreAuthKey
 from nodes.services.members import remove_person
 
@@ -141,7 +141,7 @@ def waiting(request: HttpRequest) -> HttpResponse:
 @panel_view
 def transfer(request: HttpRequest) -> HttpResponse:
     """Make another member the owner; GET asks whom and says what that means."""
-    membership = settings_member(request, Capability.OWN_TAILNET)
+    membership = member_with(request, Capability.OWN_TAILNET)
     template, error = "controlplane/tailnets/transfer.html", ""
     if request.method == "POST":
         try:
@@ -185,7 +185,7 @@ def _candidates(membership: Membership, chosen: str) -> list[Membership]:
 @panel_view
 def delete(request: HttpRequest) -> HttpResponse:
     """Delete the tailnet; its name must be typed, after what goes with it has been said."""
-    membership = settings_member(request, Capability.OWN_TAILNET)
+    membership = member_with(request, Capability.OWN_TAILNET)
     tailnet = membership.tailnet
     typed = request.POST.get("name", "").strip()
     if request.method == "POST" and typed == tailnet.name:

@@ -16,12 +16,12 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from accounts.errors import ApplicationError, NotFound
 from accounts.models import Membership
-from accounts.pages import UNPROCESSABLE, actor_of, error_text, is_htmx, panel_view, say, sheet
+from accounts.pages import UNPROCESSABLE, actor_of, error_text, is_htmx, member_with, panel_view, say, sheet
 from accounts.roles import Capability, can
 from controlplane.models import Webhook
 from controlplane.notices.occasions import CATEGORIES, SUBSCRIPTIONS
 from controlplane.services import webhooks
-from controlplane.views.settings import SECTION, settings_member
+from controlplane.views.settings import SECTION
 
 PAGE = "/settings/webhooks"
 PAGE_SIZE = 20
@@ -59,7 +59,7 @@ def _path(webhook: Webhook) -> str:
 @panel_view
 def page(request: HttpRequest) -> HttpResponse:
     """Every webhook of the tailnet."""
-    membership = settings_member(request, Capability.SEE_ALL)
+    membership = member_with(request, Capability.SEE_ALL)
     context = {
         "section": SECTION,
         "webhooks": list(Webhook.objects.order_by("pk")),
@@ -85,7 +85,7 @@ def _detail(request: HttpRequest, membership: Membership, webhook: Webhook) -> d
 @panel_view
 def one(request: HttpRequest, public_id: str) -> HttpResponse:
     """A webhook and its deliveries; only the inside when htmx fetches it again."""
-    membership = settings_member(request, Capability.SEE_ALL)
+    membership = member_with(request, Capability.SEE_ALL)
     try:
         webhook = _webhook(public_id)
     except NotFound:
@@ -121,7 +121,7 @@ def _form_sheet(
 @panel_view
 def add(request: HttpRequest) -> HttpResponse:
     """Make a webhook, and show its secret this once."""
-    membership = settings_member(request, Capability.MANAGE_SETTINGS)
+    membership = member_with(request, Capability.MANAGE_SETTINGS)
     if request.method == "GET":
         blank = WebhookForm({"url": "", "provider": "", "subscriptions": [CATEGORIES[0].name]})
         return _form_sheet(request, blank, None)
@@ -147,7 +147,7 @@ def _secret(request: HttpRequest, webhook: Webhook, secret: str) -> HttpResponse
 @panel_view
 def edit(request: HttpRequest, public_id: str) -> HttpResponse:
     """Change where it leads and what it tells of."""
-    settings_member(request, Capability.MANAGE_SETTINGS)
+    member_with(request, Capability.MANAGE_SETTINGS)
     webhook = _webhook(public_id)
     if request.method == "GET":
         values = {"url": webhook.url, "provider": webhook.provider, "subscriptions": webhook.subscriptions}
@@ -171,7 +171,7 @@ def _to(request: HttpRequest, path: str) -> HttpResponse:
 @panel_view
 def delete(request: HttpRequest, public_id: str) -> HttpResponse:
     """Remove it; GET says what that ends."""
-    settings_member(request, Capability.MANAGE_SETTINGS)
+    member_with(request, Capability.MANAGE_SETTINGS)
     webhook = _webhook(public_id)
     if request.method == "GET":
         context = {"section": SECTION, "webhook": webhook, "path": _path(webhook)}
@@ -185,7 +185,7 @@ def delete(request: HttpRequest, public_id: str) -> HttpResponse:
 @panel_view
 def rotate(request: HttpRequest, public_id: str) -> HttpResponse:
     """Give it another secret; GET says what that breaks."""
-    settings_member(request, Capability.MANAGE_SETTINGS)
+    member_with(request, Capability.MANAGE_SETTINGS)
     webhook = _webhook(public_id)
     if request.method == "GET":
         context = {"section": SECTION, "webhook": webhook, "path": _path(webhook)}
@@ -207,7 +207,7 @@ def _done(request: HttpRequest, membership: Membership, webhook: Webhook, messag
 @panel_view
 def enabled(request: HttpRequest, public_id: str) -> HttpResponse:
     """Switch it off or on."""
-    membership = settings_member(request, Capability.MANAGE_SETTINGS)
+    membership = member_with(request, Capability.MANAGE_SETTINGS)
     webhook, on = _webhook(public_id), request.POST.get("on") == "1"
     webhooks.update_webhook(webhook=webhook, by=actor_of(request), enabled=on)
     return _done(request, membership, webhook, _("It is told again.") if on else _("It is told no more."))
@@ -218,7 +218,7 @@ def enabled(request: HttpRequest, public_id: str) -> HttpResponse:
 @panel_view
 def test(request: HttpRequest, public_id: str) -> HttpResponse:
     """Send a test event."""
-    membership = settings_member(request, Capability.MANAGE_SETTINGS)
+    membership = member_with(request, Capability.MANAGE_SETTINGS)
     webhook = _webhook(public_id)
     webhooks.try_webhook(webhook=webhook, by=actor_of(request))
     return _done(request, membership, webhook, _("A test event is on its way."))
@@ -229,7 +229,7 @@ def test(request: HttpRequest, public_id: str) -> HttpResponse:
 @panel_view
 def again(request: HttpRequest, public_id: str, delivery_id: int) -> HttpResponse:
     """Deliver one once more."""
-    membership = settings_member(request, Capability.MANAGE_SETTINGS)
+    membership = member_with(request, Capability.MANAGE_SETTINGS)
     webhook = _webhook(public_id)
     webhooks.send_again(webhook=webhook, delivery_id=delivery_id)
     return _done(request, membership, webhook, _("It is sent again."))

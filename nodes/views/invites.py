@@ -20,10 +20,20 @@ from django.views.decorators.http import require_http_methods, require_safe
 from django.views.decorators.vary import vary_on_headers
 from django_htmx.http import trigger_client_event
 
-from accounts.access import invite_for, may_manage, require
-from accounts.errors import ApplicationError, Conflict, Forbidden, NotFound
+from accounts.access import invite_for, may_manage
+from accounts.errors import ApplicationError, Conflict
 from accounts.models import Invite, Membership
-from accounts.pages import UNPROCESSABLE, actor_of, error_text, is_htmx, membership_of, panel_view, say, sheet
+from accounts.pages import (
+    UNPROCESSABLE,
+    actor_of,
+    error_text,
+    is_htmx,
+    member_with,
+    membership_of,
+    panel_view,
+    say,
+    sheet,
+)
 from accounts.roles import Capability, Role, can
 from accounts.selectors import members, open_invites
 from accounts.services import invites
@@ -37,14 +47,6 @@ LIST_ID = "invite-list"
 OPEN = Shown("pending", "mail", gettext_lazy("Sent"))
 LATE = Shown("offline", "calendar-x", gettext_lazy("Ran out"))
 VOID = Shown("offline", "ban", gettext_lazy("Its sender may no longer invite"))
-
-
-def _member(request: HttpRequest, capability: Capability) -> Membership:
-    """The reader, if their role includes this; missing and forbidden look alike."""
-    try:
-        return require(membership_of(request), capability)
-    except Forbidden as error:
-        raise NotFound(str(error)) from error
 
 
 # --- the list --------------------------------------------------------------------------------------------
@@ -74,7 +76,7 @@ class InviteRow:
 @panel_view
 def listing(request: HttpRequest) -> HttpResponse:
     """The invitations that nobody has accepted yet."""
-    reader = _member(request, Capability.SEE_ALL)
+    reader = member_with(request, Capability.SEE_ALL)
     target = request.htmx.target if is_htmx(request) else None  # type: ignore[attr-defined]
     context = tabs_context(None)
     if target == TABS_ID:
@@ -124,7 +126,7 @@ class InviteForm(forms.Form):
 @panel_view
 def new(request: HttpRequest) -> HttpResponse:
     """Invite somebody; afterwards the link is shown once."""
-    reader = _member(request, Capability.MANAGE_USERS)
+    reader = member_with(request, Capability.MANAGE_USERS)
     context = {"roles": roles_to_give(reader), "section": SECTION}
     if request.method == "GET":
         return sheet(request, "people/invite.html", context | {"form": InviteForm()})

@@ -19,7 +19,17 @@ from django_htmx.http import HttpResponseClientRedirect, reswap, retarget, trigg
 from accounts.access import member_of, require
 from accounts.errors import Conflict, Forbidden, Invalid, NotFound
 from accounts.models import Membership
-from accounts.pages import UNPROCESSABLE, actor_of, error_text, is_htmx, membership_of, panel_view, say, sheet
+from accounts.pages import (
+    UNPROCESSABLE,
+    actor_of,
+    error_text,
+    is_htmx,
+    member_with,
+    membership_of,
+    panel_view,
+    say,
+    sheet,
+)
 from accounts.roles import Capability, Role, can
 from accounts.selectors import audit_events, members, open_invites
 from accounts.words import ROLES, roles_to_give
@@ -52,14 +62,6 @@ def _reader(request: HttpRequest) -> Membership:
     return cast(Membership, membership_of(request))
 
 
-def _seer(request: HttpRequest) -> Membership:
-    """The reader, if they see everybody; missing and forbidden look alike."""
-    try:
-        return require(membership_of(request), Capability.SEE_ALL)
-    except Forbidden as error:
-        raise NotFound(str(error)) from error
-
-
 # --- the list --------------------------------------------------------------------------------------------
 
 
@@ -69,7 +71,7 @@ def _seer(request: HttpRequest) -> Membership:
 @panel_view
 def people(request: HttpRequest) -> HttpResponse:
     """The people that the URL asks for; only the list, or its tabs, when htmx fetches those again."""
-    reader, now = _seer(request), timezone.now()
+    reader, now = member_with(request, Capability.SEE_ALL), timezone.now()
     query = PeopleQuery.parse(request.GET)
     context = tabs_context(query)
     target = request.htmx.target if is_htmx(request) else None  # type: ignore[attr-defined]
@@ -259,7 +261,7 @@ def _ask(
 @panel_view
 def bulk(request: HttpRequest) -> HttpResponse:
     """Do one thing to those who were ticked; without ``sure`` it counts, says what follows, and asks."""
-    reader, action = _seer(request), _action(request.POST.get("action", ""))
+    reader, action = member_with(request, Capability.SEE_ALL), _action(request.POST.get("action", ""))
     require(reader, Capability.MANAGE_USERS)
     ids = [int(text) for text in request.POST.getlist("user")[:MAX_CHOSEN] if _is_id(text)]
     chosen = list(members().select_related("tailnet").filter(user_id__in=ids))

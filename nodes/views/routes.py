@@ -13,10 +13,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from accounts.access import NOT_HERE, require
-from accounts.errors import Forbidden, NotFound
-from accounts.models import Membership
-from accounts.pages import actor_of, is_htmx, membership_of, panel_view, say
+from accounts.access import NOT_HERE
+from accounts.errors import NotFound
+from accounts.pages import actor_of, is_htmx, member_with, panel_view, say
 from accounts.roles import Capability
 from nodes.access import NodeAction, node_for
 from nodes.hostinfo import EXIT_ROUTES
@@ -42,21 +41,13 @@ LIST_ID = "route-list"
 TABS_ID = "route-tabs"
 
 
-def _membership(request: HttpRequest) -> Membership:
-    """Missing and forbidden look alike."""
-    try:
-        return require(membership_of(request), Capability.SEE_ALL)
-    except Forbidden as error:
-        raise NotFound(NOT_HERE) from error
-
-
 @never_cache
 @require_safe
 @vary_on_headers("HX-Request")
 @panel_view
 def routes(request: HttpRequest) -> HttpResponse:
     """The subnets or the exit nodes that the URL asks for; only the list, or its tabs, for htmx."""
-    membership = _membership(request)
+    membership = member_with(request, Capability.SEE_ALL)
     query = RouteQuery.parse(request.GET)
     counts = count_offers()
     context: dict[str, Any] = {"query": query, "tabs": _tabs(counts), "section": SECTION}
@@ -98,7 +89,7 @@ def _is_on(request: HttpRequest) -> bool:
 @panel_view
 def decide_route(request: HttpRequest, route_id: int) -> HttpResponse:
     """Approve one prefix of one device, withdraw that, or decline what waits."""
-    membership = _membership(request)
+    membership = member_with(request, Capability.SEE_ALL)
     route = Route.objects.select_related("node").filter(pk=route_id).first()
     if route is None:
         raise NotFound(NOT_HERE)
@@ -121,7 +112,7 @@ def decide_route(request: HttpRequest, route_id: int) -> HttpResponse:
 @panel_view
 def decide_exit_node(request: HttpRequest, node_id: str) -> HttpResponse:
     """Approve a device as exit node, withdraw that, or decline its offer."""
-    membership = _membership(request)
+    membership = member_with(request, Capability.SEE_ALL)
     node = node_for(membership=membership, node_id=node_id, action=NodeAction.APPROVE_ROUTES)
     declined = not _is_on(request) and service.decline_routes(
         node=node, prefixes=EXIT_ROUTES, by=actor_of(request)
