@@ -23,7 +23,7 @@ curl -fsSL -o /etc/systemd/system/{unit} {url}/download/{unit}
 systemctl daemon-reload
 systemctl enable {unit}
 systemctl restart {unit}
-END"""  # noqa: E501 - a command that is copied whole
+END"""
 
 
 def settings_text(relay: Relay, token: str, env: Environment) -> str:
