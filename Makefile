@@ -7,8 +7,8 @@ SOURCES := wire relay client accounts nodes controlplane tests bench manage.py
 STRICT := wire relay client accounts nodes controlplane
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help install run prepare check deb test test-fast test-browser test-long test-kernel demo screenshots bench \
-	bench-relay bench-push bench-client messages locks system clean
+.PHONY: help install run prepare check deb test test-fast test-browser test-long test-kernel demo walkthrough \
+	screenshots bench bench-relay bench-push bench-client messages locks system clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +63,10 @@ deb: install ## the client's Debian package, in dist/ (on Debian or Ubuntu)
 
 demo: install system ## root: a server and three nodes behind NATs join, talk, survive a killed server
 	$(BIN)/python -m tests.lab.demo
+
+PICTURES ?= build/walkthrough
+walkthrough: install system ## root: follow docs/walkthrough.md to the letter, take its pictures (PICTURES=folder)
+	$(BIN)/python -m tests.browser.walkthrough $(PICTURES)
 
 screenshots: install system ## pictures of every page, in build/screenshots
 	$(BIN)/python -m tests.browser.screenshots build/screenshots
