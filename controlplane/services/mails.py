@@ -219,10 +219,10 @@ def _mail_of_ending(tailnet: Tailnet, owner: User, node: Node, end: datetime, no
     once = f"ends.{node.pk}.{int(end.timestamp())}.{before.days}"
     with translation.override(_language(owner)):
         words = {"name": node.name, "tailnet": tailnet.title}
-        heading = ngettext(
-            "The sign-in of %(name)s ends within a day",
-            "The sign-in of %(name)s ends within %(days)d days",
-            before.days,
+        heading = (
+            _("The sign-in of %(name)s ends within a day")
+            if before.days == 1
+            else _("The sign-in of %(name)s ends within %(days)d days")
         ) % (words | {"days": before.days})
         line = _("Sign in again on the device, with: trenza up --force-reauth")
         why = _("The device %(name)s in %(tailnet)s is yours. Without a new sign-in it is cut off.") % words
