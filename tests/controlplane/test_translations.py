@@ -32,7 +32,8 @@ def _sources() -> Iterator[tuple[Path, str]]:
     for app in APPS:
         for path in (CHECKOUT / app).rglob("*.py"):
             yield path, path.read_text()
-    for path in (CHECKOUT / "templates").rglob("*.html"):
+    templates = CHECKOUT / "templates"
+    for path in (*templates.rglob("*.html"), *templates.rglob("*.txt")):
         # It blanks what is no text, letter by letter, and so leaves indentation that no tokenizer takes.
         lines = templatize(path.read_text(), origin=str(path)).splitlines()
         yield path, "\n".join(line.strip() for line in lines)
