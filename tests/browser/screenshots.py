@@ -74,6 +74,20 @@ def _search(page: Page) -> None:
     page.wait_for_selector("#palette-results[data-query=ma]")
 
 
+def _choose_scopes(page: Page) -> None:
+    _open_sheet("main a[href='/keys/tokens/new']")(page)
+    page.check("#sheet input[name=access][value=some]")
+
+
+def _make_token(page: Page) -> None:
+    _choose_scopes(page)
+    page.fill("#sheet #id_description", "backups")
+    for area in ("devices:core", "dns", "users", "auth_keys"):
+        page.select_option(f"#sheet select[name='{area}']", f"{area}:read")
+    page.locator("#sheet button[type=submit]").click()
+    page.wait_for_selector("#secret")
+
+
 def _make_key(page: Page) -> None:
     page.locator("main a[href='/keys/new']").first.click()
     page.fill("#sheet #id_description", "web servers")
@@ -160,6 +174,7 @@ def _open_invitation(page: Page) -> None:
 def _tick_people(page: Page) -> None:
     for box in page.locator("#people-list .pick-one").all():
         box.check()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")  # the bar lies on no row there
 
 
 def _ask_about_people(page: Page) -> None:
@@ -262,6 +277,13 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "keys": ("/keys", _nothing),
         "key-new": ("/keys", _open_sheet("main a[href='/keys/new']")),
         "key-made": ("/keys", _make_key),
+        "keys-tokens-none": ("/keys?show=tokens", _nothing),
+        "token-new": ("/keys?show=tokens", _choose_scopes),
+        "token-made": ("/keys?show=tokens", _make_token),
+        "keys-tokens": ("/keys?show=tokens", _nothing),
+        "keys-clients-none": ("/keys?show=clients", _nothing),
+        "client-new": ("/keys?show=clients", _open_sheet("main a[href='/keys/clients/new']")),
+        "api": ("/api", _nothing),
         "map": ("/map", _drawn_map),
         "map-device": ("/map", _pick_on_map),
         "map-table": ("/map?view=table", _nothing),
