@@ -71,7 +71,7 @@ def test_links_are_stored_as_digests_and_cleaned() -> None:
 
 
 def test_a_token_acts_while_all_that_it_stands_on_holds() -> None:
-    tailnet, owner = factories.tailnet()
+    tailnet, _owner = factories.tailnet()
     member = factories.member(tailnet)
     made = tokens.create_api_token(
         tailnet=tailnet, user=member.user, by=Actor.person(member.user), scopes=["devices:core"]
