@@ -128,28 +128,6 @@ def _reject_all(page: Page) -> None:
     page.wait_for_selector("#sheet[open] h2")
 
 
-def _drawn_map(page: Page) -> None:
-    page.wait_for_selector("#map[data-drawn]")
-
-
-def _pick_on_map(page: Page) -> None:
-    _drawn_map(page)
-    page.locator("#map").press("ArrowDown")
-    page.wait_for_selector(".picked")
-
-
-def _make_relay(page: Page) -> None:
-    page.locator("#add-relay").click()
-    for name, value in (("name", "Madrid"), ("host", "relay.example.com")):
-        page.fill(f"#sheet #id_{name}", value)
-    page.locator("#sheet button[type=submit]").click()
-    page.wait_for_selector("#relay-token")
-
-
-def _own_relay(page: Page) -> None:
-    page.locator("[id^=open-relay-]").first.click()
-
-
 def invite(page: Page, email: str, role: str = "member") -> str:
     """Invite somebody from any page of the users; returns the link that is shown once."""
     page.locator("#invite").click()
