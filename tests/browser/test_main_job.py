@@ -86,7 +86,7 @@ def test_a_key_is_made_shown_once_and_downloaded(
     expect(listed).to_contain_text("tag:build")
     assert secret not in page.content()
     assert place.machine("builder").register(auth_key=secret)["MachineAuthorized"] is True
-    expect(listed.locator("td.num")).to_have_text("1")
+    expect(listed.locator("td.used")).to_contain_text("1 time")
 
 
 def test_a_machine_that_waits_at_its_link_is_let_in(server: Server, visit: Visit, place: Place) -> None:
