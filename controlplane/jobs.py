@@ -47,8 +47,15 @@ def run_task(name: str) -> None:
     getattr(import_module(module), function)()
 
 
+def _import_all() -> None:
+    """One after another: threads that import Celery at the same moment find it half made."""
+    for job in JOBS:
+        import_module(job.task.rpartition(".")[0])
+
+
 async def run_jobs() -> None:
     """The embedded loop: every job when it is due, none held up by another that takes its time."""
+    await asyncio.to_thread(_import_all)
     async with asyncio.TaskGroup() as running:
         for job in JOBS:
             running.create_task(_repeat(job))

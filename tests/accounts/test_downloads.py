@@ -24,6 +24,7 @@ class Pieces:
             yield piece
 
 
+@pytest.mark.django_db(transaction=True)  # the thread that reads looks after a connection
 async def test_the_server_s_loop_gets_a_piece_before_the_next_is_made() -> None:
     pieces = Pieces()
     answer = download(AsyncRequestFactory().get("/"), iter(pieces), name="x.csv", media_type="text/csv")

@@ -17,6 +17,7 @@ async def test_a_job_that_hangs_or_fails_holds_up_no_other(monkeypatch: pytest.M
     go_on, ran = threading.Event(), threading.Semaphore(0)
 
     def run(name: str) -> None:
+        name = name.rpartition(".")[2]
         if name == "hangs":
             go_on.wait(GENEROUS)
         elif name == "fails":
@@ -25,7 +26,9 @@ async def test_a_job_that_hangs_or_fails_holds_up_no_other(monkeypatch: pytest.M
             ran.release()
 
     monkeypatch.setattr(jobs, "run_task", run)
-    monkeypatch.setattr(jobs, "JOBS", tuple(Job(name, 0.01) for name in ("hangs", "fails", "works")))
+    monkeypatch.setattr(
+        jobs, "JOBS", tuple(Job(f"controlplane.jobs.{name}", 0.01) for name in ("hangs", "fails", "works"))
+    )
     running = asyncio.create_task(jobs.run_jobs())
     try:
         for _round in range(3):
