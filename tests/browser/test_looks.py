@@ -15,7 +15,7 @@ from tests.browser.conftest import Complaints
 from tests.browser.demo import Demo, furnish
 from tests.browser.server import Server, running_server
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]  # every page, one after another
 
 LONG = "a-name-as-long-as-a-label-may-be-" + "x" * 30
 WIDTHS = (320, 390, 600, 768, 1024, 1280, 1366, 1440, 1920)
