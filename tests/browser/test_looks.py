@@ -101,7 +101,12 @@ def look(page: Page, axe: Axe | None) -> dict[str, list[str]]:
 # axe looks at both themes, once on each kind of screen; words of two languages are measured everywhere.
 @pytest.mark.parametrize(
     ("variant", "with_axe"),
-    [("desktop-light", True), ("phone-dark", True), ("desktop-es", False), ("phone-es", False)],
+    [
+        ("desktop-light", True),
+        ("phone-dark", True),
+        pytest.param("desktop-es", False, marks=pytest.mark.long),
+        pytest.param("phone-es", False, marks=pytest.mark.long),
+    ],
 )
 def test_every_page_looks_right(
     furnished: tuple[Server, Demo],
@@ -119,6 +124,7 @@ def test_every_page_looks_right(
     assert wrong == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spanish", [False, True])
 def test_pages_fit_every_width(
     furnished: tuple[Server, Demo], chrome: Any, complaints: Complaints, spanish: bool
