@@ -8,7 +8,7 @@ const typing = (target) => target instanceof Element && target.matches("input:no
 const areOff = () => localStorage.getItem(OFF) === "off";
 
 function openSheet(path) {
-  htmx.ajax("GET", path, { source: document.body, target: "#sheet", swap: "innerHTML" });
+  return htmx.ajax("GET", path, { source: document.body, target: "#sheet", swap: "innerHTML" });
 }
 
 function search() {
@@ -24,9 +24,10 @@ document.addEventListener("keydown", (event) => {
   if (!$("#sheet") || !document.body.dataset.tailnet) return;
   if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    if (!$("dialog[open]")) openSheet("/search");
+    if (!$("dialog[open]")) openPalette();
     return;
   }
+  if (typedAhead(event)) return event.preventDefault();
   if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || busy() || areOff()) return;
   const act = KEYS[event.key];
   const taken = act !== undefined || !document.dispatchEvent(
@@ -52,6 +53,27 @@ document.addEventListener("change", (event) => {
 const input = () => $("#palette-input");
 const options = () => [...document.querySelectorAll("#palette-results [role=option]")];
 let wanted = false;  // Enter came before the answer to what was typed
+let ahead = null;  // what is typed while the palette is still on its way
+
+function openPalette() {
+  ahead = "";
+  openSheet("/search").finally(() => {
+    if (ahead && input()) {
+      input().value = ahead;
+      input().dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    ahead = null;
+  });
+}
+
+function typedAhead(event) {
+  if (ahead === null || event.ctrlKey || event.metaKey || event.altKey) return false;
+  if (event.key === "Enter") wanted = true;
+  else if (event.key === "Backspace") ahead = ahead.slice(0, -1);
+  else if (event.key.length === 1) ahead += event.key;
+  else return false;
+  return true;
+}
 
 function mark(index) {
   const all = options();

@@ -116,16 +116,22 @@ def test_going_direct_under_load_does_not_snap_back_and_going_back_works(
     a, b = relayed(pair, relay)
     to_a, to_b = getattr(a, family), getattr(b, family)
     with Flood(a, b) as flood:
-        a.ask("direct", *to_b)
-        b.ask("direct", *to_a)
-        flood.settles(lambda: (endpoint(a), endpoint(b)) == (to_b, to_a))
+
+        def go_direct() -> None:
+            a.ask("direct", *to_b)
+            b.ask("direct", *to_a)
+
+        def go_back() -> None:
+            for plane in pair:
+                plane.ask("relay")
+
+        flood.settles(go_direct, lambda: (endpoint(a), endpoint(b)) == (to_b, to_a))
         for _ in range(LOOKS):
             flood.moves_both_ways()
             assert (endpoint(a), endpoint(b)) == (to_b, to_a)
         for plane in pair:
             plane.namespace.rules(CUT)
-            plane.ask("relay")
-        flood.settles(lambda: on_relay(a) and on_relay(b))
+        flood.settles(go_back, lambda: on_relay(a) and on_relay(b))
         for plane in pair:
             plane.namespace.rules("flush ruleset")
         for _ in range(LOOKS):
@@ -229,18 +235,28 @@ class Flood:
             process.kill()
             process.wait()
 
-    def moves_both_ways(self) -> None:
+    def moves_both_ways(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Wait until each side has received another half a megabyte."""
-        before = self._received
-        enough = [count + 500_000 for count in before]
-        wait_for("traffic flows both ways", lambda: all(map(int.__ge__, self._counts(), enough)))
+        enough = [count + 500_000 for count in self._received]
+
+        def moved() -> bool:
+            meanwhile()
+            return all(map(int.__ge__, self._counts(), enough))
+
+        wait_for("traffic flows both ways", moved)
         self._received = self._counts()
 
-    def settles(self, condition: Callable[[], bool]) -> None:
-        """Packets that WireGuard had in its queue at the flip may still pull it back for a moment."""
+    def settles(self, steer: Callable[[], None], there: Callable[[], bool]) -> None:
+        """Packets that WireGuard had queued at the flip may pull it back: as paths do, steer again then."""
+
+        def put_right() -> None:
+            if not there():
+                steer()
+
+        steer()
         for _ in range(SETTLING):
-            self.moves_both_ways()
-        wait_for("the paths settle", condition)
+            self.moves_both_ways(put_right)
+        wait_for("the paths settle", there)
 
     def _counts(self) -> list[int]:
         return [plane.ask("status")["rx"] for plane in self.planes]
