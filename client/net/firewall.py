@@ -3,9 +3,12 @@
 It stands before the interface comes up and is replaced in one transaction whenever the netmap's rules change.
 What leaves through the tunnel is not filtered. Semantics: tailscale wgengine/filter:
 
-* replies to own flows pass (conntrack), TCP and UDP are judged by the rules' ports,
+* TCP and UDP are judged by the rules' ports, and replies to own flows pass. Where the rules let all of both
+  in anyway, connections are not tracked: the kernel would do so for every packet of this host, at about a
+  seventh of WireGuard's throughput,
 * ICMP errors and echo replies always pass, other ICMP when any rule joins source and destination,
-* other protocols need a rule for their number and all ports,
+* other protocols need a rule for their number and all ports; where nothing is tracked, of SCTP only what
+  begins an association does,
 * IP protocol 99 (what some clients send each other inside the tunnel) is dropped without a word.
 
 Everything that is rendered here has been parsed to numbers first: no text of a server reaches nft.
@@ -36,6 +39,9 @@ from client.net.rules import (
     ALL_PORTS,
     ICMP,
     ICMP6,
+    SCTP,
+    TCP,
+    UDP,
     WITH_PORTS,
     Rule,
     by_capability,
@@ -51,6 +57,8 @@ TABLE = {"family": "inet", "name": "trenza"}
 INTERFACE_MESSAGES = 99  # IP protocol of TSMP
 ICMP_ALWAYS = ["echo-reply", "destination-unreachable", "time-exceeded", "parameter-problem"]
 ICMP6_ALWAYS = [*ICMP_ALWAYS, "packet-too-big"]
+SCTP_CHUNK: Expression = {"payload": {"base": "th", "offset": 96, "len": 8}}  # the first one's type
+SCTP_INIT = 1  # it begins an association, and stands alone (RFC 9260, §6.10)
 
 Door = tuple[IPAddress, int]  # one of this node's own addresses, and a TCP port of it
 
@@ -66,8 +74,7 @@ def ruleset(
     gateway: Gateway = NO_GATEWAY,
 ) -> dict[str, Any]:
     """libnftables JSON that replaces the table in one transaction; ``doors`` are open to every peer."""
-    tunnel, answers = match(meta("iifname"), interface), _answers()
-    elsewhere = [match(meta("iifname"), {"set": ["lo", interface]}, "!=")]
+    tunnel, wide = match(meta("iifname"), interface), is_wide_open(own, rules)
     body: list[Expression] = [
         {"add": {"table": TABLE}},
         {"delete": {"table": TABLE}},
@@ -75,27 +82,48 @@ def ruleset(
         _chain("from_tunnel"),
         _chain("input", hook="input"),
         _chain("forward", hook="forward"),
-        # Nobody beside the tunnel may speak to the tunnel's addresses.
-        *[_rule("input", *elsewhere, sent_to(address), DROP) for address in (*own, *SERVICE)],
         _rule("input", tunnel, {"jump": {"target": "from_tunnel"}}),
+        *_only_through_the_tunnel((*own, *SERVICE)),
         # From peer to peer there is a tunnel already. What a container here asked for comes back to it.
         _rule("forward", tunnel, match(meta("oifname"), interface), DROP),
-        _rule("forward", tunnel, answers, ACCEPT),
+        *([_rule("forward", tunnel, _answers(), ACCEPT)] if gateway.forwards else []),
         _rule("forward", tunnel, {"jump": {"target": "from_tunnel"}} if gateway.routes else DROP),
         _rule("from_tunnel", protocols([INTERFACE_MESSAGES]), DROP),
         *_only_to(own, gateway),
-        _rule("from_tunnel", answers, ACCEPT),
+        *([] if wide else [_rule("from_tunnel", _answers(), ACCEPT)]),
+        *[rendered for rule in rules for rendered in _render(rule)],
         _rule("from_tunnel", match(payload("icmp", "type"), {"set": ICMP_ALWAYS}), ACCEPT),
         _rule("from_tunnel", match(payload("icmpv6", "type"), {"set": ICMP6_ALWAYS}), ACCEPT),
         *[
             _rule("from_tunnel", sent_to(address), match(payload("tcp", "dport"), port), ACCEPT)
             for address, port in sorted(doors, key=str)
         ],
-        *[rendered for rule in rules for rendered in _render(rule)],
+        *([_SCTP_ANSWERS] if wide else []),
         _rule("from_tunnel", DROP),
         *_masquerade(interface, gateway),
     ]
     return {"nftables": body}
+
+
+def is_wide_open(own: Iterable[IPAddress], rules: Iterable[Rule]) -> bool:
+    """Whether all TCP and UDP comes in from everybody anyway."""
+    wide = {
+        rule.version
+        for rule in rules
+        if rule.sources is None and rule.destinations is None
+        if {TCP, UDP} <= set(rule.protocols) and ALL_PORTS in rule.ports
+    }
+    return {address.version for address in own} <= wide
+
+
+def _only_through_the_tunnel(addresses: Iterable[IPAddress]) -> list[Expression]:
+    """Nobody beside the tunnel may speak to the tunnel's addresses."""
+    rules = []
+    for version, family in ((4, "ip"), (6, "ip6")):
+        spans = merge((int(one), int(one)) for one in addresses if one.version == version)
+        mine = match(payload(family, "daddr"), address_set(spans, version))
+        rules.append(_rule("input", mine, match(meta("iifname"), "lo", "!="), DROP))
+    return rules
 
 
 def _answers() -> Expression:
@@ -103,17 +131,18 @@ def _answers() -> Expression:
 
 
 def _render(rule: Rule) -> list[Expression]:
-    """A rule's own protocols and ports, and the ICMP that any rule lets through."""
+    """A rule's own protocols and ports (most is of these), and the ICMP that any rule lets through."""
     family = "ip" if rule.version == 4 else "ip6"
     ends = [match(meta("nfproto"), "ipv4" if rule.version == 4 else "ipv6")]
     for side, spans in (("saddr", rule.sources), ("daddr", rule.destinations)):
         if spans is not None:
             ends.append(match(payload(family, side), address_set(spans, rule.version)))
-    rendered = [_rule("from_tunnel", *ends, protocols([ICMP if rule.version == 4 else ICMP6]), ACCEPT)]
+    rendered = []
     with_ports = sorted(WITH_PORTS & set(rule.protocols))
     if with_ports:
         ports = [] if ALL_PORTS in rule.ports else [match(payload("th", "dport"), port_set(rule.ports))]
         rendered.append(_rule("from_tunnel", *ends, protocols(with_ports), *ports, ACCEPT))
+    rendered.append(_rule("from_tunnel", *ends, protocols([ICMP if rule.version == 4 else ICMP6]), ACCEPT))
     others = sorted({number for number in rule.protocols if _is_other(number)})
     if others and ALL_PORTS in rule.ports:
         rendered.append(_rule("from_tunnel", *ends, protocols(others), ACCEPT))
@@ -161,6 +190,9 @@ def _chain(name: str, *, hook: str | None = None, kind: str = "filter", prio: in
 def _rule(chain: str, *expressions: Expression) -> Expression:
     rule = {"family": "inet", "table": TABLE["name"], "chain": chain, "expr": list(expressions)}
     return {"add": {"rule": rule}}
+
+
+_SCTP_ANSWERS = _rule("from_tunnel", protocols([SCTP]), match(SCTP_CHUNK, SCTP_INIT, "!="), ACCEPT)
 
 
 # --- applying --------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from wire.netmap import Node
 logger = logging.getLogger("trenzad.net")
 
 SYSCTL = Path("/proc/sys/net")
+FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}  # in SYSCTL, by IP version
 # An exit node is a way to the internet, not into the networks it stands in, nor to what is nobody's.
 NOT_INTERNET = (
     *TAILNET_RANGES,
@@ -40,12 +41,14 @@ NOT_INTERNET = (
 class Gateway:
     """What this node serves: ``routes`` that are offered and approved; of them ``plain`` without masquerade.
 
-    ``attached``: the host's own networks, which an exit node keeps to itself.
+    ``attached``: the host's own networks, which an exit node keeps to itself. ``forwards``: whether this host
+    forwards at all, if only for its own containers.
     """
 
     routes: frozenset[Network] = frozenset()
     masquerade: bool = True
     attached: frozenset[Network] = frozenset()
+    forwards: bool = False
 
     def spans(self, version: int) -> tuple[Span, ...]:
         """The destinations served, of one IP version."""
@@ -89,6 +92,11 @@ def gateway_of(
 # --- the kernel's leave ----------------------------------------------------------------------------------
 
 
+def is_forwarding() -> bool:
+    """Whether the kernel forwards packets of either version."""
+    return any(_value(SYSCTL / path) not in ("", "0") for path in FORWARDING.values())
+
+
 def allow_forwarding(versions: Iterable[int]) -> None:
     """Have the kernel forward packets; raises :class:`SetupError` saying what to do when we must not.
 
@@ -96,10 +104,10 @@ def allow_forwarding(versions: Iterable[int]) -> None:
     """
     for version in sorted(versions):
         if version == 4:
-            _set(SYSCTL / "ipv4/ip_forward")
+            _set(SYSCTL / FORWARDING[4])
         elif (SYSCTL / "ipv6").exists():
             _keep_router_advertisements()
-            _set(SYSCTL / "ipv6/conf/all/forwarding")
+            _set(SYSCTL / FORWARDING[6])
 
 
 async def dropping_chains(interface: str) -> list[str]:
@@ -127,6 +135,13 @@ def _keep_router_advertisements() -> None:
                 path.write_text("2")
         except OSError:
             continue  # an interface that has just gone, or a refusal that the next setting meets, too
+
+
+def _value(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""  # a host without that version
 
 
 def _set(path: Path) -> None:

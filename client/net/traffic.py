@@ -5,13 +5,21 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from client.errors import SetupError
 from client.net.exitroutes import ExitRoutes, Wish, local_routes
-from client.net.forwarding import NO_GATEWAY, Gateway, allow_forwarding, dropping_chains, gateway_of
+from client.net.forwarding import (
+    NO_GATEWAY,
+    Gateway,
+    allow_forwarding,
+    dropping_chains,
+    gateway_of,
+    is_forwarding,
+)
 from client.prefixes import EXIT_ROUTES, Network
 from client.prefs import Prefs
 from client.routing import accepted_subnets, exit_node, is_exit_node
@@ -56,11 +64,13 @@ class Traffic:
         exits: ExitRoutes | None = None,
         allow: Callable[[Iterable[int]], None] = allow_forwarding,
         dropping: Callable[[str], Awaitable[list[str]]] = dropping_chains,
+        forwards: Callable[[], bool] = is_forwarding,
     ) -> None:
         self._interface = interface
         self._exits = exits or ExitRoutes(interface)
         self._allow = allow
         self._dropping = dropping
+        self._forwards = forwards
         self._gateway = NO_GATEWAY
         self._basis: object = None  # what the gateway was made of
         self._applied: tuple[Wish, int] | None = None
@@ -84,6 +94,8 @@ class Traffic:
             )
             await self._forward(self._gateway)
             self._basis = basis
+        if self._gateway.forwards != (forwards := self._forwards()):
+            self._gateway = replace(self._gateway, forwards=forwards)
         return self._gateway
 
     async def guard(self, prefs: Prefs) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from client.errors import SetupError
 from client.net.firewall import Firewall, ruleset
+from client.net.forwarding import Gateway
 from client.net.nft import find_nft
 from client.net.rules import Rule, comes_from, leads_to, own_addresses, reduce_rules
 from client.net.spans import merge
@@ -109,7 +111,27 @@ class TestRendering:
 
     def test_the_last_word_on_the_tunnel_is_drop(self) -> None:
         assert self.verdicts("from_tunnel")[-1] == "drop"
-        assert self.verdicts("forward") == ["drop", "accept", "drop"]  # of these only answers pass
+        assert self.verdicts("forward") == ["drop", "drop"]
+
+    def test_where_the_host_forwards_its_containers_get_their_answers(self) -> None:
+        items = ruleset("trenza0", own_addresses(node(1)), [], gateway=Gateway(forwards=True))["nftables"]
+        rules = [item["add"]["rule"] for item in items if "rule" in item.get("add", {})]
+        verdicts = [next(iter(rule["expr"][-1])) for rule in rules if rule["chain"] == "forward"]
+        assert verdicts == ["drop", "accept", "drop"]
+
+    def test_connections_are_tracked_only_where_a_rule_keeps_something_out(self) -> None:
+        everything = rules_of(ALLOW_ALL)
+        only_tcp = [replace(rule, protocols=(6,)) for rule in everything]
+        only_low = [replace(rule, ports=((0, 1023),)) for rule in everything]
+        for rules, tracked in (
+            (everything, False),
+            (only_tcp, True),
+            (only_low, True),
+            (everything[:1], True),
+        ):
+            assert ('"ct"' in json.dumps(self.rendered(*rules))) == tracked
+        from_some = replace(everything[0], sources=((1, 2),))
+        assert '"ct"' in json.dumps(self.rendered(from_some, everything[1]))
 
     def test_the_packets_of_protocol_99_go_first(self) -> None:
         first = next(rule for rule in self.rendered() if rule["chain"] == "from_tunnel")
@@ -216,12 +238,13 @@ class TestInTheKernel:
             shown = netmap(node(2), packet_filters={"base": self.RULES})
             await firewall.apply(shown, shields_up=False)
             text = listing()
+            assert "@th,96,8 != 0x1 accept" in text
             assert 'iifname "trenza0" jump from_tunnel' in text
             assert "tcp dport { 22, 80-90 } accept" in text
             await firewall.apply(shown, shields_up=True)
             closed = listing()
             assert "dport" not in closed
-            assert closed.count(" accept") == 4 + 2  # answers, and the policies of two chains
+            assert closed.count(" accept") == 3 + 2  # answers, and the policies of two chains
             await firewall.remove()
             assert listing() == ""
 
