@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,10 +20,13 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.commands import Operator
+from tests.controlplane.serving import prepared_data
 from wire.codec import MapDecoder, decode_json, encode_json
 from wire.keys import DiscoPrivate, MachinePrivate, MachinePublic, NodePrivate
 from wire.paths import PATH as PATHS
@@ -74,19 +78,17 @@ class Server:
             **self.extra,
         }
 
+    @cached_property
+    def _operator(self) -> Operator:
+        return Operator(self.environment)
+
     def command(self, *arguments: str) -> Any:
         """Run ``manage.py …`` beside the server; its JSON when it was asked for."""
-        done = subprocess.run(
-            [sys.executable, str(CHECKOUT / "manage.py"), *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{arguments}: {done.stderr}")
-        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+        return self._operator.run(*arguments)
+
+    def prepare(self) -> None:
+        """An empty server with its first tailnet."""
+        shutil.copytree(prepared_data(), self.data, dirs_exist_ok=True)
 
     def sign_in_link(self, email: str = "owner@localhost", *more: str) -> str:
         return str(self.command("signinlink", email, *more, "--json")["url"])
@@ -114,6 +116,7 @@ class Server:
         raise RuntimeError("the server did not become ready:\n" + (self.data / "serve.log").read_text())
 
     def stop(self) -> None:
+        self._operator.close()
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -127,10 +130,8 @@ class Server:
 @contextlib.contextmanager
 def running_server(data: Path, **extra: str) -> Iterator[Server]:
     """A server on a fresh DATA, prepared and ready, with its first tailnet."""
-    data.mkdir(parents=True, exist_ok=True)
     server = Server(data, extra)
-    server.command("prepare")
-    server.command("firststart")
+    server.prepare()
     server.start()
     try:
         yield server

@@ -38,7 +38,6 @@ def provider() -> Iterator[Provider]:
 def server(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Known by a name, because browsers make no passkeys for bare addresses."""
     data, port = tmp_path_factory.mktemp("server") / "data", free_port()
-    data.mkdir()
     extra = {
         "TRENZA_URL": f"http://localhost:{port}",
         "TRENZA_GOOGLE_CLIENT_ID": CLIENT_ID,
@@ -46,8 +45,7 @@ def server(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "TRENZA_GOOGLE_ISSUER": provider.issuer,
     }
     running = Server(data, extra, port)
-    running.command("prepare")
-    running.command("firststart")
+    running.prepare()
     running.start()
     yield running
     running.stop()

@@ -168,8 +168,9 @@ class Namespace:
             time.sleep(0.02)
         for process in self._spawned:
             process.wait(KILL_SECONDS * PATIENCE)
-            if process.stdout is not None:
-                process.stdout.close()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
         self._spawned.clear()
 
     def remove(self) -> None:

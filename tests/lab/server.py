@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
-import json
 import os
+import shutil
 import signal
 import sqlite3
 import sys
 from typing import Any
 
 from controlplane.supervisor.relay import read_relay_status
-from tests.lab.net import LabError, Namespace
+from tests.commands import Operator
+from tests.controlplane.serving import prepared_data
+from tests.lab.net import COMMAND_SECONDS, PATIENCE, LabError, Namespace
 from tests.lab.person import Person
 from tests.lab.processes import CHECKOUT, Daemon, clean_environment, process_command, wait_for
 
@@ -40,8 +42,8 @@ class Server:
         self.daemon = Daemon(
             namespace, [sys.executable, MANAGE, "serve"], namespace.folder / "serve.log", self.environment
         )
-        self.manage("prepare")
-        self.manage("firststart")
+        self._operator = Operator(self.environment, namespace.spawn)
+        shutil.copytree(prepared_data(), self.data)
 
     # -- life
 
@@ -105,6 +107,7 @@ class Server:
 
     def stop(self) -> None:
         """End everything in order."""
+        self._operator.close()
         self.daemon.stop()
 
     # -- its database, past Django
@@ -125,10 +128,11 @@ class Server:
     # -- the operator
 
     def manage(self, *arguments: str) -> Any:
-        """``manage.py …`` in a process of its own; its JSON value when ``--json`` was asked for."""
-        command = [sys.executable, str(MANAGE), *arguments]
-        done = self.namespace.run(*command, environment=self.environment)
-        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+        """``manage.py …`` beside the server; its JSON value when ``--json`` was asked for."""
+        try:
+            return self._operator.run(*arguments, seconds=COMMAND_SECONDS * PATIENCE)
+        except RuntimeError as error:
+            raise LabError(str(error)) from None
 
     def auth_key(self, *options: str, tailnet: str = TAILNET) -> str:
         """A fresh pre-auth key (pre-approved unless options are given)."""
