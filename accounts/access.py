@@ -1,4 +1,10 @@
-"""Objects as a person may reach them: missing, of another tailnet, and not for them look alike."""
+"""Objects as a person may reach them: missing, of another tailnet, and not for them look alike.
+
+Where rights are proved, here and in the modules above: an object that somebody acts on (a device, a key, a
+member) comes from an ``access`` module, asked for that act, and is its own proof to a service. A service that
+changes what the whole tailnet has (settings, DNS, relays, webhooks) gets no such object: it calls
+:func:`require_right` under its lock, so that neither pages nor the API can forget it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from accounts.actors import Actor
 from accounts.errors import Forbidden, NotFound
 from accounts.models import ApiToken, Invite, Membership, OAuthClient, User
 from accounts.roles import Capability, can, outranks
@@ -34,6 +41,12 @@ def require(membership: Membership | None, capability: Capability) -> Membership
     if membership is None or not can(membership, capability):
         raise Forbidden("your role does not include this")
     return membership
+
+
+def require_right(by: Actor, capability: Capability) -> None:
+    """Refuse a person whose place in the open scope's tailnet does not include this; commands may all."""
+    if by.user is not None:
+        require(Membership.objects.filter(user=by.user).first(), capability)
 
 
 def member_of(*, membership: Membership | None, user_id: Any, manage: bool = False) -> Membership:

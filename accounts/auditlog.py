@@ -1,9 +1,9 @@
-"""Reading the audit log: what a URL asks for, as a value; an event's change as lines; export rows."""
+"""The audit log as a page shows it: what a URL asks for, as a value, and an event's change as lines."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -167,61 +167,3 @@ def _shown(side: dict[str, Any], name: str) -> str | None:
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text if len(text) <= MAX_VALUE else text[:MAX_VALUE] + "…"
-
-
-# --- export ------------------------------------------------------------------------------------------------
-
-MAX_EXPORT = 200_000  # events in one file; the newest
-CHUNK = 1000
-COLUMNS = (
-    "id",
-    "eventTime",
-    "origin",
-    "actorType",
-    "actorId",
-    "actorName",
-    "action",
-    "targetType",
-    "targetId",
-    "targetName",
-    "targetProperty",
-    "old",
-    "new",
-    "details",
-)
-
-
-def described(event: AuditEvent) -> dict[str, Any]:
-    """An event as exports have it, one member for each of :data:`COLUMNS`."""
-    return {
-        "id": event.pk,
-        "eventTime": event.event_time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        "origin": event.origin,
-        "actorType": event.actor_type,
-        "actorId": event.actor_id,
-        "actorName": event.actor_name,
-        "action": event.action,
-        "targetType": event.target_type,
-        "targetId": event.target_id,
-        "targetName": event.target_name,
-        "targetProperty": event.target_property,
-        "old": event.old,
-        "new": event.new,
-        "details": event.details,
-    }
-
-
-def exported(events: QuerySet[AuditEvent]) -> Iterator[list[dict[str, Any]]]:
-    """The newest :data:`MAX_EXPORT` of these events, in slices that each begin where the last ended.
-
-    A slice is a query of its own, so that a slow reader holds no transaction open.
-    """
-    before: int | None = None
-    for _slice in range(MAX_EXPORT // CHUNK):
-        chosen = events if before is None else events.filter(pk__lt=before)
-        found = list(chosen.order_by("-pk")[:CHUNK])
-        if found:
-            yield [described(event) for event in found]
-        if len(found) < CHUNK:
-            return
-        before = found[-1].pk

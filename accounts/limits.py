@@ -1,4 +1,7 @@
-"""How often one address may try what costs us or helps a guesser. Counted in the cache, per minute."""
+"""How often one address, or one thing, may have us do what costs or helps a guesser.
+
+Counted in the cache, per minute.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,13 @@ def _key(kind: str, address: str, now: datetime) -> tuple[str, int]:
 
 
 def check_limit(kind: str, address: str, *, limit: int, now: datetime | None = None) -> None:
-    """Raise :class:`LimitExceeded` when the address has used up this minute's ``limit``; counts nothing."""
+    """Raise :class:`LimitExceeded` when this minute's ``limit`` is used up; counts nothing.
+
+    ``address`` is a client's, or the id of what the limit is of.
+    """
     key, left = _key(kind, address, now or timezone.now())
     if int(cache.get(key, 0)) >= limit:
-        raise LimitExceeded("too many attempts from this address; try again in a minute", retry_after=left)
+        raise LimitExceeded(f"too many attempts: try again in {left} s", retry_after=left)
 
 
 def count_attempt(kind: str, address: str, *, now: datetime | None = None) -> None:

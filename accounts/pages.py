@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
-from django.utils.translation import get_language
+from django.utils.translation import get_language, ngettext
 from django.utils.translation import gettext as _
 from django_htmx.http import HttpResponseClientRedirect, reswap, retarget, trigger_client_event
 
@@ -133,13 +133,19 @@ def safe_next(request: HttpRequest, wanted: str | None, default: str) -> str:
 
 def error_text(error: ApplicationError) -> str:
     """A refusal in the reader's language; English readers get the service's own words."""
+    if isinstance(error, LimitExceeded):
+        said = ngettext(
+            "Too many attempts. Try again in %(n)d second.",
+            "Too many attempts. Try again in %(n)d seconds.",
+            error.retry_after,
+        )
+        return said % {"n": error.retry_after}
     words = {
         "invalid": _("The server did not accept this."),
         "not_found": _("This does not exist, or it is not for you."),
         "forbidden": _("Your role does not include this."),
         "conflict": _("This cannot be done in its present state. Reload the page and look again."),
         "gone": _("This link was used already, or it has run out."),
-        "limit": _("Too many attempts. Wait a minute, then try again."),
         "other_tailnet": _("You have switched to another tailnet. Reload the page."),
     }
     if error.code in ("invalid", "conflict") and (get_language() or "en").startswith("en"):

@@ -13,7 +13,7 @@ class ControlplaneConfig(AppConfig):
     def ready(self) -> None:
         from accounts.models import Outbox
         from accounts.services import audit, outbox
-        from controlplane.services import webhooks
+        from controlplane.services import telling
 
-        audit.listen(webhooks.tell_of_event)
-        outbox.register_sender(Outbox.Kind.WEBHOOK.value, webhooks.send_to_webhook)
+        audit.listen(telling.tell_of_event)
+        outbox.register_sender(Outbox.Kind.WEBHOOK.value, telling.send_to_webhook)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from accounts.services.leases import take_lease
 from accounts.tasks import holder, sweep
 from accounts.tenancy import each_tailnet
-from controlplane.services import mails, webhooks
+from controlplane.services import mails, telling
 
 ENDING_LEASE = timedelta(minutes=20)
 MAIL_LEASE = timedelta(seconds=90)
@@ -23,8 +23,8 @@ def tell_of_ending_keys() -> int:
     now = timezone.now()
     if take_lease(name="controlplane.ending", holder=holder(), length=ENDING_LEASE, now=now) is None:
         return 0
-    due = each_tailnet(due="nodes.Node", where=webhooks.ends_within_a_day(now))
-    return sweep(due, lambda tailnet: webhooks.tell_of_ending_keys(tailnet=tailnet, now=now))
+    due = each_tailnet(due="nodes.Node", where=telling.ends_within_a_day(now))
+    return sweep(due, lambda tailnet: telling.tell_of_ending_keys(tailnet=tailnet, now=now))
 
 
 @shared_task(name="controlplane.tasks.mail_what_waits")  # type: ignore[untyped-decorator]

@@ -9,12 +9,13 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
+from accounts.access import require_right
 from accounts.actors import Actor
 from accounts.changes import ChangeSet, record_end, write
-from accounts.errors import Conflict, Forbidden, Invalid
+from accounts.errors import Conflict, Invalid
 from accounts.models import Membership, Tailnet, User
 from accounts.models.tailnets import DNS_LABEL
-from accounts.roles import Capability, Role, can
+from accounts.roles import Capability, Role
 from accounts.services import audit
 from accounts.tenancy import memberships_of, scope
 
@@ -79,7 +80,7 @@ def update_settings(*, tailnet: Tailnet, by: Actor, **values: Any) -> Tailnet:
     if unknown:
         raise Invalid(f"a tailnet has no setting {', '.join(sorted(unknown))}")
     with write(tailnet) as change:
-        _require(by, Capability.MANAGE_SETTINGS)
+        require_right(by, Capability.MANAGE_SETTINGS)
         row = change.tailnet
         old = {name: getattr(row, name) for name in values}
         for name, value in values.items():
@@ -98,7 +99,7 @@ def rename_tailnet(*, tailnet: Tailnet, name: str, by: Actor) -> Tailnet:
     """Give a tailnet another name, and so its devices other domains. What else bears it is the caller's."""
     check_name(name)
     with write(tailnet) as change:
-        _require(by, Capability.MANAGE_SETTINGS)
+        require_right(by, Capability.MANAGE_SETTINGS)
         row = change.tailnet
         old = row.name
         if name == old:
@@ -127,20 +128,12 @@ def _save(change: ChangeSet, by: Actor, prop: str, old: dict[str, Any], new: dic
     )
 
 
-def _require(by: Actor, capability: Capability) -> None:
-    """Refuse a person whose place in the open scope's tailnet does not include this; commands may all."""
-    if by.user is None:
-        return
-    if not can(Membership.objects.filter(user=by.user).first(), capability):
-        raise Forbidden("your role does not include this")
-
-
 def delete_tailnet(*, tailnet: Tailnet, by: Actor) -> None:
     """Delete a tailnet with everything in it; its owner or a command only."""
     with transaction.atomic():
         last = Tailnet.objects.select_for_update().get(pk=tailnet.pk)
         with scope(tailnet=last):
-            _require(by, Capability.OWN_TAILNET)
+            require_right(by, Capability.OWN_TAILNET)
             Tailnet.objects.filter(pk=last.pk).delete()
         record_end(last)
     # Its audit log went with it: the server's own log keeps who did it, and how that log ended.

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from accounts.access import require_right
 from accounts.actors import Actor
 from accounts.changes import write
-from accounts.errors import Conflict, Forbidden, Invalid
-from accounts.models import Membership, Tailnet
-from accounts.roles import Capability, can
+from accounts.errors import Conflict, Invalid
+from accounts.models import Tailnet
+from accounts.roles import Capability
 from accounts.services import audit
 from controlplane.env import environment
 from controlplane.models import DNSSettings
@@ -125,10 +126,7 @@ def record_value(text: str) -> str:
 def _changing(tailnet: Tailnet, by: Actor, subject: str, details: str = "") -> Iterator[DNSSettings]:
     """The locked settings to be altered; what has changed is saved, published and audited."""
     with write(tailnet) as change:
-        if by.user is not None:
-            membership = Membership.objects.filter(user=by.user).first()
-            if not can(membership, Capability.MANAGE_NETWORK):
-                raise Forbidden("your role does not let you change DNS")
+        require_right(by, Capability.MANAGE_NETWORK)
         row, _ = DNSSettings.objects.get_or_create(tailnet=change.tailnet)
         before = _content(row)
         yield row

@@ -21,10 +21,11 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from accounts.access import require_right
 from accounts.actors import Actor
 from accounts.changes import write
 from accounts.models import Membership, Outbox, Tailnet, User
-from accounts.roles import can
+from accounts.roles import Capability, can
 from accounts.services import audit
 from accounts.services.outbox import enqueue
 from controlplane.models import MailNotices
@@ -86,6 +87,7 @@ def notices_off() -> frozenset[str]:
 def switch_notice(*, tailnet: Tailnet, notice: Notice, on: bool, by: Actor) -> None:
     """Have mails of a kind sent or not."""
     with write(tailnet) as change:
+        require_right(by, Capability.MANAGE_SETTINGS)
         row, _made = MailNotices.objects.get_or_create(tailnet=change.tailnet)
         was_on = notice.value not in row.off
         if was_on == on:

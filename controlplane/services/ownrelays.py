@@ -17,11 +17,11 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from accounts.access import NOT_HERE
+from accounts.access import NOT_HERE, require_right
 from accounts.actors import Actor
 from accounts.changes import ChangeSet, write
 from accounts.credentials import NewSecret, new_url_token
-from accounts.errors import Conflict, Forbidden, Invalid, NotFound
+from accounts.errors import Conflict, Invalid, NotFound
 from accounts.models import Membership, Tailnet
 from accounts.roles import Capability, can
 from accounts.services import audit
@@ -111,13 +111,6 @@ def _code(name: str, taken: set[str]) -> str:
 # --- changes ---------------------------------------------------------------------------------------------
 
 
-def _may_change(by: Actor) -> None:
-    if by.user is not None:
-        membership = Membership.objects.filter(user=by.user).first()
-        if not can(membership, Capability.MANAGE_RELAYS):
-            raise Forbidden("your role does not let you change relays")
-
-
 def add_relay(
     *, tailnet: Tailnet, by: Actor, name: str, host: str, derp_port: int, stun_port: int = NO_STUN
 ) -> MadeRelay:
@@ -125,7 +118,7 @@ def add_relay(
     name, host, token = relay_name(name), relay_host(host), new_url_token()
     ipv4, ipv6 = dns_addresses(host)
     with write(tailnet) as change:
-        _may_change(by)
+        require_right(by, Capability.MANAGE_RELAYS)
         around = list(shown_relays(change.tailnet.pk))
         if sum(one.tailnet_id is not None for one in around) >= MAX_OWN_RELAYS:
             raise Conflict(f"a tailnet can have at most {MAX_OWN_RELAYS} relays of its own: remove one first")
@@ -197,7 +190,7 @@ def _changing(relay: Relay, by: Actor) -> Iterator[tuple[ChangeSet, Relay]]:
     if relay.tailnet_id is None:
         raise NotFound(NOT_HERE)
     with write(relay.tailnet_id) as change:
-        _may_change(by)
+        require_right(by, Capability.MANAGE_RELAYS)
         row = Relay.objects.filter(pk=relay.pk, tailnet=change.tailnet).first()
         if row is None:
             raise NotFound(NOT_HERE)

@@ -15,7 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from accounts import auditlog, csvlines
+from accounts import auditexport, auditlog, csvlines
 from accounts.auditlog import AuditQuery
 from accounts.downloads import download
 from accounts.errors import NotFound
@@ -76,7 +76,7 @@ Events = list[dict[str, Any]]
 
 
 def _as_csv(events: Events) -> str:
-    return csvlines.lines([_cell(event[name]) for name in auditlog.COLUMNS] for event in events)
+    return csvlines.lines([_cell(event[name]) for name in auditexport.COLUMNS] for event in events)
 
 
 def _cell(value: Any) -> Any:
@@ -97,7 +97,7 @@ class Format:
 
 
 FORMATS = {
-    "csv": Format("text/csv", csvlines.head(auditlog.COLUMNS), _as_csv),
+    "csv": Format("text/csv", csvlines.head(auditexport.COLUMNS), _as_csv),
     "jsonl": Format("application/jsonl", "", _as_json_lines),
 }
 
@@ -112,7 +112,7 @@ def export(request: HttpRequest, kind: str) -> HttpResponse:
         raise NotFound("there is no such format")
     events = AuditQuery.parse(request.GET).select(audit_events())
     name = f"{tailnet.name}-log-{timezone.now():%Y-%m-%d}.{kind}"
-    pieces = _pieces(tailnet, auditlog.exported(events), FORMATS[kind])
+    pieces = _pieces(tailnet, auditexport.exported(events), FORMATS[kind])
     return download(request, pieces, name=name, media_type=FORMATS[kind].media_type)
 
 

@@ -231,5 +231,5 @@ def again(request: HttpRequest, public_id: str, delivery_id: int) -> HttpRespons
     """Deliver one once more."""
     membership = member_with(request, Capability.MANAGE_SETTINGS)
     webhook = _webhook(public_id)
-    webhooks.send_again(webhook=webhook, delivery_id=delivery_id)
+    webhooks.send_again(webhook=webhook, delivery_id=delivery_id, by=actor_of(request))
     return _done(request, membership, webhook, _("It is sent again."))

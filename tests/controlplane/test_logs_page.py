@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from accounts import auditlog
+from accounts import auditexport, auditlog
 from accounts.actors import Actor
 from accounts.changes import write
 from accounts.models import AuditEvent, Membership, Tailnet
@@ -125,7 +125,7 @@ def test_files_hold_what_the_filters_choose_and_no_formula(owner: Membership) ->
 
 
 def test_a_file_has_every_event_once(owner: Membership, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auditlog, "CHUNK", 10)
+    monkeypatch.setattr(auditexport, "CHUNK", 10)
     happen(owner.tailnet, 35)
     ids = [json.loads(line)["id"] for line in body(Visitor.of(owner).get("/logs/export/jsonl")).splitlines()]
     assert len(ids) == len(set(ids)) >= 35

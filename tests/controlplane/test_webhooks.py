@@ -16,10 +16,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts import tasks
+from accounts import limits, tasks
 from accounts.actors import Actor
-from accounts.errors import Conflict, Invalid
-from accounts.models import Membership, Outbox, Tailnet
+from accounts.errors import Conflict, Invalid, LimitExceeded
+from accounts.models import AuditEvent, Membership, Outbox, Tailnet
 from accounts.roles import Role
 from accounts.services.people import add_member, approve_member, set_role, suspend_member
 from accounts.tenancy import scope
@@ -171,7 +171,7 @@ def test_a_receiver_that_fails_is_asked_again_and_one_that_is_gone_is_not(
         row.refresh_from_db()
         assert row.failed_at is not None
         receiver.status = 200
-        webhooks.send_again(webhook=webhook, delivery_id=row.pk)
+        webhooks.send_again(webhook=webhook, delivery_id=row.pk, by=ME)
         assert tasks.deliver_outbox() == 1
     assert len(receiver.got) == 3
 
@@ -444,6 +444,37 @@ def test_the_pages_make_change_try_and_remove_one(tailnet: Tailnet, receiver: Re
     assert "tskey-webhook-" in visitor.submit(f"{path}/rotate").content.decode()
     assert visitor.submit(f"{path}/delete").status_code == 302
     assert visitor.get(path).status_code == 404
+
+
+def test_tests_and_repeats_are_counted_together_and_each_is_in_the_log(
+    tailnet: Tailnet, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "MAX_BY_HAND", 2)
+    monkeypatch.setattr(limits, "WINDOW_SECONDS", 10**9)  # this minute does not end while the test runs
+    webhook, _ = hook(tailnet, receiver)
+    other, _ = hook(tailnet, receiver)
+    row = webhooks.try_webhook(webhook=webhook, by=ME)
+    assert row is not None
+    webhooks.send_again(webhook=webhook, delivery_id=row.pk, by=ME)
+    for once_more in (
+        lambda: webhooks.try_webhook(webhook=webhook, by=ME),
+        lambda: webhooks.send_again(webhook=webhook, delivery_id=row.pk, by=ME),
+    ):
+        with pytest.raises(LimitExceeded, match=r"try again in \d+ s"):
+            once_more()
+    assert webhooks.try_webhook(webhook=other, by=ME)
+    with scope(tailnet=tailnet):
+        assert webhooks.deliveries(webhook).count() == 1
+        log = AuditEvent.objects.filter(target_id=webhook.public_id).order_by("pk")
+        assert list(log.values_list("action", flat=True)) == ["CREATE", "TEST", "RESEND"]
+        assert "test" in log.last().details  # type: ignore[union-attr]
+        owner = Membership.objects.select_related("user", "tailnet").get(role=Role.OWNER)
+    visitor = Visitor.of(owner)
+    path = f"/settings/webhooks/{webhook.public_id}"
+    refused = visitor.submit(f"{path}/test", page=path)
+    assert refused.status_code == 429
+    assert "Try again in" in refused.headers["HX-Trigger"]
+    assert "Test event sent" in visitor.get("/logs").content.decode()
 
 
 def test_only_those_who_may_change_settings_touch_webhooks(tailnet: Tailnet, receiver: Receiver) -> None:
