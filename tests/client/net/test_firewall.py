@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from ipaddress import ip_address
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,6 +249,14 @@ class TestInTheKernel:
             await firewall.remove()
             assert listing() == ""
 
+    async def test_the_kernel_tracks_nothing_where_everything_is_let_in(self) -> None:
+        with in_namespace():
+            firewall, shown = Firewall("trenza0"), netmap(node(2))
+            await firewall.apply(shown, shields_up=False)
+            assert tracked_by_a_ping() == 0
+            await firewall.apply(shown, shields_up=True)
+            assert tracked_by_a_ping() > 0
+
     async def test_removing_what_is_not_there_is_no_error(self) -> None:
         with in_namespace():
             await Firewall("trenza0").remove()
@@ -256,3 +265,10 @@ class TestInTheKernel:
 def listing() -> str:
     done = subprocess.run([find_nft(), "list", "ruleset"], capture_output=True, text=True, check=True)
     return done.stdout
+
+
+def tracked_by_a_ping() -> int:
+    """How many connections the kernel has in mind, after one of our own."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["ping", "-c", "1", "-W", "5", "127.0.0.1"], check=True, stdout=subprocess.DEVNULL)
+    return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
