@@ -154,6 +154,12 @@ def _issuer(text: str, name: str, url: str) -> str:
     return text
 
 
+def _same_issuer(one: str, other: str) -> bool:
+    """Whether two spellings lead to one provider: case of the host and a slash at the end do not tell."""
+    first, second = (urlsplit(text) for text in (one, other))
+    return (first.netloc.lower(), first.path.rstrip("/")) == (second.netloc.lower(), second.path.rstrip("/"))
+
+
 def _domains(text: str) -> tuple[str, ...]:
     return tuple(part.strip().lower() for part in text.split(",") if part.strip())
 
@@ -215,6 +221,12 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
         if given and len(given) != len(names):
             every = " and ".join(f"TRENZA_{name}" for name in names)
             raise EnvironmentProblem(f"sign-in by {provider} needs {every}; set all of them or none")
+    google_issuer = _issuer(get("GOOGLE_ISSUER") or GOOGLE_ISSUER, "TRENZA_GOOGLE_ISSUER", url)
+    if oidc and get("GOOGLE_CLIENT_ID") and _same_issuer(oidc, google_issuer):
+        raise EnvironmentProblem(
+            f"TRENZA_OIDC_ISSUER={oidc!r} is the provider that TRENZA_GOOGLE_CLIENT_ID stands for already: "
+            "one person would be two; set up one of them"
+        )
     relay_listen, relay_stun = get("RELAY_LISTEN"), get("RELAY_STUN")
     relay_host, relay_port = _relay_host(get("RELAY_HOST") or host)
     return Environment(
@@ -228,7 +240,7 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
         owner=get("OWNER") or "owner@localhost",
         google_client_id=get("GOOGLE_CLIENT_ID"),
         google_client_secret=get("GOOGLE_CLIENT_SECRET"),
-        google_issuer=_issuer(get("GOOGLE_ISSUER") or GOOGLE_ISSUER, "TRENZA_GOOGLE_ISSUER", url),
+        google_issuer=google_issuer,
         google_domains=_domains(get("GOOGLE_DOMAINS") or ""),
         oidc_issuer=_issuer(oidc, "TRENZA_OIDC_ISSUER", url) if oidc else None,
         oidc_client_id=get("OIDC_CLIENT_ID"),

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from accounts.changes import LAYER_ERRORS
+from accounts.limits import address_of
 from controlplane.env import environment
 from controlplane.middleware import DIRECT
 
@@ -70,4 +71,4 @@ def may_read_metrics(request: HttpRequest, token: str | None) -> bool:
         return secrets.compare_digest(
             request.headers.get("Authorization", "").encode(), f"Bearer {token}".encode()
         )
-    return request.META.get("REMOTE_ADDR") in ("127.0.0.1", "::1") and request.META.get(DIRECT) is True
+    return address_of(request) in ("127.0.0.1", "::1") and request.META.get(DIRECT) is True

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from accounts.openid.keys import SHAPES
 MAX_TOKEN = 16 * 1024  # characters
 MAX_SUBJECT = 255  # OpenID Connect Core, section 2
 MAX_KID = 255
+MAX_MOMENT = 2**53  # Unix time; every whole second up to here is a float
 LEEWAY_SECONDS = 60
 MAX_AGE_SECONDS = 600  # a login is given up after ten minutes: its token cannot be older
 COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -112,7 +112,8 @@ def _check_times(claims: dict[str, Any], now: float) -> None:
 
 def _moment(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # Neither infinite, nor no number, nor an integer of a size that arithmetic with fractions does not take.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_MOMENT:
         raise SignInRefused("time")
     return value
 

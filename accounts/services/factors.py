@@ -12,6 +12,7 @@ from allauth.mfa import signals
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from allauth.socialaccount.signals import social_account_added
+from django.db import transaction
 from django.http import HttpRequest
 
 from accounts.actors import Actor
@@ -79,8 +80,9 @@ def unlink_identity(*, user: User, pk: int) -> None:
     if is_the_person(account, user):
         raise Conflict("this identity is who you are here; it cannot be taken away")
     described = _described(account)
-    account.delete()
-    _record(user, "DELETE", IDENTITY, old=described)
+    with transaction.atomic():
+        account.delete()
+        _record(user, "DELETE", IDENTITY, old=described)
 
 
 def is_the_person(account: SocialAccount, user: User) -> bool:

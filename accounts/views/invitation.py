@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from accounts.errors import Conflict, Gone
-from accounts.limits import check_limit, count_attempt
+from accounts.limits import address_of, check_limit, count_attempt
 from accounts.middleware import switch_tailnet
 from accounts.models import Invite, User
 from accounts.pages import public_view
@@ -31,7 +31,7 @@ MAX_FAILED = 20  # a minute, from one address
 @public_view
 def invitation(request: HttpRequest, token: str) -> HttpResponse:
     """Show an invitation; POST, by somebody signed in, accepts it. Used, withdrawn, run out, unknown: 410."""
-    address = request.META.get("REMOTE_ADDR", "")
+    address = address_of(request)
     check_limit(LIMIT, address, limit=MAX_FAILED)
     try:
         found = find_invite(token=token)

@@ -9,7 +9,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST, require_safe
 
 from accounts.errors import LimitExceeded
-from accounts.limits import check_limit, count_attempt
+from accounts.limits import address_of, check_limit, count_attempt
 from controlplane.services.serverkeys import noise_public
 from controlplane.snapshots import is_served_key
 from wire.codec import decode_object
@@ -59,7 +59,7 @@ def verify(request: HttpRequest) -> HttpResponse:
 
     Source: tailscale tailcfg/derpmap.go (DERPAdmitClientRequest), derp/derpserver.
     """
-    address = request.META.get("REMOTE_ADDR", "")
+    address = address_of(request)
     try:
         check_limit(QUESTION_LIMIT, address, limit=MAX_QUESTIONS_PER_MINUTE)
     except LimitExceeded as error:

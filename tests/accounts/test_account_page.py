@@ -26,6 +26,7 @@ from django.test.utils import CaptureQueriesContext
 from accounts.adapters import MFAAdapter
 from accounts.models import AuditEvent, Tailnet, User
 from accounts.openid.identity import identity_of
+from accounts.services import audit, factors
 from accounts.services.sessions import SEEN_EVERY, see_session
 from accounts.services.signinlink import create_link
 from accounts.signing_in import passkeys_possible
@@ -115,7 +116,7 @@ def test_a_person_of_this_server_adds_google_and_signs_in_by_it(
     assert User.objects.count() == 1
     page = visitor.get("/account").content.decode()
     assert "ana@example.com" in page
-    assert "You can sign in by this identity now." in page
+    assert "You can now sign in with this identity." in page
     assert sign_in(provider).session["_auth_user_id"] == str(owner.pk)
     owner.refresh_from_db()
     assert (owner.iss, owner.email) == ("urn:trenza:local", owner.email)
@@ -502,3 +503,22 @@ def test_a_person_switched_off_is_told_so(provider: Provider) -> None:
 @pytest.mark.parametrize("path", ["/account", "/account/sessions/1/end", "/account/identities/1/remove"])
 def test_strangers_are_sent_to_sign_in(path: str) -> None:
     assert Client().get(path)["Location"].startswith("/sign-in")
+
+
+def test_an_identity_is_taken_away_with_its_record_or_not_at_all(
+    home: tuple[Tailnet, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tailnet, owner = home
+    said = {"iss": "https://id.example.com", "sub": "1", "email": "ana@example.com"}
+    account = SocialAccount.objects.create(user=owner, provider="oidc", uid="one", extra_data=said)
+
+    def fails(**_: Any) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(audit, "record", fails)
+        with pytest.raises(OSError, match="full"):
+            factors.unlink_identity(user=owner, pk=account.pk)
+    assert SocialAccount.objects.filter(pk=account.pk).exists()
+    factors.unlink_identity(user=owner, pk=account.pk)
+    assert not SocialAccount.objects.exists()

@@ -9,6 +9,7 @@ import pytest
 
 from controlplane.env import EnvironmentProblem, HostPort, parse_environment
 
+GOOGLE = {"TRENZA_GOOGLE_CLIENT_ID": "trenza", "TRENZA_GOOGLE_CLIENT_SECRET": "secret"}
 OIDC = {
     "TRENZA_URL": "https://vpn.example.com",
     "TRENZA_OIDC_ISSUER": "https://id.example.com",
@@ -45,6 +46,8 @@ def test_defaults_serve_on_loopback() -> None:
         (OIDC | {"TRENZA_OIDC_ISSUER": "id.example.com"}, "TRENZA_OIDC_ISSUER"),
         (OIDC | {"TRENZA_OIDC_ISSUER": "http://id.example.com"}, "TRENZA_OIDC_ISSUER"),
         (OIDC | {"TRENZA_GOOGLE_ISSUER": "http://id.example.com"}, "TRENZA_GOOGLE_ISSUER"),
+        (OIDC | GOOGLE | {"TRENZA_OIDC_ISSUER": "https://accounts.google.com"}, "stands for already"),
+        (OIDC | GOOGLE | {"TRENZA_GOOGLE_ISSUER": "https://ID.example.com/"}, "stands for already"),
     ],
 )
 def test_a_wrong_setting_is_named(variables: dict[str, str], word: str) -> None:

@@ -7,6 +7,7 @@ import ipaddress
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.env import CHECKOUT
 from controlplane.middleware import client_address
 
 
@@ -32,3 +33,10 @@ def test_the_answer_is_always_an_address(
 ) -> None:
     answer = client_address(str(peer), header, ("0.0.0.0/0", "::/0"))
     ipaddress.ip_address(answer)
+
+
+def test_one_function_alone_says_whose_a_request_is() -> None:
+    """Another reading of the address would be counted, or shown, as another place."""
+    code = (path for app in ("accounts", "nodes", "controlplane") for path in (CHECKOUT / app).rglob("*.py"))
+    readers = {str(path.relative_to(CHECKOUT)) for path in code if '"REMOTE_ADDR"' in path.read_text()}
+    assert readers == {"accounts/limits.py", "controlplane/middleware.py"}
