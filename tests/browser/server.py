@@ -91,7 +91,7 @@ class Server:
         shutil.copytree(prepared_data(), self.data, dirs_exist_ok=True)
 
     def sign_in_link(self, email: str = "owner@localhost", *more: str) -> str:
-        return str(self.command("signinlink", email, *more, "--json")["url"])
+        return str(self.command("signinlink", email, "--create", *more, "--json")["url"])
 
     def start(self) -> None:
         with (self.data / "serve.log").open("ab") as log:

@@ -193,7 +193,7 @@ class Person:
         self.server = server
         jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
         self.opener = urllib.request.build_opener(jar, _StayHere)
-        link = server.command("signinlink", email, "--json")["url"]
+        link = server.command("signinlink", email, "--create", "--json")["url"]
         assert self.get(link)[0] == 302
 
     def get(self, path: str) -> tuple[int, str]:

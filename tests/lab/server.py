@@ -152,7 +152,7 @@ class Server:
         return {str(device["name"]).partition(".")[0]: device for device in found}
 
     def sign_in_link(self, email: str = OWNER, *options: str) -> str:
-        return str(self.manage("signinlink", email, *options, "--json")["url"])
+        return str(self.manage("signinlink", email, "--create", *options, "--json")["url"])
 
     def person(self, namespace: Namespace, email: str = OWNER, *options: str) -> Person:
         """Somebody signed in to the panel by a one-time link, on the machine ``namespace``."""

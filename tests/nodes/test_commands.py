@@ -116,11 +116,15 @@ def test_a_tailnet_is_made_once(server: Server) -> None:
     assert "cannot name" in server.refuse("createtailnet", "Not a label", "--owner", "ana@example.com")
 
 
-def test_a_sign_in_link_makes_the_person_and_their_place(server: Server) -> None:
-    first = server.run("signinlink", "ben@example.com", "--tailnet", "home", "--role", "admin")
+def test_a_sign_in_link_is_for_members_and_lets_others_in_only_when_told(server: Server) -> None:
+    assert "add --create" in server.refuse("signinlink", "ben@example.com", "--tailnet", "home")
+    ben = ("signinlink", "ben@example.com", "--tailnet", "home", "--role", "admin")
+    assert "nobody in the tailnet home" in server.refuse(*ben), "a role alone makes nobody"
+    first = server.run(*ben, "--create")
     assert set(first) == {"url", "expires"}
     assert first["url"].startswith("http://127.0.0.1:8080/sign-in/link/")
     assert server.run("signinlink", "ben@example.com")["url"] != first["url"]
+    assert "as admin" in server.refuse("signinlink", "ben@example.com", "--role", "member")
     token = server.run("createapitoken", "home", "--user", "ben@example.com")
     assert token["key"].startswith("tskey-api-")
     assert token["scopes"] == ["all"]
