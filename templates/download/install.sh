@@ -15,12 +15,13 @@ SOCKET=$RUN/trenzad.sock
 say() { printf 'trenza: %s\n' "$*"; }
 fail() { printf 'trenza: %s\n' "$*" >&2; exit 1; }
 
-fetch() { # URL FILE
+fetch() { # URL FILE; what the tool says of a failure is kept in $work/why
   if command -v curl >/dev/null 2>&1; then curl -fsSL -o "$2" "$1"
-  elif command -v wget >/dev/null 2>&1; then wget -q -O "$2" "$1"
-  else python3 -c 'import sys, urllib.request; open(sys.argv[2], "wb").write(urllib.request.urlopen(sys.argv[1]).read())' "$1" "$2" 2>/dev/null
-  fi
+  elif command -v wget >/dev/null 2>&1; then LC_ALL=C wget -O "$2" "$1"
+  else python3 -c 'import sys, urllib.request; open(sys.argv[2], "wb").write(urllib.request.urlopen(sys.argv[1]).read())' "$1" "$2"
+  fi 2>"$work/why"
 }
+why() { grep . "$work/why" | tail -n 1; }
 
 [ "$(uname -s)" = Linux ] || fail "this client runs on Linux; use the official Tailscale app here, with this server's address $URL"
 [ "$(id -u)" = 0 ] || fail "run this as root: it sets up a network interface and a service (add sudo)"
@@ -34,14 +35,20 @@ python3 -c 'import venv, ensurepip' 2>/dev/null || fail "Python's venv module is
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-tries=0
+silent=0 preparing=0 # how often it was asked in vain: 30 seconds for an answer, 5 minutes for its first build
 until fetch "$URL/download/client.lock" "$work/client.lock"; do
-  tries=$((tries + 1))
-  [ "$tries" -lt 30 ] || fail "cannot download from $URL/download/; is the server up and its address right?"
-  [ "$tries" -gt 1 ] || say "waiting for $URL to have its client ready"
+  if grep -qi 'error.* 503' "$work/why"; then
+    preparing=$((preparing + 1))
+    [ "$preparing" -lt 100 ] || fail "$URL is still preparing its client; its log says why it takes so long. Run this again later"
+    [ "$preparing" -gt 1 ] || say "the server is preparing its client, as it does at its first start; waiting"
+  else
+    silent=$((silent + 1))
+    [ "$silent" -lt 10 ] || fail "cannot download from $URL/download/ ($(why)); is the server up and its address right?"
+    [ "$silent" -gt 1 ] || say "waiting for $URL to answer"
+  fi
   sleep 3
 done
-fetch "$URL/download/trenzad.service" "$work/trenzad.service" || fail "cannot download the service file from $URL"
+fetch "$URL/download/trenzad.service" "$work/trenzad.service" || fail "cannot download the service file from $URL ($(why))"
 
 newest() { # whether what the lock names is installed already, and works
   cmp -s "$work/client.lock" "$PREFIX/client.lock" && "$PREFIX/bin/trenza" version >/dev/null 2>&1
