@@ -39,7 +39,7 @@ class Choice:
 CHOICES = (
     Choice(A.APPROVE.value, "check", gettext_lazy("Approve")),
     Choice(A.REJECT.value, "ban", gettext_lazy("Reject")),
-    Choice(A.EXPIRE.value, "key-off", gettext_lazy("End keys")),
+    Choice(A.EXPIRE.value, "key-off", gettext_lazy("Expire keys")),
     Choice(A.KEEP_KEY.value, "calendar-x", gettext_lazy("Never expire")),
     Choice(A.LET_EXPIRE.value, "clock", gettext_lazy("Let expire")),
     Choice(A.DELETE.value, "trash", gettext_lazy("Delete"), danger=True),
@@ -76,7 +76,7 @@ def _title(action: BulkAction, n: int) -> str:
     titles = {
         A.APPROVE: ngettext("Approve %(n)d device?", "Approve %(n)d devices?", n),
         A.REJECT: ngettext("Turn %(n)d device away?", "Turn %(n)d devices away?", n),
-        A.EXPIRE: ngettext("End the key of %(n)d device now?", "End the keys of %(n)d devices now?", n),
+        A.EXPIRE: ngettext("Expire the key of %(n)d device now?", "Expire the keys of %(n)d devices now?", n),
         A.KEEP_KEY: ngettext(
             "Never let the key of %(n)d device expire?", "Never let the keys of %(n)d devices expire?", n
         ),

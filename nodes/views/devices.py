@@ -296,7 +296,7 @@ def _reject(request: HttpRequest, node: Node) -> tuple[Node | None, str]:
 
 def _expire(request: HttpRequest, node: Node) -> tuple[Node | None, str]:
     changed = lifecycle.expire_node(node=node, by=actor_of(request))
-    return changed, _("The key of %(name)s has ended.") % {"name": node.name}
+    return changed, _("The key of %(name)s has expired.") % {"name": node.name}
 
 
 def _delete(request: HttpRequest, node: Node) -> tuple[Node | None, str]:

@@ -27,6 +27,11 @@ class Demo:
     pending: list[Device] = field(default_factory=list)
     pending_url: str = ""
 
+    def keep_up(self) -> None:
+        """Keep the connected devices connected."""
+        for device in self.online:
+            device.catch_up()
+
     def close(self) -> None:
         for device in (*self.online, *self.pending):
             device.close()

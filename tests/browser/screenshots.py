@@ -352,6 +352,7 @@ def every_page(
         if wanted and name not in wanted:
             continue
         page = tabs[opener]
+        demo.keep_up()
         page.goto(server.url + path)
         step(page)
         page.wait_for_timeout(SETTLE_MS)

@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -233,6 +234,16 @@ class Device:
                 return
             time.sleep(0.2)
         raise ConnectionError("the server gave no map")
+
+    def catch_up(self) -> None:
+        """Take what the server has sent meanwhile, as clients do: it lets go of those that do not."""
+        sock, session = self._connect()
+        while select.select([sock], [], [], 0)[0]:
+            data = sock.recv(65536)
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            session.receive_data(data)
+        sock.sendall(session.data_to_send())
 
     def is_asked(self, status: str = "200 OK", words: str = "{}") -> dict[str, Any]:
         """Wait for the server's next question on the map stream and answer it; returns what was asked."""

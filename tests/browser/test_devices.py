@@ -49,7 +49,7 @@ def test_ranges_keys_and_all_that_match(visit: Visit, crowd: Place) -> None:
     expect(page.locator("#bulk")).to_be_hidden()
     box(page, "c-001").click()
     box(page, "c-004").click(modifiers=["Shift"])
-    expect(page.locator("#bulk")).to_contain_text("4 devices chosen")
+    expect(page.locator("#bulk")).to_contain_text("4 devices selected")
     page.keyboard.press("Escape")
     expect(chosen(page)).to_have_count(0)
     row(page, "c-005").get_by_role("link", name="c-005", exact=True).focus()
@@ -64,7 +64,7 @@ def test_ranges_keys_and_all_that_match(visit: Visit, crowd: Place) -> None:
     page.keyboard.press("a")
     expect(chosen(page)).to_have_count(PAGE_SIZE)
     page.get_by_label("that match").check()
-    expect(page.locator("#bulk")).to_contain_text(f"{PAGE_SIZE + 10} devices chosen")
+    expect(page.locator("#bulk")).to_contain_text(f"{PAGE_SIZE + 10} devices selected")
     dialog = bulk(page, "Delete")
     expect(dialog).to_contain_text(f"Delete {PAGE_SIZE + 10} devices?")
     expect(dialog).to_contain_text("This cannot be undone")
@@ -110,7 +110,7 @@ def test_a_row_that_changes_stays_chosen(visit: Visit, crowd: Place) -> None:
     device.listen()
     expect(row(page, "changing")).to_contain_text("Online")
     expect(box(page, "changing")).to_be_checked()
-    expect(page.locator("#bulk")).to_contain_text("1 device chosen")
+    expect(page.locator("#bulk")).to_contain_text("1 device selected")
 
 
 def test_search_goes_anywhere_by_keys(visit: Visit, crowd: Place) -> None:

@@ -60,7 +60,7 @@ def test_a_client_and_its_filters(visit: Visit, place: Place) -> None:
     row = page.locator("#key-list tbody tr")
     expect(row).to_contain_text("tag:ci")
     page.get_by_label("Search in the list").fill("nothing-like-this")
-    expect(page.get_by_text("Nothing fits")).to_be_visible()
+    expect(page.get_by_text("Nothing matches")).to_be_visible()
     expect(page).to_have_url(f"{place.server.url}/keys?show=clients&q=nothing-like-this&state=")
     page.get_by_role("link", name="Clear").click()
     expect(row).to_contain_text("ci runner")

@@ -80,13 +80,11 @@ def axe() -> Axe:
     return Axe()
 
 
-def serious(axe: Axe, page: Page) -> list[str]:
-    """What axe calls serious or critical."""
-    found = axe.run(page).response["violations"]
+def violations(axe: Axe, page: Page) -> list[str]:
+    """Whatever axe finds, of any weight, best practices included."""
     return [
         f"{one['id']}: {one['help']}: {[node['html'][:120] for node in one['nodes'][:3]]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
+        for one in axe.run(page).response["violations"]
     ]
 
 
@@ -94,7 +92,7 @@ def look(page: Page, axe: Axe | None) -> dict[str, list[str]]:
     """What is wrong with the page as it stands."""
     found: dict[str, list[str]] = {"overflow": page.evaluate(OVERFLOWS), "overlap": page.evaluate(OVERLAPS)}
     if axe is not None:
-        found["axe"] = serious(axe, page)
+        found["axe"] = violations(axe, page)
     return {what: where for what, where in found.items() if where}
 
 

@@ -22,7 +22,7 @@ def test_what_waits_appears_and_is_approved_at_once(visit: Visit, place: Place) 
     overview = live(visit("/", place))
     for one in (page, overview):
         mark(one)
-    expect(page.locator("#queue")).to_contain_text("Nothing waits")
+    expect(page.locator("#queue")).to_contain_text("Nothing is waiting")
     expect(page.locator("#top-waiting")).to_be_hidden()
     expect(overview.locator(".first-steps li.is-done")).to_have_count(0)
 

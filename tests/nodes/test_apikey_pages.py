@@ -182,7 +182,7 @@ def test_the_filters_are_those_of_the_url(place: tuple[Tailnet, User]) -> None:
     for kind in ("auth-keys", "tokens", "clients"):
         found = shown(visitor, f"/keys?show={kind}&q=wanted")
         assert ("wanted<" in found, "other<" in found) == (True, False)
-        assert "Nothing fits" in shown(visitor, f"/keys?show={kind}&q=neither")
+        assert "Nothing matches" in shown(visitor, f"/keys?show={kind}&q=neither")
     assert "No auth keys" not in shown(visitor, "/keys?show=nonsense&state=x&page=99")
 
 

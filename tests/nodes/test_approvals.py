@@ -119,7 +119,7 @@ def test_what_was_decided_or_cannot_be_is_not_in_it(place: tuple[Tailnet, User])
 
 def test_an_empty_queue_says_what_would_come_and_where_that_is_set(place: tuple[Tailnet, User]) -> None:
     page = Visitor(place[1]).get("/approvals").content.decode()
-    assert "Nothing waits" in page
+    assert "Nothing is waiting" in page
     assert "New devices appear here before anybody reaches them." in page
     assert 'href="/settings"' in page
     open_one, owner = factories.tailnet(device_approval=False, users_approval=True)
@@ -128,7 +128,7 @@ def test_an_empty_queue_says_what_would_come_and_where_that_is_set(place: tuple[
     assert "So do people who sign in" in page
     auditor = factories.member(open_one, Role.AUDITOR)
     assert 'href="/settings"' not in Visitor.of(auditor).get("/approvals").content.decode().split("<main")[1]
-    assert "Nothing of this kind waits" not in page
+    assert "Nothing of this kind is waiting" not in page
 
 
 def test_another_tailnets_queue_is_its_own(place: tuple[Tailnet, User]) -> None:

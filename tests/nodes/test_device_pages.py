@@ -106,7 +106,7 @@ def test_the_url_says_what_is_shown(place: tuple[Tailnet, User]) -> None:
     }
     for query, expected in wanted.items():
         assert names(visitor.get(f"/devices?{query}")) == expected, query
-    assert "No device fits" in visitor.get("/devices?q=nothing-fits").content.decode()
+    assert "No matching devices" in visitor.get("/devices?q=nothing-fits").content.decode()
 
 
 @pytest.mark.parametrize("sort", ["name", "-name", "seen", "-seen", "created", "-created", "owner", "-owner"])

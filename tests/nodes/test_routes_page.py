@@ -169,7 +169,7 @@ def test_the_url_says_what_is_shown(place: tuple[Tailnet, User]) -> None:
     }
     for query, expected in wanted.items():
         assert prefixes(visitor.get(f"/routes?{query}")) == expected, query
-    assert "Nothing fits" in visitor.get("/routes?q=nothing").content.decode()
+    assert "Nothing matches" in visitor.get("/routes?q=nothing").content.decode()
     assert prefixes(visitor.get("/routes?sort=-created"))[0] == "0.0.0.0/0"
 
 
