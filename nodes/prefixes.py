@@ -6,7 +6,8 @@ from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
+from itertools import takewhile
 
 MAX_SHOWN = 3  # overlaps that are named; more are counted by nobody
 KNOWN = 16384  # prefixes whose parsed form is kept
@@ -30,6 +31,22 @@ class Overlaps:
 
     def __bool__(self) -> bool:
         return bool(self.inside or self.around)
+
+
+def near(prefix: str) -> tuple[list[str], str]:
+    """Where a database finds what overlaps a prefix: it and the wider ones by name, how the narrower begin.
+
+    Prefixes are kept as :mod:`ipaddress` writes them, so the narrower begin with its whole bytes (IPv4) or
+    with its groups (IPv6) up to the first that is zero, which may be written shorter. Others may begin so
+    too.
+    """
+    network = ip_network(prefix)
+    wider = [str(network.supernet(new_prefix=length)) for length in range(1, network.prefixlen + 1)]
+    address = network.network_address
+    if isinstance(address, IPv4Address):
+        return wider, "".join(f"{byte}." for byte in address.packed[: network.prefixlen // 8])
+    groups = (int(group, 16) for group in address.exploded.split(":")[: network.prefixlen // 16])
+    return wider, "".join(f"{group:x}:" for group in takewhile(bool, groups))
 
 
 class Overlapping:

@@ -21,7 +21,7 @@ from nodes.addresses import is_nodes_own
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node, Route
 from nodes.offers import Offers, carriers_of, offers_of
-from nodes.prefixes import Overlapping, Overlaps, key
+from nodes.prefixes import Overlapping, Overlaps, key, near
 from nodes.rows import LIFE, OFFLINE, ONLINE, Shown, shown_state
 from nodes.selectors import is_exit_node, is_online, nodes, offers_exit_node, waiting_routes
 from nodes.state import NodeState
@@ -170,6 +170,9 @@ def route_rows(ids: Sequence[int], membership: Membership, now: datetime) -> lis
     routes = [loaded[pk] for pk in ids if pk in loaded]
     carriers = carriers_of({route.prefix for route in routes}, now)
     offered = subnet_routes().filter(declined_at__isnull=True).exclude(prefix__in=EXIT_ROUTES)
+    if len(routes) == 1:  # of one row that was switched: a page of rows needs most of them anyway
+        wider, beginning = near(routes[0].prefix)
+        offered = offered.filter(Q(prefix__in=wider) | Q(prefix__startswith=beginning))
     overlapping = Overlapping(set(offered.values_list("prefix", flat=True)[:MAX_LISTED]))
     return [
         _route_row(route, carriers.get(route.prefix, []), overlapping, membership, now) for route in routes
