@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.examples import use_profile
 from tests.needs import names_of, need
+
+use_profile()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,6 +21,17 @@ def _translations() -> None:
 
     for root in settings.LOCALE_PATHS:
         compile_messages(Path(root))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_permissions() -> None:
+    """Django's own permissions and content types, which nothing here uses, are not made anew after every test
+    that commits: that takes longer than most of these tests."""
+    from django.contrib.contenttypes.management import create_contenttypes
+    from django.db.models.signals import post_migrate
+
+    assert post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+    assert post_migrate.disconnect(create_contenttypes)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,9 +21,9 @@ from client.prefs import Prefs
 from client.state import State, state_of
 from client.store import LOCK, NETMAP, NODE, PREFS, Store
 from tests.client.fakes import key, netmap, node
+from tests.examples import examples
 from wire.keys import MachinePrivate, MachinePublic
 
-CASES = 500
 SERVER = "https://vpn.example.com"
 IDENTITY = Identity(
     machine=MachinePrivate.generate(b"m" * 32),
@@ -110,7 +110,7 @@ def damage(folder: Path, draw: Any) -> None:
             path.write_bytes(how(path.read_bytes(), draw))
 
 
-@settings(max_examples=CASES, deadline=None)
+@settings(max_examples=examples(5))
 @given(data=st.data())
 def test_it_starts_as_itself_or_says_why_not(whole: Path, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:

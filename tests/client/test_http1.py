@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.http1 import (
@@ -34,7 +34,6 @@ async def read_all(data: bytes, size: int | None, limit: int = 10_000) -> bytes:
     return await Body(fed(data), size).whole(limit)
 
 
-@settings(deadline=None)
 @given(pieces, st.binary(max_size=20))
 def test_a_chunked_body_is_its_pieces_and_no_more(sent: list[bytes], after: bytes) -> None:
     async def go() -> tuple[bytes, bytes]:
@@ -47,7 +46,6 @@ def test_a_chunked_body_is_its_pieces_and_no_more(sent: list[bytes], after: byte
     assert asyncio.run(go()) == (b"".join(sent), after)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.none() | st.integers(0, 300))
 def test_any_bytes_are_a_body_or_a_declared_error(data: bytes, size: int | None) -> None:
     try:
@@ -57,7 +55,6 @@ def test_any_bytes_are_a_body_or_a_declared_error(data: bytes, size: int | None)
     assert size is None or found == data[:size]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_head_is_read_or_refused(data: bytes) -> None:
     for parse in (parse_head, parse_answer):

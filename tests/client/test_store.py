@@ -18,6 +18,7 @@ from client.identity import Identity
 from client.prefs import Prefs
 from client.store import NETMAP, NODE, PREFS, Store
 from tests.client.fakes import key, netmap, node
+from tests.examples import examples
 from wire.keys import MachinePrivate, MachinePublic
 
 SERVER = "https://vpn.example.com"
@@ -118,7 +119,7 @@ def whole() -> bytes:
         return (Path(name) / NODE).read_bytes()
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(5))
 @given(data=st.data())
 def test_a_damaged_identity_starts_unchanged_or_says_which_file(whole: bytes, data: st.DataObject) -> None:
     """Cut, flip or overwrite: the identity is as it was, or the daemon refuses and changes nothing."""
@@ -179,7 +180,7 @@ class TestCachedNetmap:
         store.set_identity(**change)
         assert store.load_netmap() is None
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=examples(2))
     @given(data=st.data())
     def test_a_damaged_one_is_lost_without_harm(self, data: st.DataObject) -> None:
         with tempfile.TemporaryDirectory() as name:

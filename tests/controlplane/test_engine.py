@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -33,6 +32,7 @@ from tests.controlplane.snapshots import (
     tailnets,
     user,
 )
+from tests.examples import examples
 from wire.codec import decode_object
 from wire.delta import apply
 from wire.netmap import MapResponse, NetMap
@@ -40,7 +40,6 @@ from wire.netmap import MapResponse, NetMap
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOW = datetime(2030, 6, 1, tzinfo=UTC)
 NEW_START_WHILE_OFFLINE = SetNode(2, (("disco_key", disco_key(3)), ("online", False)))
-EXAMPLES = int(os.environ.get("TRENZA_TEST_EXAMPLES", "150"))
 
 
 def told(message: bytes) -> MapResponse:
@@ -84,7 +83,7 @@ def check_farewell(netmap: NetMap) -> None:
     assert netmap.node.key_expiry < NOW
 
 
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=examples(3))
 @given(tailnets, histories)
 @example(tailnet(node(1), node(2)), [SetShared("name", "Casa")])
 @example(
@@ -101,7 +100,7 @@ def test_deltas_add_up_to_the_full_map(start: TailnetSnapshot, history: list[Any
     check_history(start, history)
 
 
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=examples(3))
 @given(tailnets, histories)
 def test_nothing_null_and_no_escape_is_ever_sent(start: TailnetSnapshot, history: list[Any]) -> None:
     engine = Engine(start)

@@ -37,6 +37,7 @@ from nodes.state import (
     next_state,
 )
 from tests.accounts import factories as people
+from tests.examples import examples
 from tests.nodes import factories
 
 LONG_AGO = datetime.fromisoformat("1970-01-01T00:02:03+00:00")
@@ -260,9 +261,10 @@ class NodeLife(RuleBasedStateMachine):
 
 
 @pytest.mark.django_db
+@pytest.mark.hypothesis
 def test_a_node_lives_as_the_table_says() -> None:
     slow = list(HealthCheck)
     run_state_machine_as_test(
         NodeLife,
-        settings=settings(max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=slow),
+        settings=settings(max_examples=examples(), stateful_step_count=25, suppress_health_check=slow),
     )

@@ -9,7 +9,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.connection import Connection, FrameQueue, frames_of
@@ -108,7 +108,6 @@ async def test_a_client_may_write_to_itself(connect: Connect) -> None:
     ),
     cuts=st.lists(st.integers(0, 1_000_000), max_size=12),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_stream_cut_anywhere_delivers_its_packets(stream: list[tuple[str, int]], cuts: list[int]) -> None:
     asyncio.run(_deliver(stream, cuts))
 
@@ -214,7 +213,6 @@ async def test_a_truncated_stream_costs_nobody_anything(connect: Connect) -> Non
 
 
 @given(noise=st.binary(min_size=1, max_size=400))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_noise_never_ends_the_relay(noise: bytes) -> None:
     async def run() -> None:
         failures: list[object] = []

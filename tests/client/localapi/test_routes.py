@@ -19,6 +19,7 @@ from client.localapi.server import Request
 from client.prefs import Prefs
 from client.store import Store
 from tests.client.fakes import FakeHost
+from tests.examples import examples
 from wire.codec import encode_json
 
 values = st.recursive(
@@ -58,7 +59,7 @@ def ask(method: str, path: str, body: bytes = b"", **query: str) -> Any:
             store.close()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(2))
 @given(route=st.sampled_from(CHANGING), content=objects, nested=objects)
 def test_any_json_is_answered_or_refused(
     route: tuple[str, str], content: dict[str, Any], nested: dict[str, Any]
@@ -70,7 +71,6 @@ def test_any_json_is_answered_or_refused(
             continue
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=50))
 def test_any_body_is_answered_or_refused(body: bytes) -> None:
     try:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.errors import ClientError, PeerNotFound, SetupError
 from client.http1 import parse_head
 from client.localapi.client import LocalClient
 from client.localapi.server import HOST, MAX_BODY_BYTES, Request, Server, check_headers
+from tests.examples import examples
 
 NOBODY = 65534
 GOOD = f"Host: {HOST}\r\n"
@@ -148,7 +149,7 @@ async def test_an_endless_head_is_cut_off(door: Server, behind: Daemon) -> None:
     assert not behind.heard
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(max_examples=examples(5))
 @given(st.binary(max_size=200))
 def test_any_head_is_a_request_or_a_declared_error(junk: bytes) -> None:
     for head in (junk, b"GET / HTTP/1.1\r\n" + junk):

@@ -16,6 +16,7 @@ from client.magicsock.path import ACTIVE, HEARTBEAT, SILENCE, Path
 from client.magicsock.pings import PING_TIMEOUT
 from client.magicsock.states import TRANSITIONS, PeerInfo, Signal, State
 from client.wireguard import PeerStatus
+from tests.examples import examples
 from wire.disco import CallMeMaybe, Ping, Pong
 from wire.keys import DiscoPublic, NodePublic
 from wire.paths import Reason
@@ -207,7 +208,7 @@ class Histories(RuleBasedStateMachine):
         assert self.path.state in (State.RELAYED, State.DOUBTED)
 
 
-Histories.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Histories.TestCase.settings = settings(max_examples=examples(3), stateful_step_count=40)
 TestHistories = Histories.TestCase
 
 
