@@ -80,7 +80,7 @@ class AuditQuery:
             origin=choice("origin", ORIGINS),
             since=_day(values.get("since")),
             until=_day(values.get("until")),
-            before=_number(values.get("before")),
+            before=parse_id(values.get("before")),
         )
 
     @property
@@ -125,7 +125,8 @@ def _day(value: Any) -> date | None:
     return day if date.min < day < date.max else None
 
 
-def _number(value: Any) -> int | None:
+def parse_id(value: Any) -> int | None:
+    """An id of events as a URL or form has it; ``None`` for anything else."""
     text = str(value or "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_ID_DIGITS else None
 

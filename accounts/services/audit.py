@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from django.utils import timezone
@@ -31,6 +33,8 @@ CHAINED = (
 )
 MAX_DETAILS = 500
 MAX_NAME = 255
+STEP_SECONDS = 1.0  # of one step of a check
+CHUNK = 500  # events in memory at once
 
 
 Listener = Callable[[AuditEvent], None]
@@ -120,12 +124,42 @@ def record_of_person(
             )
 
 
-def first_broken_event(*, tailnet: Tailnet) -> int | None:
-    """The id of the first event edited or after a deleted one; 0 when the end is missing; else ``None``."""
-    previous = ""
-    for event in AuditEvent.objects.order_by("pk").iterator(chunk_size=500):
-        if event.previous != previous or event.digest != chain_digest(event):
-            return event.pk
-        previous = event.digest
-    head = Tailnet.objects.values_list("audit_head", flat=True).get(pk=tailnet.pk)
-    return None if head == previous else 0
+# --- whether it is whole ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChainCheck:
+    """How far a check has come: all ``events`` up to the id ``last`` are as they were written.
+
+    ``broken`` is the id of the first one that is not, or stands behind one that is gone; 0 when the newest
+    are gone; ``None`` while nothing is wrong. ``ended``: there is nothing more to look at.
+    """
+
+    last: int
+    events: int
+    broken: int | None
+    ended: bool
+
+
+def check_chain(*, tailnet: Tailnet, after: int = 0, events: int = 0) -> ChainCheck:
+    """Compute digests anew, behind the event ``after`` (0: from the first), for :data:`STEP_SECONDS` at most.
+
+    A log of any length is checked in such steps; ``events`` is how many the steps before have looked at.
+    Needs the tailnet's scope.
+    """
+    deadline = time.monotonic() + STEP_SECONDS
+    previous = AuditEvent.objects.filter(pk=after).values_list("digest", flat=True).first() or ""
+    while True:
+        found = list(AuditEvent.objects.filter(pk__gt=after).order_by("pk")[:CHUNK])
+        for event in found:
+            if event.previous != previous or event.digest != chain_digest(event):
+                return ChainCheck(after, events, event.pk, ended=True)
+            after, previous, events = event.pk, event.digest, events + 1
+        if len(found) < CHUNK:
+            head = Tailnet.objects.values_list("audit_head", flat=True).get(pk=tailnet.pk)
+            if head == previous:
+                return ChainCheck(after, events, None, ended=True)
+            if not AuditEvent.objects.filter(pk__gt=after).exists():  # else one was added meanwhile
+                return ChainCheck(after, events, 0, ended=True)
+        if time.monotonic() >= deadline:
+            return ChainCheck(after, events, None, ended=False)

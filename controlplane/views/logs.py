@@ -10,26 +10,25 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
-from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
 from accounts import auditexport, auditlog, csvlines
-from accounts.auditlog import AuditQuery
+from accounts.auditlog import AuditQuery, parse_id
 from accounts.downloads import download
 from accounts.errors import NotFound
 from accounts.limits import check_limit, count_attempt
 from accounts.models import Tailnet
-from accounts.pages import is_htmx, member_with, panel_view, say
+from accounts.pages import is_htmx, member_with, panel_view
 from accounts.roles import Capability
 from accounts.selectors import audit_events
-from accounts.services.audit import first_broken_event
+from accounts.services.audit import check_chain
 from accounts.tenancy import scope
 
 LIST_ID = "log"
 CHECK_LIMIT = "audit-check"
-MAX_CHECKS = 6  # a minute, for one tailnet: each reads the whole log
+MAX_STEPS = 240  # of checks, a minute, for one tailnet: four people at once get through a long log
 
 
 @never_cache
@@ -39,9 +38,16 @@ MAX_CHECKS = 6  # a minute, for one tailnet: each reads the whole log
 def page(request: HttpRequest) -> HttpResponse:
     """The events that the URL asks for; only the list when htmx fetches it again."""
     member_with(request, Capability.SEE_ALL)
+    only_list = is_htmx(request) and request.htmx.target == LIST_ID  # type: ignore[attr-defined]
+    return render(
+        request, "controlplane/_log.html" if only_list else "controlplane/logs.html", _page(request)
+    )
+
+
+def _page(request: HttpRequest) -> dict[str, Any]:
     query = AuditQuery.parse(request.GET)
     events, older = query.page(audit_events())
-    context = {
+    return {
         "query": query,
         "events": [(event, auditlog.change_lines(event)) for event in events],
         "older": older,
@@ -50,23 +56,27 @@ def page(request: HttpRequest) -> HttpResponse:
         "origins": auditlog.ORIGINS,
         "section": "logs",
     }
-    only_list = is_htmx(request) and request.htmx.target == LIST_ID  # type: ignore[attr-defined]
-    return render(request, "controlplane/_log.html" if only_list else "controlplane/logs.html", context)
 
 
 @never_cache
 @require_POST
 @panel_view
 def check(request: HttpRequest) -> HttpResponse:
-    """Compute the chain of digests anew, and say whether an event was altered or taken away."""
+    """Compute the chain of digests anew, and say whether an event was altered or taken away.
+
+    A request does one step of it; while there are more, the answer has a form that asks for the next, which
+    scripts send at once.
+    """
     tailnet = member_with(request, Capability.SEE_ALL).tailnet
-    check_limit(CHECK_LIMIT, str(tailnet.pk), limit=MAX_CHECKS)
+    check_limit(CHECK_LIMIT, str(tailnet.pk), limit=MAX_STEPS)
     count_attempt(CHECK_LIMIT, str(tailnet.pk))
-    broken = first_broken_event(tailnet=tailnet)
-    event = audit_events().filter(pk=broken).first() if broken else None
-    context = {"intact": broken is None, "event": event, "checked": timezone.now()}
-    response = render(request, "controlplane/_log_chain.html", context)
-    return response if is_htmx(request) else say(response, _("The log was checked."))
+    after, events = (parse_id(request.POST.get(name)) or 0 for name in ("after", "events"))
+    done = check_chain(tailnet=tailnet, after=after, events=events)
+    event = audit_events().filter(pk=done.broken).first() if done.broken else None
+    context = {"check": done, "broken_event": event, "checked": timezone.now()}
+    if is_htmx(request):
+        return render(request, "controlplane/_log_chain.html", context)
+    return render(request, "controlplane/logs.html", _page(request) | context)
 
 
 # --- as a file ---------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from django.core import mail
 from django.core.cache import cache
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts import tasks
@@ -37,7 +39,7 @@ def logged() -> Tailnet:
 def test_an_untouched_log_holds(logged: Tailnet) -> None:
     with scope(tailnet=logged):
         assert AuditEvent.objects.count() == 11
-        assert audit.first_broken_event(tailnet=logged) is None
+        assert audit.check_chain(tailnet=logged).broken is None
 
 
 @pytest.mark.parametrize("field", audit.CHAINED)
@@ -46,20 +48,59 @@ def test_an_edited_event_is_found(logged: Tailnet, field: str) -> None:
         event = AuditEvent.objects.order_by("pk")[4]
         edits = {"old": {"x": 1}, "new": [1], "event_time": event.event_time + timedelta(seconds=1)}
         AuditEvent.objects.filter(pk=event.pk).update(**{field: edits.get(field, "edited")})
-        assert audit.first_broken_event(tailnet=logged) == event.pk
+        assert audit.check_chain(tailnet=logged).broken == event.pk
 
 
 def test_a_deleted_event_is_found(logged: Tailnet) -> None:
     with scope(tailnet=logged):
         events = list(AuditEvent.objects.order_by("pk"))
         events[4].delete()
-        assert audit.first_broken_event(tailnet=logged) == events[5].pk
+        assert audit.check_chain(tailnet=logged).broken == events[5].pk
 
 
 def test_a_truncated_log_is_found(logged: Tailnet) -> None:
     with scope(tailnet=logged):
         AuditEvent.objects.latest("pk").delete()
-        assert audit.first_broken_event(tailnet=logged) == 0
+        assert audit.check_chain(tailnet=logged).broken == 0
+
+
+def test_a_long_log_is_checked_in_steps_that_each_take_a_bounded_time(
+    logged: Tailnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(audit, "CHUNK", 4)
+    steps: list[tuple[int, bool]] = []
+    with scope(tailnet=logged):
+        pks = list(AuditEvent.objects.order_by("pk").values_list("pk", flat=True))
+        check = audit.ChainCheck(0, 0, None, ended=False)
+        while not check.ended:
+            with CaptureQueriesContext(connection) as seen:
+                check = audit.check_chain(tailnet=logged, after=check.last, events=check.events)
+            assert len(seen) <= 3
+            steps.append((check.events, check.ended))
+            assert check.last == pks[check.events - 1]
+        assert steps == [(4, False), (8, False), (11, True)]
+        assert check.broken is None
+        AuditEvent.objects.filter(pk=pks[9]).update(details="edited")
+        assert audit.check_chain(tailnet=logged, after=pks[3], events=4).broken is None
+        assert audit.check_chain(tailnet=logged, after=pks[7], events=8).broken == pks[9]
+
+
+def test_an_event_that_is_added_while_the_log_is_checked_is_not_missed(
+    logged: Tailnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, added = audit.chain_digest, []
+
+    def slowly(event: AuditEvent) -> str:
+        if not added:
+            added.append(event)
+            update_settings(tailnet=logged, by=ME, key_duration_days=99)
+        return digest(event)
+
+    monkeypatch.setattr(audit, "chain_digest", slowly)
+    with scope(tailnet=logged):
+        check = audit.check_chain(tailnet=logged)
+    assert (check.broken, check.events, check.ended) == (None, 12, True)
 
 
 def test_two_events_of_one_change_are_chained(logged: Tailnet) -> None:
@@ -67,7 +108,7 @@ def test_two_events_of_one_change_are_chained(logged: Tailnet) -> None:
         for target in ("a", "b"):
             audit.record(tailnet=change.tailnet, by=ME, action="UPDATE", target_type="X", target_name=target)
     with scope(tailnet=logged):
-        assert audit.first_broken_event(tailnet=logged) is None
+        assert audit.check_chain(tailnet=logged).broken is None
 
 
 def mail_to(tailnet: Tailnet, key: str | None = None) -> Outbox | None:

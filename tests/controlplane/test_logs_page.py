@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 
 import pytest
 from django.db import connection
@@ -152,3 +153,26 @@ def test_an_event_that_was_edited_is_found(owner: Membership) -> None:
     found = visitor.submit("/logs/check", page="/logs").content.decode()
     assert "state-down" in found
     assert str(victim.pk) in found
+
+
+def test_a_long_log_is_checked_request_by_request(owner: Membership, monkeypatch: pytest.MonkeyPatch) -> None:
+    happen(owner.tailnet, 25)
+    monkeypatch.setattr(audit, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(audit, "CHUNK", 10)
+    visitor, form, requests = Visitor.of(owner), {}, 0
+    while True:
+        answer = visitor.submit("/logs/check", page="/logs", **form).content.decode()
+        requests += 1
+        form = dict(re.findall(r'name="(after|events)" value="(\d+)"', answer))
+        if not form:
+            break
+        assert "state-pending" in answer
+        assert 'hx-trigger="load' in answer, "the next step is asked for at once"
+        assert int(form["events"]) == 10 * requests
+    assert "state-online" in answer
+    assert requests == 3
+    page = visitor.submit("/logs/check").content.decode()
+    assert "</html>" in page, "without scripts it is the whole page"
+    assert 'name="after"' in page
+    for wrong in ("-1", "x", "9" * 40, "\0"):
+        assert visitor.submit("/logs/check", page="/logs", after=wrong, events=wrong).status_code == 200

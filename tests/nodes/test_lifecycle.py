@@ -157,7 +157,7 @@ def test_a_new_host_name_and_other_routes_are_in_the_audit_log(home: tuple[Tailn
         events = AuditEvent.objects.filter(action="UPDATE", actor_type="NODE", target_id=node.stable_id)
         changes = {event.target_property: (event.old, event.new) for event in events}
         assert len(events) == 3
-        assert audit.first_broken_event(tailnet=home[0]) is None
+        assert audit.check_chain(tailnet=home[0]).broken is None
     assert changes == {
         "HOSTNAME": ("box", "attic"),
         "MACHINE_NAME": ("box", "attic"),
