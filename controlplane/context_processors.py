@@ -30,6 +30,7 @@ def panel(request: HttpRequest) -> dict[str, Any]:
         "tailnet": getattr(request, "tailnet", None),
         "membership": membership,
         "sees_all": can(membership, Capability.SEE_ALL),
+        "has_devices": can(membership, Capability.SEE_OWN_DEVICES),
         "sections": sections_for(membership),
         "pending_count": _pending_counter(membership),
         "theme": theme or "system",

@@ -76,6 +76,13 @@ def node_for(*, membership: Membership | None, node_id: Any, action: NodeAction 
     return node
 
 
+def with_devices(membership: Membership | None) -> Membership:
+    """The membership, if its role has to do with devices at all; raises :class:`NotFound`."""
+    if membership is None or not can(membership, Capability.SEE_OWN_DEVICES):
+        raise NotFound(NOT_HERE)
+    return membership
+
+
 def visible_keys(membership: Membership | None) -> QuerySet[PreAuthKey]:
     """The auth keys that a person sees: all, or those of their own devices."""
     if can(membership, Capability.SEE_ALL):

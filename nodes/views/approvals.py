@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
@@ -15,10 +15,11 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
 
-from accounts.errors import Conflict, NotFound
+from accounts.errors import Conflict
 from accounts.models import Membership
 from accounts.pages import actor_of, is_htmx, membership_of, panel_view, say, sheet
 from accounts.roles import Capability, can
+from nodes.access import with_devices
 from nodes.approvals import (
     KINDS,
     MAX_PICKED,
@@ -51,10 +52,7 @@ WORDS: dict[Kind, str | Promise] = {
 
 def _membership(request: HttpRequest) -> Membership:
     """Whoever sees all, and whoever has devices: they see how those stand."""
-    membership = cast(Membership, membership_of(request))
-    if not can(membership, Capability.SEE_OWN_DEVICES):
-        raise NotFound("nothing waits for this role")
-    return membership
+    return with_devices(membership_of(request))
 
 
 # --- the queue -------------------------------------------------------------------------------------------

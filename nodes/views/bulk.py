@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import cast
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
@@ -21,7 +20,7 @@ from django_htmx.http import reswap, retarget, trigger_client_event
 from accounts.errors import Invalid
 from accounts.models import Membership
 from accounts.pages import actor_of, is_htmx, membership_of, panel_view, say, sheet
-from nodes.access import visible_nodes
+from nodes.access import visible_nodes, with_devices
 from nodes.bulk_plan import MAX_NAMES, plan
 from nodes.bulk_words import done_words, refused_words, words
 from nodes.listing import DeviceQuery
@@ -62,7 +61,7 @@ def _chosen(request: HttpRequest, membership: Membership) -> Iterable[Node]:
 @panel_view
 def ask(request: HttpRequest) -> HttpResponse:
     """Count, say what follows, ask; changes nothing."""
-    membership, action = cast(Membership, membership_of(request)), _action(request)
+    membership, action = with_devices(membership_of(request)), _action(request)
     planned = plan(action, _chosen(request, membership), membership=membership, now=timezone.now())
     context = {
         "action": action,
@@ -80,7 +79,7 @@ def ask(request: HttpRequest) -> HttpResponse:
 @panel_view
 def do(request: HttpRequest) -> HttpResponse:
     """One slice; then the next, or a word about what came of it."""
-    membership, action = cast(Membership, membership_of(request)), _action(request)
+    membership, action = with_devices(membership_of(request)), _action(request)
     ids = _unpacked(request.POST.get("ids", ""))
     now, later = ids[: bulk.SLICE], ids[bulk.SLICE :]
     outcome = bulk.act_on_nodes(membership=membership, node_ids=now, action=action, by=actor_of(request))

@@ -33,7 +33,7 @@ from accounts.pages import (
 )
 from accounts.roles import Capability, can
 from accounts.selectors import members
-from nodes.access import NodeAction, node_for, visible_nodes
+from nodes.access import NodeAction, node_for, visible_nodes, with_devices
 from nodes.bulk_words import bulk_choices, may_delete_some
 from nodes.connections import connections_of
 from nodes.exit_choice import exit_choice
@@ -100,7 +100,7 @@ def _row_context(request: HttpRequest, node: Node) -> dict[str, Any]:
 def devices(request: HttpRequest) -> HttpResponse:
     """The devices that the URL asks for; only the list, or its tabs, when htmx fetches those again."""
     now = timezone.now()
-    membership = _membership(request)
+    membership = with_devices(membership_of(request))
     query = DeviceQuery.parse(request.GET)
     visible = visible_nodes(membership)
     counts = count_states(visible, now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -18,7 +17,7 @@ from accounts.models import Membership
 from accounts.pages import membership_of, panel_view
 from accounts.tenancy import scope
 from nodes import export
-from nodes.access import visible_nodes
+from nodes.access import visible_nodes, with_devices
 from nodes.listing import DeviceQuery
 from nodes.pathwords import paths_of
 from nodes.rows import device_row
@@ -32,7 +31,7 @@ PIECE = 500
 @panel_view
 def devices_csv(request: HttpRequest) -> HttpResponse:
     """Which devices is settled at once; what they are is read while the file is on its way."""
-    membership = cast(Membership, membership_of(request))
+    membership = with_devices(membership_of(request))
     query = DeviceQuery.parse(request.GET)
     ids = query.select(visible_nodes(membership).prefetch_related(None), timezone.now())
     chosen = list(ids.values_list("pk", flat=True)[: MAX_ROWS + 1])

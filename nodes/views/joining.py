@@ -21,10 +21,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.access import active_memberships, membership_in
 from accounts.errors import Gone, Invalid
 from accounts.middleware import switch_tailnet
-from accounts.models import Membership, User
+from accounts.models import User
 from accounts.pages import membership_of, panel_view, sheet
 from accounts.tenancy import scope
-from nodes.access import NodeAction, may, visible_nodes
+from nodes.access import NodeAction, may, visible_nodes, with_devices
 from nodes.describe import machine_summary
 from nodes.hostinfo import request_tags
 from nodes.qr import qr_code
@@ -91,7 +91,7 @@ def arrivals(request: HttpRequest) -> HttpResponse:
 
 
 def _arrivals(request: HttpRequest, now: datetime) -> dict[str, Any]:
-    membership = cast(Membership, membership_of(request))
+    membership = with_devices(membership_of(request))
     try:
         since = parse_datetime(request.GET.get("since", "")) or now
     except ValueError:

@@ -83,13 +83,13 @@ TABLE = """
 /accounts/2fa/webauthn/keys/<int:pk>/edit/                  POST 302 200 200 200 200 200 200 200 404
 /accounts/2fa/webauthn/keys/<int:pk>/remove/                GET  302 200 200 200 200 200 200 200 404
 /accounts/2fa/webauthn/keys/<int:pk>/remove/                POST 302 302 302 302 302 302 302 302 404
-/devices                                                    GET  302 200 200 200 200 200 200 200 200
-/devices/add                                                GET  302 200 200 200 200 200 200 200 200
-/devices/add/arrivals                                       GET  302 200 200 200 200 200 200 200 200
-/devices/export.csv                                         GET  302 200 200 200 200 200 200 200 200
+/devices                                                    GET  302 200 200 200 200 200 404 200 200
+/devices/add                                                GET  302 200 200 200 200 200 404 200 200
+/devices/add/arrivals                                       GET  302 200 200 200 200 200 404 200 200
+/devices/export.csv                                         GET  302 200 200 200 200 200 404 200 200
 /devices/clean-up                                           GET  302 200 200 200 404 404 404 200 200
-/devices/bulk                                               POST 302 200 200 200 200 200 200 200 200
-/devices/bulk/do                                            POST 302
+/devices/bulk                                               POST 302 200 200 200 200 200 404 200 200
+/devices/bulk/do                                            POST 302 302 302 302 302 302 404 302 302
 /devices/<str:node_id>                                      GET  302 200 200 200 200 200 404 404 404
 /devices/<str:node_id>/row                                  GET  302 200 200 200 200 200 200 200 200
 /devices/<str:node_id>/history                              GET  302 200 200 200 200 200 404 404 404
