@@ -18,6 +18,12 @@ def members() -> QuerySet[Membership]:
     return Membership.objects.select_related("user").order_by("user__email", "pk")
 
 
+def login_names(most: int) -> list[tuple[str, str]]:
+    """``(user's id, address)`` of everybody in the tailnet, by address, for a choice among them."""
+    found = members().values_list("user_id", "user__email")[:most]
+    return [(str(user_id), address) for user_id, address in found]
+
+
 def open_invites() -> QuerySet[Invite]:
     """Invitations that nobody has accepted, those that ran out too, newest first."""
     return (

@@ -53,13 +53,18 @@ def may(membership: Membership | None, action: NodeAction, node: Node) -> bool:
     return own and needs.own is not None and can(membership, needs.own)
 
 
-def visible_nodes(membership: Membership | None) -> QuerySet[Node]:
-    """The devices that a person sees: all, their own, or none."""
+def seen_by(membership: Membership | None, path: str = "") -> Q:
+    """The devices that a person sees: all, their own, or none; ``path`` leads to them (``node__``)."""
     if can(membership, Capability.SEE_ALL):
-        return nodes()
+        return Q()
     if membership is not None and can(membership, Capability.SEE_OWN_DEVICES):
-        return nodes().filter(user_id=membership.user_id)
-    return nodes().none()
+        return Q(**{f"{path}user_id": membership.user_id})
+    return Q(pk__in=())
+
+
+def visible_nodes(membership: Membership | None) -> QuerySet[Node]:
+    """The devices that a person sees, as :func:`nodes.selectors.nodes` reads them."""
+    return nodes().filter(seen_by(membership))
 
 
 def node_for(*, membership: Membership | None, node_id: Any, action: NodeAction = NodeAction.SEE) -> Node:

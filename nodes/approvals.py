@@ -8,18 +8,17 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from django.db.models import CharField, Count, F, IntegerField, Min, OuterRef, Q, QuerySet, Subquery, Value
-from django.db.models.functions import Coalesce
+from django.db.models import Case, CharField, Count, F, Min, OuterRef, QuerySet, Subquery, Value, When
 
 from accounts.models import Membership
 from accounts.roles import Capability, can, outranks
-from nodes.access import NodeAction, may, visible_nodes
+from nodes.access import NodeAction, may, seen_by, visible_nodes
 from nodes.addresses import is_nodes_own
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node, Route
 from nodes.offers import Offers, offers_of
 from nodes.rows import os_of
-from nodes.selectors import offers_exit_node, waiting_routes
+from nodes.selectors import part_of_exit_node, waiting_routes
 from nodes.state import NodeState
 
 MAX_PICKED = 500  # how many one decision is about, at most
@@ -78,15 +77,17 @@ def waiting(kind: Kind, membership: Membership) -> QuerySet[Any]:
     if kind is Kind.PERSON:
         people = Membership.objects.select_related("user").filter(status=Membership.Status.NEEDS_APPROVAL)
         return people if can(membership, Capability.SEE_ALL) else people.none()
-    devices = visible_nodes(membership)
     if kind is Kind.DEVICE:
-        return devices.filter(state=NodeState.PENDING.value)
-    active = devices.filter(state=NodeState.ACTIVE.value)
+        return visible_nodes(membership).filter(state=NodeState.PENDING.value)
     if kind is Kind.EXIT_NODE:
-        defaults = waiting_routes().filter(prefix__in=EXIT_ROUTES)
-        return active.filter(offers_exit_node(), pk__in=defaults.values("node"))
-    part_of_exit_node = Q(prefix__in=EXIT_ROUTES, node__in=Node.objects.filter(offers_exit_node()))
-    return waiting_routes().filter(node__in=active.order_by().values("pk")).exclude(part_of_exit_node)
+        parts = waiting_routes().filter(part_of_exit_node()).values("node")
+        return visible_nodes(membership).filter(state=NodeState.ACTIVE.value, pk__in=parts)
+    return _waiting_offers(membership).exclude(part_of_exit_node())
+
+
+def _waiting_offers(membership: Membership) -> QuerySet[Route]:
+    """The prefixes that wait, those of exit nodes too."""
+    return waiting_routes().filter(seen_by(membership, "node__"), node__state=NodeState.ACTIVE.value)
 
 
 def _asked(kind: Kind) -> Any:
@@ -115,16 +116,26 @@ def entries(membership: Membership, kinds: Sequence[Kind]) -> QuerySet[Any]:
 
 
 def count_waiting(membership: Membership, kinds: Iterable[Kind] = Kind) -> dict[Kind, int]:
-    """How many of each kind wait, in one query."""
-    columns = {f"n_{kind.name.lower()}": _number(waiting(kind, membership)) for kind in kinds}
-    found = Membership.objects.filter(pk=membership.pk).annotate(**columns).values(*columns).first() or {}
-    return {kind: found.get(f"n_{kind.name.lower()}", 0) for kind in kinds}
+    """How many of each kind wait: a query for devices, one for people, one for what devices offer.
+
+    Every page asks for it, so it is kept plain: queries within one another take longer to make than to run.
+    """
+    counts = dict.fromkeys(kinds, 0)
+    for kind in counts.keys() & {Kind.DEVICE, Kind.PERSON}:
+        counts[kind] = waiting(kind, membership).count()
+    if counts.keys() & {Kind.ROUTE, Kind.EXIT_NODE}:
+        counts |= {kind: n for kind, n in _count_offers(membership).items() if kind in counts}
+    return counts
 
 
-def _number(rows: QuerySet[Any]) -> Coalesce:
-    rows = rows.select_related(None).prefetch_related(None).order_by()
-    counted = rows.annotate(one=Value(1)).values("one").annotate(n=Count("pk")).values("n")
-    return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
+def _count_offers(membership: Membership) -> dict[Kind, int]:
+    exit_node = Case(When(part_of_exit_node(), then=F("node_id")))
+    found = (
+        _waiting_offers(membership)
+        .annotate(exit_node=exit_node)
+        .aggregate(all=Count("pk"), parts=Count("exit_node"), exits=Count("exit_node", distinct=True))
+    )
+    return {Kind.ROUTE: found["all"] - found["parts"], Kind.EXIT_NODE: found["exits"]}
 
 
 def deciding(membership: Membership | None) -> list[Kind]:

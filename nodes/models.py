@@ -118,7 +118,8 @@ class Node(TenantModel):
             models.Index(
                 fields=["tailnet", "state", "name", "user", "key_expiry", "key_expiry_disabled"],
                 name="node_states",
-            )
+            ),
+            models.Index(fields=["tailnet", "user"], name="nodes_by_owner"),
         ]
 
     def __str__(self) -> str:
@@ -243,6 +244,8 @@ class ReportedPath(TenantModel):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["node", "peer"], name="one_path_per_pair")]
+        # What others say of a page's devices; by the tailnet alone all paths would be read.
+        indexes = [models.Index(fields=["tailnet", "peer"], name="paths_by_peer")]
 
 
 GLOBAL_MODELS: tuple[type, ...] = (PendingLogin,)

@@ -23,7 +23,14 @@ from nodes.models import Node, Route
 from nodes.offers import Offers, carriers_of, offers_of
 from nodes.prefixes import Overlapping, Overlaps, key, near
 from nodes.rows import LIFE, OFFLINE, ONLINE, Shown, shown_state
-from nodes.selectors import is_exit_node, is_online, nodes, offers_exit_node, waiting_routes
+from nodes.selectors import (
+    is_exit_node,
+    is_online,
+    nodes,
+    offers_exit_node,
+    part_of_exit_node,
+    waiting_routes,
+)
 from nodes.state import NodeState
 
 MAX_LISTED = 20_000  # rows that are sorted; beyond these nothing is shown
@@ -79,8 +86,7 @@ class RouteQuery:
 
 def subnet_routes() -> QuerySet[Route]:
     """Subnets that devices of the tailnet offer; a default route counts where it makes no exit node."""
-    part_of_exit_node = Q(prefix__in=EXIT_ROUTES, node__in=Node.objects.filter(offers_exit_node()))
-    return Route.objects.exclude(node__state=NodeState.PENDING.value).exclude(part_of_exit_node)
+    return Route.objects.exclude(node__state=NodeState.PENDING.value).exclude(part_of_exit_node())
 
 
 def offering_nodes() -> QuerySet[Node]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from ipaddress import ip_address
+from typing import Any
 
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node, PreAuthKey, Presence, Route
@@ -26,20 +27,25 @@ def pending_nodes() -> QuerySet[Node]:
     return nodes().filter(state=NodeState.PENDING.value).order_by("created", "pk")
 
 
-def _both_defaults(routes: QuerySet[Route]) -> Q:
-    """Devices of which both default routes are among these."""
-    v4, v6 = (Q(pk__in=routes.filter(prefix=prefix).values("node")) for prefix in sorted(EXIT_ROUTES))
-    return v4 & v6
+def _both_defaults(routes: QuerySet[Route]) -> QuerySet[Any, Any]:
+    """The ids of devices of which both default routes are among these."""
+    default = routes.filter(prefix__in=EXIT_ROUTES).order_by().values("node")
+    return default.annotate(n=Count("pk")).filter(n=len(EXIT_ROUTES)).values("node")
 
 
 def offers_exit_node() -> Q:
     """Devices that offer themselves as exit node, approved or not."""
-    return _both_defaults(Route.objects.get_queryset())
+    return Q(pk__in=_both_defaults(Route.objects.get_queryset()))
 
 
 def is_exit_node() -> Q:
     """Devices of which both default routes are approved."""
-    return _both_defaults(Route.objects.filter(approved_at__isnull=False))
+    return Q(pk__in=_both_defaults(Route.objects.filter(approved_at__isnull=False)))
+
+
+def part_of_exit_node() -> Q:
+    """Default routes of devices that offer both of them: one alone is a subnet as any other."""
+    return Q(prefix__in=EXIT_ROUTES, node__in=_both_defaults(Route.objects.get_queryset()))
 
 
 def waiting_routes() -> QuerySet[Route]:

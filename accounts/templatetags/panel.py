@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from django import template
-from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.core.files.storage import Storage, storages
-from django.utils.formats import date_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from accounts import words
+from accounts.moments import ago_words, day_words, exact_words
 from accounts.roles import Role
 
 register = template.Library()
@@ -51,16 +51,21 @@ def copyable(text: str) -> SafeString:
     )
 
 
-def _exact(moment: datetime) -> str:
-    """In UTC, said so; ``panel.js`` then writes it in the reader's own time zone."""
-    return date_format(moment.astimezone(UTC), "j M Y, H:i") + " UTC"
+@register.simple_tag
+def options(choices: Iterable[tuple[str, Any]], chosen: str) -> SafeString:
+    """The options of a select: ``(value, word)`` each."""
+    marked = ((value, " selected" if value == chosen else "", word) for value, word in choices)
+    return format_html_join("", '<option value="{}"{}>{}</option>', marked)
+
+
+# Moments are printed in UTC; ``panel.js`` writes them in the reader's own time zone.
 
 
 @register.filter
 def exact(moment: datetime) -> SafeString:
     """When something happened or will, to the minute."""
     return format_html(
-        '<time class="nowrap" datetime="{}" data-moment>{}</time>', moment.isoformat(), _exact(moment)
+        '<time class="nowrap" datetime="{}" data-moment>{}</time>', moment.isoformat(), exact_words(moment)
     )
 
 
@@ -70,7 +75,7 @@ def day(moment: datetime) -> SafeString:
     return format_html(
         '<time class="nowrap" datetime="{}" data-moment="day">{}</time>',
         moment.isoformat(),
-        date_format(moment.astimezone(UTC), "j M Y"),
+        day_words(moment),
     )
 
 
@@ -80,8 +85,8 @@ def ago(moment: datetime) -> SafeString:
     return format_html(
         '<time class="nowrap" datetime="{}" data-moment title="{}">{}</time>',
         moment.isoformat(),
-        _exact(moment),
-        naturaltime(moment),
+        exact_words(moment),
+        ago_words(moment),
     )
 
 

@@ -20,7 +20,7 @@ from accounts.errors import NotFound
 from accounts.models import Membership
 from accounts.pages import is_htmx, membership_of, panel_view
 from accounts.roles import Capability, can
-from accounts.selectors import members
+from accounts.selectors import login_names
 from controlplane.services.ownrelays import shown_relays
 from nodes.access import node_for
 from nodes.links import End, Kind, Link
@@ -232,7 +232,7 @@ def page(request: HttpRequest) -> HttpResponse:
         "query": query,
         "paths": PATHS.values(),
         "tagged": TAGGED,
-        "owners": _owners(membership),
+        "owners": login_names(MAX_OWNERS) if can(membership, Capability.SEE_ALL) else [],
         "section": SECTION,
     }
     if request.GET.get("view") != "table":
@@ -241,12 +241,6 @@ def page(request: HttpRequest) -> HttpResponse:
     target = request.htmx.target if is_htmx(request) else None  # type: ignore[attr-defined]
     template = "controlplane/_map_table.html" if target == TABLE_ID else "controlplane/map_table.html"
     return render(request, template, context)
-
-
-def _owners(membership: Membership) -> list[tuple[str, str]]:
-    if not can(membership, Capability.SEE_ALL):
-        return []
-    return [(str(member.user_id), member.user.login_name) for member in members()[:MAX_OWNERS]]
 
 
 def _table(request: HttpRequest, membership: Membership, query: MapQuery) -> dict[str, Any]:

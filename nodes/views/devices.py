@@ -32,7 +32,7 @@ from accounts.pages import (
     sheet,
 )
 from accounts.roles import Capability, can
-from accounts.selectors import members
+from accounts.selectors import login_names
 from nodes.access import NodeAction, node_for, visible_nodes, with_devices
 from nodes.bulk_words import bulk_choices, may_delete_some
 from nodes.connections import connections_of
@@ -87,7 +87,7 @@ def _row(
 
 
 def _row_context(request: HttpRequest, node: Node) -> dict[str, Any]:
-    return {"row": _row(request, node), "bulk": bulk_choices(_membership(request))}
+    return {"rows": [_row(request, node)], "bulk": bulk_choices(_membership(request))}
 
 
 # --- the list --------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def devices(request: HttpRequest) -> HttpResponse:
         "tags": known_tags(visible),
         "unseen_days": UNSEEN_DAYS,
         "orders": _orders(query),
-        "owners": _owners(membership),
+        "owners": login_names(MAX_OWNERS) if can(membership, Capability.SEE_ALL) else [],
         "bulk": bulk_choices(membership),
         "may_clean_up": may_delete_some(membership),
         "filter_url": query.url,
@@ -160,12 +160,6 @@ def _orders(query: DeviceQuery) -> list[tuple[str, str]]:
     return [(value, str(word)) for value, word in (ORDERS | kept).items()]
 
 
-def _owners(membership: Membership) -> list[tuple[str, str]]:
-    if not can(membership, Capability.SEE_ALL):
-        return []
-    return [(str(member.user_id), member.user.login_name) for member in members()[:MAX_OWNERS]]
-
-
 @never_cache
 @require_safe
 @panel_view
@@ -175,7 +169,7 @@ def row(request: HttpRequest, node_id: str) -> HttpResponse:
         node = node_for(membership=_membership(request), node_id=node_id)
     except NotFound:
         return HttpResponse()
-    return render(request, "nodes/_row.html", _row_context(request, node))
+    return render(request, "nodes/_rows.html", _row_context(request, node))
 
 
 # --- one device ------------------------------------------------------------------------------------------
@@ -259,7 +253,7 @@ def done(request: HttpRequest, node: Node | None, message: str, *, dialog: bool 
     if node is None:
         return say(HttpResponse(), message)
     fresh = node_for(membership=_membership(request), node_id=node.stable_id)
-    return say(render(request, "nodes/_row.html", _row_context(request, fresh)), message, close=dialog)
+    return say(render(request, "nodes/_rows.html", _row_context(request, fresh)), message, close=dialog)
 
 
 @never_cache
