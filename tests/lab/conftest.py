@@ -18,7 +18,7 @@ from tests.needs import need
 
 
 class World:
-    """A lab with a server on the internet and the usual routers; nodes live as long as one test."""
+    """A lab with a server on the internet and the usual routers; nodes live as long as a test."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -73,6 +73,10 @@ class World:
     def admin(self) -> Person:
         """Somebody with all rights, signed in to the panel, for tests that are not about people."""
         return self.server.person(self.desk)
+
+    def keep(self) -> None:
+        """Let the nodes that there are live as long as the file's tests."""
+        self._nodes.clear()
 
     def clear(self) -> None:
         """End this test's nodes."""

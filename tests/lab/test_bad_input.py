@@ -74,10 +74,18 @@ def machine_key(node: TrenzaNode) -> str:
 # --- trenza up: the server ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def newcomer(lasting_world: World) -> TrenzaNode:
+    """A started daemon that never joins."""
+    node = lasting_world.trenza("newcomer", lasting_world.easy1)
+    lasting_world.keep()
+    return node
+
+
 @pytest.fixture
-def fresh(world: World) -> Iterator[TrenzaNode]:
-    """A started daemon that never joined; afterwards its host is as before and its identity the same."""
-    node = world.trenza(world.name(), world.easy1)
+def fresh(newcomer: TrenzaNode) -> Iterator[TrenzaNode]:
+    """It must not notice what came before: afterwards its host is as before and its identity the same."""
+    node = newcomer
     before, key = configuration(node.namespace), machine_key(node)
     yield node
     assert node.daemon.running

@@ -31,20 +31,23 @@ def owner(world: World) -> Person:
     return world.server.person(world.desk)
 
 
-def start(world: World, kind: str, name: str) -> Node:
-    """A started client of a kind, behind an easy NAT."""
+@pytest.fixture(scope="module")
+def witness(lasting_world: World) -> Node:
+    """A node of our own that meets all others."""
+    node = lasting_world.trenza("witness", lasting_world.easy2)
+    lasting_world.join(node)
+    lasting_world.keep()
+    return node
+
+
+def joined(world: World, kind: str, name: str, witness: Node) -> Node:
+    """A client of a kind, behind an easy NAT, that reaches the witness and is reached by it."""
     make = world.trenza if kind == "trenza" else world.official
-    return make(f"{name}-{kind}", world.easy1)
-
-
-def joined(world: World, kind: str, name: str) -> tuple[Node, Node]:
-    """A node that reaches a witness of our own and is reached by it."""
-    node, witness = start(world, kind, name), world.trenza(f"wit-{name}-{kind}", world.easy2)
+    node = make(f"{name}-{kind}", world.easy1)
     world.join(node)
-    world.join(witness)
     introduce(node, witness)
     reachable(witness.namespace, node.address())
-    return node, witness
+    return node
 
 
 def device(world: World, node: Node) -> dict[str, Any]:
@@ -59,8 +62,10 @@ def sign_in_again(world: World, node: Node, person: Person, *options: str) -> No
     up.ends_well()
 
 
-def test_an_expired_node_is_cut_off_and_returns_as_itself(world: World, kind: str, owner: Person) -> None:
-    node, witness = joined(world, kind, "exp")
+def test_an_expired_node_is_cut_off_and_returns_as_itself(
+    world: World, kind: str, witness: Node, owner: Person
+) -> None:
+    node = joined(world, kind, "exp", witness)
     before, addresses = device(world, node), node.addresses()
     owner.act(before["nodeId"], "expire")
     node.wait_state("NeedsLogin")
@@ -75,8 +80,8 @@ def test_an_expired_node_is_cut_off_and_returns_as_itself(world: World, kind: st
     flows(node, witness)
 
 
-def test_a_logged_out_node_is_cut_off_and_returns_as_itself(world: World, kind: str) -> None:
-    node, witness = joined(world, kind, "out")
+def test_a_logged_out_node_is_cut_off_and_returns_as_itself(world: World, kind: str, witness: Node) -> None:
+    node = joined(world, kind, "out", witness)
     before, addresses = device(world, node), node.addresses()
     node.cli("logout")
     node.wait_state("NeedsLogin")
@@ -90,8 +95,10 @@ def test_a_logged_out_node_is_cut_off_and_returns_as_itself(world: World, kind: 
     flows(node, witness)
 
 
-def test_the_same_person_signing_in_again_keeps_the_node(world: World, kind: str, owner: Person) -> None:
-    node, witness = joined(world, kind, "same")
+def test_the_same_person_signing_in_again_keeps_the_node(
+    world: World, kind: str, witness: Node, owner: Person
+) -> None:
+    node = joined(world, kind, "same", witness)
     before = device(world, node)
     up = node.up_in_background(world.server.url, "--force-reauth")
     owner.confirm_login(up.url())
@@ -104,8 +111,10 @@ def test_the_same_person_signing_in_again_keeps_the_node(world: World, kind: str
     flows(node, witness)
 
 
-def test_another_person_signing_in_makes_another_node(world: World, kind: str, owner: Person) -> None:
-    node, witness = joined(world, kind, "other")
+def test_another_person_signing_in_makes_another_node(
+    world: World, kind: str, witness: Node, owner: Person
+) -> None:
+    node = joined(world, kind, "other", witness)
     before, addresses = device(world, node), node.addresses()
     member = world.server.person(world.desk, f"member-{kind}@example.com")
     up = node.up_in_background(world.server.url, "--force-reauth")
@@ -125,8 +134,10 @@ def test_another_person_signing_in_makes_another_node(world: World, kind: str, o
     unreachable(witness.namespace, addresses[0])
 
 
-def test_a_deleted_node_is_cut_off_and_returns_as_a_new_one(world: World, kind: str, owner: Person) -> None:
-    node, witness = joined(world, kind, "del")
+def test_a_deleted_node_is_cut_off_and_returns_as_a_new_one(
+    world: World, kind: str, witness: Node, owner: Person
+) -> None:
+    node = joined(world, kind, "del", witness)
     before, addresses = device(world, node), node.addresses()
     owner.act(before["nodeId"], "delete")
     node.wait_state("NeedsLogin")
@@ -140,8 +151,8 @@ def test_a_deleted_node_is_cut_off_and_returns_as_a_new_one(world: World, kind: 
     flows(node, witness)
 
 
-def test_a_machine_that_lost_power_returns_as_itself(world: World, kind: str) -> None:
-    node, witness = joined(world, kind, "pow")
+def test_a_machine_that_lost_power_returns_as_itself(world: World, kind: str, witness: Node) -> None:
+    node = joined(world, kind, "pow", witness)
     before, addresses = device(world, node), node.addresses()
     node.namespace.kill_all()
     witness.sees(node.name, online=False)
@@ -154,8 +165,8 @@ def test_a_machine_that_lost_power_returns_as_itself(world: World, kind: str) ->
     flows(node, witness)
 
 
-def test_down_leaves_the_tailnet_without_losing_the_place(world: World, kind: str) -> None:
-    node, witness = joined(world, kind, "down")
+def test_down_leaves_the_tailnet_without_losing_the_place(world: World, kind: str, witness: Node) -> None:
+    node = joined(world, kind, "down", witness)
     addresses = node.addresses()
     node.cli("down")
     node.wait_state("Stopped")
