@@ -8,9 +8,10 @@ status=0
 unset PYTHONDONTWRITEBYTECODE # hundreds of programs start: what they import should be compiled once
 run() { "$python" -m pytest -q -rs --timeout=300 "$@" || { code=$?; [ $code -eq 5 ] || status=1; }; }
 run -n 2 --dist loadfile -m "not root and not browser and not long" tests
-# The story of two minutes first: what takes as long as that must not come last.
+# What takes longest comes first: nobody should wait for it at the end.
 mapfile -t labs < <(grep -rlE 'mark\.root\b' --include='test_*.py' tests | sort -r)
 run -n 4 --dist loadfile --no-loadscope-reorder -m "root and not browser and not long" \
 	tests/lab/test_absence.py "${labs[@]}"
-run -n 2 --dist loadfile -m "browser and not long" tests/browser
+run -n 2 --dist loadfile --no-loadscope-reorder -m "browser and not long" \
+	tests/browser/test_{looks,install_script}.py tests/browser/test_*.py
 exit $status
