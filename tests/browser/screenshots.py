@@ -88,6 +88,26 @@ def _make_token(page: Page) -> None:
     page.wait_for_selector("#secret")
 
 
+def _make_client(page: Page) -> None:
+    _open_sheet("main a[href='/keys/clients/new']")(page)
+    page.fill("#sheet #id_description", "deployments")
+    page.select_option("#sheet select[name='devices:core']", "devices:core:read")
+    page.locator("#sheet button[type=submit]").click()
+    page.wait_for_selector("#secret")
+
+
+def _make_webhook(page: Page) -> None:
+    _open_sheet("#add-webhook")(page)
+    page.fill("#sheet #id_url", "https://hooks.example.com/trenza")
+    page.locator("#sheet button[type=submit]").click()
+    page.wait_for_selector("#secret")
+
+
+def _a_webhook(page: Page) -> None:
+    page.locator(".hooks .thing-name").first.click()
+    page.wait_for_selector("#webhook")
+
+
 def _make_key(page: Page) -> None:
     page.locator("main a[href='/keys/new']").first.click()
     page.fill("#sheet #id_description", "web servers")
@@ -261,6 +281,8 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "keys-tokens": ("/keys?show=tokens", _nothing),
         "keys-clients-none": ("/keys?show=clients", _nothing),
         "client-new": ("/keys?show=clients", _open_sheet("main a[href='/keys/clients/new']")),
+        "client-made": ("/keys?show=clients", _make_client),
+        "keys-clients": ("/keys?show=clients", _nothing),
         "api": ("/api", _nothing),
         "map": ("/map", _drawn_map),
         "map-device": ("/map", _pick_on_map),
@@ -277,6 +299,8 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "logs": ("/logs", _open_details),
         "webhooks": ("/settings/webhooks", _nothing),
         "webhook-add": ("/settings/webhooks", _open_sheet("#add-webhook")),
+        "webhook-made": ("/settings/webhooks", _make_webhook),
+        "webhook": ("/settings/webhooks", _a_webhook),
         "logs-none": ("/logs?q=nothing-like-this", _nothing),
         "users": ("/users", _nothing),
         "users-chosen": ("/users", _tick_people),

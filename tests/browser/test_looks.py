@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,46 +123,93 @@ def test_every_page_looks_right(
     assert wrong == {}
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("spanish", [False, True])
-def test_pages_fit_every_width(
-    furnished: tuple[Server, Demo], chrome: Any, complaints: Complaints, spanish: bool
-) -> None:
-    server, _ = furnished
-    context, page = screenshots.signed_in(chrome, server, spanish=spanish)
-    complaints.watch(page)
+# What the pages of the widths need to be there first.
+MAKERS = ("token-made", "client-made", "relay-made", "dns", "webhook-made", "invite-made")
+
+
+def addresses(page: Page, server: Server, demo: Demo) -> Iterator[str]:
+    """Every address of the panel that shows a page, dialogs too, filled in with what the tailnet has."""
     device = screenshots.device_path(server, LONG)
-    wrong = {}
-    for path in (
-        "/",
-        "/approvals",
-        "/routes",
-        "/routes?show=exit-nodes",
-        "/my-devices",
-        "/access",
-        "/devices",
-        device,
-        "/keys",
-        "/relays",
+    yield from ("/", "/approvals", "/routes", "/routes?show=exit-nodes", "/my-devices", "/access", "/devices")
+    yield from (
+        f"/devices/add?os={system}" for system in ("linux", "macos", "windows", "ios", "android", "server")
+    )
+    yield "/devices/clean-up?days=1&tagged=1"
+    yield device
+    yield from (f"{device}/{dialog}" for dialog in ("notes", "tags", "rename", "expire", "delete"))
+    yield f"{screenshots.device_path(server, 'raspberry-pi')}/reject"
+    yield from ("/users", "/users/invite", "/users/invitations", "/keys", "/keys/new", "/keys?show=tokens")
+    yield from (
+        "/keys/tokens/new",
+        "/keys?show=clients",
+        "/keys/clients/new",
         "/dns",
-        "/account",
-        "/accounts/2fa/totp/activate/",
-        "/devices/add?os=ios",
-        f"{device}/delete",
-        f"{device}/rename",
-        f"{device}/notes",
-        f"{device}/tags",
-        "/devices/clean-up?days=1&tagged=1",
-        "/search?q=a",
-        "/shortcuts",
+        "/dns/magic",
+        "/relays",
+    )
+    yield from (f"/dns/{kind}/add" for kind in ("nameserver", "search", "record"))
+    yield from ("/relays/add", "/map", "/map?view=table", "/logs", "/settings", "/settings/rename", "/api")
+    yield from ("/settings/transfer", "/settings/delete", "/settings/webhooks", "/settings/webhooks/add")
+    yield from ("/tailnets", "/tailnets/new", "/account", "/accounts/2fa/totp/activate/")
+    yield from ("/accounts/2fa/webauthn/add/", "/accounts/2fa/recovery-codes/generate/", "/search?q=a")
+    yield from ("/shortcuts", demo.pending_url.removeprefix(server.url), "/no-such-page")
+    # The rest by the links of their lists: dialogs about one of them, and its own page.
+    for listing, links in (
+        ("/users", ".thing-name, #people-list .menu a"),
+        ("/users/invitations", "td.act a"),
+        ("/keys", "td.act a"),
+        ("/keys?show=tokens", "td.act a"),
+        ("/keys?show=clients", "td.act a"),
+        ("/relays", "#relays .menu a"),
+        ("/dns", ".plain-list a"),
+        ("/settings/webhooks", ".hooks .thing-name"),
+        ("/account", "a[href$='/end']"),
     ):
+        page.goto(server.url + listing)
+        found = page.locator(f"main :is({links})").evaluate_all(
+            "all => all.map((one) => one.getAttribute('href'))"
+        )
+        kinds = {re.sub(r"(?<=/)([0-9]+|[A-Za-z0-9]{11,})(?=/|$)|\?.*", "", path): path for path in found}
+        yield from kinds.values()
+        if listing == "/settings/webhooks":
+            yield from (f"{found[0]}/{dialog}" for dialog in ("edit", "rotate", "delete"))
+
+
+def misfits(
+    chrome: Any,
+    server: Server,
+    demo: Demo,
+    axe: Axe,
+    spanish: bool,
+    watch: screenshots.Step = lambda page: None,
+) -> Iterator[str]:
+    """What is wrong at which address and width; axe looks in both themes."""
+    for _ in screenshots.every_page(chrome, server, demo, "desktop-light", MAKERS):
+        pass
+    context, page = screenshots.signed_in(chrome, server, spanish=spanish)
+    watch(page)
+    for path in list(addresses(page, server, demo)):
+        demo.keep_up()
         page.goto(server.url + path)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
             if found := look(page, None):
-                wrong[f"{path} {width}"] = found
+                yield f"{path} {width}: {found}"
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            if found := violations(axe, page):
+                yield f"{path} {theme}: {found}"
     context.close()
-    assert wrong == {}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)  # every address at every width
+@pytest.mark.parametrize("spanish", [False, True])
+def test_pages_fit_every_width(
+    furnished: tuple[Server, Demo], chrome: Any, axe: Axe, complaints: Complaints, spanish: bool
+) -> None:
+    server, demo = furnished
+    assert list(misfits(chrome, server, demo, axe, spanish, complaints.watch)) == []
 
 
 def test_no_page_depends_on_inline_code(furnished: tuple[Server, Demo], chrome: Any) -> None:
