@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,38 +20,51 @@ from tests.nodes.test_databases import INNER
 
 PATIENCE_SECONDS = 120
 pytestmark = pytest.mark.skipif(INNER in os.environ, reason="these run a server of their own")
-JOIN = """
-import django, sys
-django.setup(set_prefix=False)
-from nodes.services.registration import RegistrationRequest, answer_registration
-from tests.nodes import factories
-for key, hostname in zip(sys.argv[1::2], sys.argv[2::2]):
-    request = RegistrationRequest(machine=factories.machine(hostname), auth_key=key)
-    assert answer_registration(request=request).node is not None
-"""
-# Keys have run out, and an ephemeral device has not been seen for an hour; the sweep that looks for such
-# devices has been run by one process (the argument) all along, or it would give the device another grace.
-MAKE_DUE = """
-import django, sys
+# A device whose key has run out, and an ephemeral one that has not been seen for an hour; the sweep that
+# looks for such devices has been run by one process (the first argument) all along, or it would give the
+# device time. Prints the devices once they are as the sweeps leave them, or when patience (the second) ends.
+DUE = """
+import django, json, sys, time
 django.setup(set_prefix=False)
 from datetime import timedelta
 from django.utils import timezone
-from accounts.models import Lease
-from accounts.tenancy import each_tailnet
+from accounts.models import Lease, Membership
+from accounts.roles import Role
+from accounts.selectors import tailnet_by_name
+from accounts.tenancy import scope
+from nodes.describe import describe_device_with_state
 from nodes.models import Node
-now, hour = timezone.now(), timedelta(hours=1)
-for tailnet in each_tailnet():
+from nodes.selectors import nodes
+from nodes.services.registration import RegistrationRequest, answer_registration
+from tests.nodes import factories
+
+def devices():
+    found = [describe_device_with_state(one, base_domain="", now=timezone.now()) for one in nodes()]
+    return [[one["hostname"], one["state"]] for one in found]
+
+tailnet, end = tailnet_by_name("default"), time.monotonic() + float(sys.argv[2])
+with scope(tailnet=tailnet):
+    owner = Membership.objects.get(role=Role.OWNER).user
+    for hostname, ephemeral in (("laptop", False), ("guest", True)):
+        key = factories.auth_key(tailnet, owner, preauthorized=True, ephemeral=ephemeral)
+        request = RegistrationRequest(machine=factories.machine(hostname), auth_key=key)
+        assert answer_registration(request=request).node is not None
+    assert sorted(devices()) == [["guest", "active"], ["laptop", "active"]], devices()
+    now, hour = timezone.now(), timedelta(hours=1)
     Node.objects.filter(ephemeral=False).update(key_expiry=now - timedelta(seconds=1))
     Node.objects.filter(ephemeral=True).update(last_login=now - hour, last_seen=now - hour)
-held = {"holder": sys.argv[1], "since": now - hour, "expires": now + hour}
-Lease.objects.update_or_create(name="nodes.ephemeral", defaults=held)
+    held = {"holder": sys.argv[1], "since": now - hour, "expires": now + hour}
+    Lease.objects.update_or_create(name="nodes.ephemeral", defaults=held)
+    while devices() != [["laptop", "expired"]] and time.monotonic() < end:
+        time.sleep(0.2)
+    print(json.dumps(devices()))
 """
 
 
-def python(server: Serve, code: str, *arguments: str) -> None:
-    """Run Python on the server's database, in a process of its own."""
+def check_sweeps(server: Serve, pid: int, log: Path) -> None:
+    """Make devices due; process ``pid`` expires the one and deletes the other."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", DUE, f"{socket.gethostname()}:{pid}", str(PATIENCE_SECONDS)],
         env=server.environment | {"DJANGO_SETTINGS_MODULE": "controlplane.settings"},
         cwd=CHECKOUT,
         capture_output=True,
@@ -59,20 +72,7 @@ def python(server: Serve, code: str, *arguments: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def check_sweeps(server: Serve, pid: int, log: Path) -> None:
-    """Make devices due and wait until process ``pid`` has expired the one and deleted the other."""
-    keys = [server.auth_key("--preapproved"), server.auth_key("--preapproved", "--ephemeral")]
-    python(server, JOIN, keys[0], "laptop", keys[1], "guest")
-    python(server, MAKE_DUE, f"{socket.gethostname()}:{pid}")
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        devices = server.command("listnodes", "default", "--json")
-        if [(device["hostname"], device["state"]) for device in devices] == [("laptop", "expired")]:
-            return
-        assert time.monotonic() < deadline, (devices, log.read_text())
-        time.sleep(2)
+    assert json.loads(done.stdout) == [["laptop", "expired"]], log.read_text()
 
 
 def test_the_web_worker_does_the_work_when_there_is_no_other(tmp_path: Path) -> None:

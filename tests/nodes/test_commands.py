@@ -1,23 +1,25 @@
-"""The operator's commands, as an operator runs them: processes, JSON, exit status."""
+"""The operator's commands: JSON, words, exit status; backups, in processes as an operator runs them."""
 
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import execute_from_command_line
 
 from controlplane.management.jsoncommand import parse_duration
+from nodes.services.registration import RegistrationRequest, answer_registration
+from tests.controlplane.serving import CHECKOUT, Serve
 from tests.needs import need
-from tests.nodes import postgres
+from tests.nodes import factories, postgres
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 DEVICE_FIELDS = {
     "id",
     "nodeId",
@@ -45,93 +47,110 @@ DEVICE_FIELDS = {
     "online",
     "state",
 }
+# A device that joins, from a process of its own.
 JOIN = """
 import django, sys
 django.setup(set_prefix=False)
-from nodes.services.registration import RegistrationRequest, answer_registration
+from accounts.models import Membership
+from accounts.roles import Role
+from accounts.selectors import tailnet_by_name
+from accounts.tenancy import scope
 from tests.nodes import factories
-request = RegistrationRequest(machine=factories.machine(sys.argv[2]), auth_key=sys.argv[1])
-assert answer_registration(request=request).node is not None
+tailnet = tailnet_by_name("default")
+with scope(tailnet=tailnet):
+    owner = Membership.objects.get(role=Role.OWNER).user
+    factories.node(tailnet, owner, hostname=sys.argv[1], preapproved=True)
 """
 
 
-class Server:
-    """A server's data folder and database; commands run as processes of their own."""
+class Console:
+    """Commands in this process, on the test's database: the words and status of one of their own."""
 
-    def __init__(self, data: Path, url: str | None = None) -> None:
-        self.data = data
-        self.environment = os.environ | {
-            "TRENZA_DATA": str(data),
-            "DJANGO_SETTINGS_MODULE": "controlplane.settings",
-        }
-        self.environment.pop("DATABASE_URL", None)
-        if url is not None:
-            self.environment["DATABASE_URL"] = url
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
 
-    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *arguments]
-        return subprocess.run(
-            command, env=self.environment, cwd=CHECKOUT, capture_output=True, text=True, check=False
-        )
+    def print(self, *arguments: str) -> str:
+        """What a command that succeeds prints."""
+        self._capsys.readouterr()
+        execute_from_command_line(["manage.py", *arguments])
+        return self._capsys.readouterr().out
 
     def run(self, *arguments: str) -> Any:
         """The JSON value of a command that succeeds."""
-        done = self.python("manage.py", *arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return json.loads(self.print(*arguments, "--json"))
 
     def refuse(self, *arguments: str) -> str:
         """The message of a command that is refused."""
-        done = self.python("manage.py", *arguments, "--json")
-        assert (done.returncode, done.stdout) == (1, "")
-        message: str = json.loads(done.stderr)["message"]
+        with pytest.raises(SystemExit) as ended:
+            self.print(*arguments, "--json")
+        told = self._capsys.readouterr()
+        assert (ended.value.code, told.out) == (1, "")
+        message: str = json.loads(told.err)["message"]
         return message
 
-    def migrate(self) -> None:
-        assert self.python("manage.py", "migrate", "-v0").returncode == 0
 
-    def join(self, hostname: str, *flags: str) -> None:
-        key = self.run("createauthkey", "home", *flags)["key"]
-        done = self.python("-c", JOIN, key, hostname)
-        assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
-    made = Server(tmp_path_factory.mktemp("server") / "data")
-    made.migrate()
+@pytest.fixture
+def console(db: None, capsys: pytest.CaptureFixture[str]) -> Console:
+    made = Console(capsys)
     made.run("createtailnet", "home", "--owner", "ana@example.com")
-    made.join("laptop")
     return made
 
 
-def test_a_tailnet_is_made_once(server: Server) -> None:
-    assert server.run("createtailnet", "work", "--owner", "ana@example.com")["name"] == "work"
-    assert server.run("tailnetsettings", "work")["rotates_after_days"] == 90
-    assert server.run("tailnetsettings", "work", "rotation_days=30")["rotates_after_days"] == 30
-    assert server.run("tailnetsettings", "work", "rotation_days=0", "auto_renew=on")["auto_renew"] is True
-    assert server.run("tailnetsettings", "work", "rotation_days=default")["rotation_days"] is None
-    assert "number of days" in server.refuse("tailnetsettings", "work", "rotation_days=soon")
-    assert "already" in server.refuse("createtailnet", "work", "--owner", "ana@example.com")
-    assert "cannot name" in server.refuse("createtailnet", "Not a label", "--owner", "ana@example.com")
+def refuse(server: Serve, *arguments: str) -> str:
+    """The message of a command that is refused, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments, "--json"],
+        env=server.environment,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    message: str = json.loads(done.stderr)["message"]
+    return message
 
 
-def test_a_sign_in_link_is_for_members_and_lets_others_in_only_when_told(server: Server) -> None:
-    assert "add --create" in server.refuse("signinlink", "ben@example.com", "--tailnet", "home")
+def join(server: Serve, hostname: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN, hostname],
+        env=server.environment | {"DJANGO_SETTINGS_MODULE": "controlplane.settings"},
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_tailnet_is_made_once(console: Console) -> None:
+    assert console.run("createtailnet", "work", "--owner", "ana@example.com")["name"] == "work"
+    assert console.run("tailnetsettings", "work")["rotates_after_days"] == 90
+    assert console.run("tailnetsettings", "work", "rotation_days=30")["rotates_after_days"] == 30
+    assert console.run("tailnetsettings", "work", "rotation_days=0", "auto_renew=on")["auto_renew"] is True
+    assert console.run("tailnetsettings", "work", "rotation_days=default")["rotation_days"] is None
+    assert "number of days" in console.refuse("tailnetsettings", "work", "rotation_days=soon")
+    assert "already" in console.refuse("createtailnet", "work", "--owner", "ana@example.com")
+    assert "cannot name" in console.refuse("createtailnet", "Not a label", "--owner", "ana@example.com")
+
+
+def test_a_sign_in_link_is_for_members_and_lets_others_in_only_when_told(console: Console) -> None:
+    assert "add --create" in console.refuse("signinlink", "ben@example.com", "--tailnet", "home")
     ben = ("signinlink", "ben@example.com", "--tailnet", "home", "--role", "admin")
-    assert "nobody in the tailnet home" in server.refuse(*ben), "a role alone makes nobody"
-    first = server.run(*ben, "--create")
+    assert "nobody in the tailnet home" in console.refuse(*ben), "a role alone makes nobody"
+    first = console.run(*ben, "--create")
     assert set(first) == {"url", "expires"}
     assert first["url"].startswith("http://127.0.0.1:8080/sign-in/link/")
-    assert server.run("signinlink", "ben@example.com")["url"] != first["url"]
-    assert "as admin" in server.refuse("signinlink", "ben@example.com", "--role", "member")
-    token = server.run("createapitoken", "home", "--user", "ben@example.com")
+    assert console.run("signinlink", "ben@example.com")["url"] != first["url"]
+    assert "as admin" in console.refuse("signinlink", "ben@example.com", "--role", "member")
+    token = console.run("createapitoken", "home", "--user", "ben@example.com")
     assert token["key"].startswith("tskey-api-")
     assert token["scopes"] == ["all"]
 
 
-def test_an_auth_key_is_described_as_the_api_does(server: Server) -> None:
-    key = server.run("createauthkey", "home", "--reusable", "--tag", "tag:web", "--expiry", "12h")
+def test_an_auth_key_is_described_as_the_api_does(console: Console) -> None:
+    key = console.run("createauthkey", "home", "--reusable", "--tag", "tag:web", "--expiry", "12h")
     assert key["key"].startswith(f"tskey-auth-{key['id']}-")
     assert key["expirySeconds"] == 12 * 3600
     assert key["capabilities"]["devices"]["create"] == {
@@ -141,7 +160,7 @@ def test_an_auth_key_is_described_as_the_api_does(server: Server) -> None:
         "tags": ["tag:web"],
     }
     assert "userId" not in key
-    assert server.run("createauthkey", "home")["userId"], "without user and tag it is the owner's"
+    assert console.run("createauthkey", "home")["userId"], "without user and tag it is the owner's"
 
 
 @pytest.mark.parametrize(
@@ -158,19 +177,22 @@ def test_an_auth_key_is_described_as_the_api_does(server: Server) -> None:
         (["restore", "/nonexistent"], "cannot read"),
     ],
 )
-def test_a_refusal_is_one_line_and_status_1(server: Server, arguments: list[str], words: str) -> None:
-    assert words in server.refuse(*arguments)
+def test_a_refusal_is_one_line_and_status_1(console: Console, arguments: list[str], words: str) -> None:
+    assert words in console.refuse(*arguments)
 
 
-def test_devices_are_listed_and_approved_by_any_of_their_names(server: Server) -> None:
-    (device,) = server.run("listnodes", "home")
+def test_devices_are_listed_and_approved_by_any_of_their_names(console: Console) -> None:
+    key = console.run("createauthkey", "home")["key"]
+    request = RegistrationRequest(machine=factories.machine("laptop"), auth_key=key)
+    assert answer_registration(request=request).node is not None
+    (device,) = console.run("listnodes", "home")
     assert set(device) >= DEVICE_FIELDS
     assert (device["state"], device["authorized"], device["online"]) == ("pending", False, False)
     assert device["name"] == "laptop.home.tailnet.internal"
     for name in (device["id"], device["nodeId"], device["name"], "laptop", *device["addresses"]):
-        approved = server.run("approvenode", "home", name)
+        approved = console.run("approvenode", "home", name)
         assert (approved["state"], approved["authorized"]) == ("active", True)
-    words = server.python("manage.py", "listnodes", "home").stdout
+    words = console.print("listnodes", "home")
     assert "laptop" in words
     assert "active" in words
 
@@ -186,37 +208,42 @@ def test_durations() -> None:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def backed_up(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    if request.param == "sqlite":
-        yield Server(tmp_path / "data")
-        return
-    need("postgres")
-    with postgres.server(tmp_path) as url:
-        yield Server(tmp_path / "data", postgres.new_database(url, "backup"))
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve]:
+    """A server with the tailnet ``default``; commands run as processes of their own."""
+    with ExitStack() as stack:
+        settings = {}
+        if request.param == "postgres":
+            need("postgres")
+            settings["DATABASE_URL"] = postgres.new_database(
+                stack.enter_context(postgres.server(tmp_path)), "backup"
+            )
+        made = Serve(tmp_path / "data", **settings)
+        made.prepare()
+        yield made
 
 
-def test_a_restored_server_is_the_one_that_was_backed_up(backed_up: Server, tmp_path: Path) -> None:
-    server, file = backed_up, tmp_path / "trenza.backup"
-    server.migrate()
-    server.run("createtailnet", "home", "--owner", "ana@example.com")
-    server.join("laptop", "--preapproved")
+def test_a_restored_server_is_the_one_that_was_backed_up(server: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "trenza.backup"
+    join(server, "laptop")
     (server.data / "noise.key").write_text("privkey:kept\n")
-    before = server.run("listnodes", "home")
-    assert server.run("backup", str(file))["keys"] == ["secret_key", "noise.key"]
+    before = server.command("listnodes", "default", "--json")
+    assert [device["hostname"] for device in before] == ["laptop"]
+    assert server.command("backup", str(file), "--json")["keys"] == ["secret_key", "noise.key"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    server.join("intruder")
+    join(server, "intruder")
     (server.data / "noise.key").write_text("privkey:lost\n")
-    told = server.run("restore", str(file))
+    told = server.command("restore", str(file), "--json")
     assert (told["tailnets"], told["nodes"], told["restartNeeded"]) == (1, 1, True)
-    assert server.run("listnodes", "home") == before
+    assert server.command("listnodes", "default", "--json") == before
     assert (server.data / "noise.key").read_text() == "privkey:kept\n"
     assert stat.S_IMODE((server.data / "noise.key").stat().st_mode) == 0o600
-    assert server.run("restore", str(file))["restartNeeded"] is False
+    assert server.command("restore", str(file), "--json")["restartNeeded"] is False
 
 
-@pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08", b"SQLite format 3\x00"])
-def test_what_is_no_backup_is_refused(server: Server, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("server", ["sqlite"], indirect=True)
+def test_what_is_no_backup_is_refused(server: Serve, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
-    broken.write_bytes(content)
-    assert "cannot read" in server.refuse("restore", str(broken))
-    assert server.run("listnodes", "home")
+    for content in (b"", b"\x1f\x8b\x08", b"SQLite format 3\x00"):
+        broken.write_bytes(content)
+        assert "cannot read" in refuse(server, "restore", str(broken))
+    assert server.command("listnodes", "default", "--json") == []
