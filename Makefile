@@ -46,7 +46,8 @@ check: install ## lint, format, types, import contracts, migrations, deployment 
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 
 test-fast: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not root and not browser and not long" tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+		-m "not root and not browser and not long" tests/controlplane tests/nodes tests/client tests/accounts tests
 
 test: install system ## all tests, in at most 20 minutes on 2 cores
 	@bash tests/run.sh

@@ -7,7 +7,8 @@ python=.venv/bin/python
 status=0
 unset PYTHONDONTWRITEBYTECODE # hundreds of programs start: what they import should be compiled once
 run() { "$python" -m pytest -q -rs --timeout=300 "$@" || { code=$?; [ $code -eq 5 ] || status=1; }; }
-run -n 2 --dist loadfile -m "not root and not browser and not long" tests
+run -n 2 --dist loadfile --no-loadscope-reorder -m "not root and not browser and not long" \
+	tests/{controlplane,nodes,client,accounts} tests
 # What takes longest comes first: nobody should wait for it at the end.
 mapfile -t labs < <(grep -rlE 'mark\.root\b' --include='test_*.py' tests | sort -r)
 run -n 4 --dist loadfile --no-loadscope-reorder -m "root and not browser and not long" \
