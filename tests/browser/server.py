@@ -236,14 +236,18 @@ class Device:
         raise ConnectionError("the server gave no map")
 
     def catch_up(self) -> None:
-        """Take what the server has sent meanwhile, as clients do: it lets go of those that do not."""
+        """Take what the server has sent meanwhile, as clients do; come back if it has let go of this one."""
         sock, session = self._connect()
-        while select.select([sock], [], [], 0)[0]:
-            data = sock.recv(65536)
-            if not data:
-                raise ConnectionError("the server closed the connection")
-            session.receive_data(data)
-        sock.sendall(session.data_to_send())
+        try:
+            while select.select([sock], [], [], 0)[0]:
+                data = sock.recv(65536)
+                if not data:
+                    raise ConnectionResetError("the server closed the connection")
+                session.receive_data(data)
+            sock.sendall(session.data_to_send())
+        except ConnectionError:
+            self.close()
+            self.listen()
 
     def is_asked(self, status: str = "200 OK", words: str = "{}") -> dict[str, Any]:
         """Wait for the server's next question on the map stream and answer it; returns what was asked."""
