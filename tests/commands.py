@@ -59,6 +59,8 @@ class Operator:
             self._end()
 
     def _ask(self, arguments: Sequence[str], seconds: float) -> tuple[int, str, str]:
+        if self._process is not None and self._process.poll() is not None:  # killed with its server
+            self._end()
         process = self._process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
