@@ -1,4 +1,9 @@
-"""What must hold on each database: one-off keys under load, and all of these tests on PostgreSQL too."""
+"""What must hold on each database: one-off keys under load, and these tests on PostgreSQL, too.
+
+Of the tests of people and nodes each run takes those that are about rows: locks, constraints, sorting and
+searching, what is one transaction. Those of pages and of texts ask the same services and selectors again;
+they run on PostgreSQL in the long tests, with all the others.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +21,34 @@ from tests.nodes import postgres
 from tests.nodes.race import HOLDERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-KEYS = 10
+KEYS = 4
 MANY_KEYS = 200
 INNER = "TRENZA_TEST_ON_POSTGRES"
 SUITE_SECONDS = 900.0
-# What these are about never reaches a database: tokens that are refused before.
-NOT_OF_DATABASES = ("tests/accounts/test_hostile_tokens.py",)
+ABOUT_ROWS = (
+    "tests/accounts/test_credentials.py",
+    "tests/accounts/test_invites.py",
+    "tests/accounts/test_people.py",
+    "tests/accounts/test_records.py",
+    "tests/accounts/test_tenancy.py",
+    "tests/nodes/test_addresses.py",
+    "tests/nodes/test_bulk.py",
+    "tests/nodes/test_changes.py",
+    "tests/nodes/test_clones.py",
+    "tests/nodes/test_device_list.py",
+    "tests/nodes/test_lifecycle.py",
+    "tests/nodes/test_names.py",
+    "tests/nodes/test_register_request.py",
+    "tests/nodes/test_registration.py",
+    "tests/nodes/test_rotation.py",
+    "tests/nodes/test_state.py",
+)
+EVERYTHING = (
+    "--ignore=tests/nodes/test_databases.py",
+    "--ignore=tests/nodes/test_commands.py",  # has a server on PostgreSQL of its own
+    "tests/accounts",
+    "tests/nodes",
+)
 
 
 def run(arguments: list[str], folder: Path, url: str | None) -> str:
@@ -82,24 +109,17 @@ def test_64_holders_of_200_keys_make_200_nodes(
 
 @pytest.mark.timeout(SUITE_SECONDS)
 @pytest.mark.skipif(INNER in os.environ, reason="this is the run on PostgreSQL")
-def test_accounts_and_nodes_pass_on_postgres(tmp_path: Path, postgres_url: str) -> None:
+@pytest.mark.parametrize(
+    "tests",
+    [
+        pytest.param(ABOUT_ROWS, id="about rows"),
+        pytest.param(EVERYTHING, id="everything", marks=pytest.mark.long),
+    ],
+)
+def test_accounts_and_nodes_pass_on_postgres(
+    tmp_path: Path, postgres_url: str, tests: tuple[str, ...]
+) -> None:
     url = postgres.new_database(postgres_url, "suite")
-    here = Path(__file__).relative_to(CHECKOUT)
-    ignored = [here, here.with_name("test_commands.py"), *NOT_OF_DATABASES]
     # Made anew, and left at the end: threads of the event loop's executor still hold connections to it.
     database = ["--create-db", "--reuse-db"]
-    run(
-        [
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            *database,
-            *(f"--ignore={path}" for path in ignored),
-            "tests/accounts",
-            "tests/nodes",
-        ],
-        tmp_path,
-        url,
-    )
+    run(["-m", "pytest", "-q", "-p", "no:cacheprovider", *database, *tests], tmp_path, url)
