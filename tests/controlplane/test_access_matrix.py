@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pytest
@@ -433,6 +434,7 @@ def read(table: str, columns: int) -> dict[tuple[str, str], list[str]]:
     return found
 
 
+MATRIX_SECONDS = 900.0  # every address as everybody, on a machine that has other things to do
 EXPECTED = read(TABLE, len(VISITORS))
 OWN_EXPECTED = read(OWN_TABLE, len(OWN_COLUMNS))
 
@@ -477,59 +479,72 @@ def test_every_address_has_a_row_and_every_row_an_address() -> None:
     assert {route for route, _ in OWN_EXPECTED} <= set(every_route())
 
 
-@pytest.mark.parametrize("name", VISITORS)
-def test_who_gets_what(estates: tuple[Estate, Estate], name: str) -> None:
+@pytest.mark.timeout(MATRIX_SECONDS)
+def test_who_gets_what(estates: tuple[Estate, Estate]) -> None:
     """Objects of the first tailnet, as each of its people, as anybody, and as the other one's owner."""
     home, away = estates
-    who, column, wrong = party(name, home, away), VISITORS.index(name), []
-    written = forms(home)
-    for route in every_route():
-        for method in METHODS:
-            path = address(route, parameters(route, home, who.own))
-            form = {"tailnet": who.tailnet_id} | written.get(route, {})
-            untouched = who.other.fingerprint()
-            answer, after = visit(who.client, method, path, form, who.other.fingerprint)
-            right = EXPECTED.get((route, method), ["405"] * len(VISITORS))[column]
-            if str(answer.status) not in right.split("/"):
-                wrong.append(f"{method} /{route}: {answer.status} instead of {right}")
-            if route not in FOR_WHOEVER_HOLDS_IT:
-                wrong += [
-                    f"{method} /{route} shows {mark!r}" for mark in leaks(answer, who.other, f"{path}{form}")
-                ]
-                if name != "anonymous" and after != untouched:
-                    wrong.append(f"{method} /{route} changes the other tailnet")
+    wrong = [f"{name}: {what}" for name in VISITORS for what in visit_everything(name, home, away)]
     assert wrong == []
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_nothing_of_another_tailnet_is_there(estates: tuple[Estate, Estate], role: Role) -> None:
+def visit_everything(name: str, home: Estate, away: Estate) -> Iterator[str]:
+    """What a visitor gets otherwise than the table says, sees, or changes."""
+    who, column = party(name, home, away), VISITORS.index(name)
+    written = forms(home)
+    paths = {route: address(route, parameters(route, home, who.own)) for route in every_route()}
+    untouched = who.other.fingerprint()
+    for (route, path), method in product(paths.items(), METHODS):
+        form = {"tailnet": who.tailnet_id} | written.get(route, {})
+        answer, after = visit(who.client, method, path, form, who.other.fingerprint)
+        right = EXPECTED.get((route, method), ["405"] * len(VISITORS))[column]
+        if str(answer.status) not in right.split("/"):
+            yield f"{method} /{route}: {answer.status} instead of {right}"
+        if route not in FOR_WHOEVER_HOLDS_IT:
+            for mark in leaks(answer, who.other, f"{path}{form}"):
+                yield f"{method} /{route} shows {mark!r}"
+            if name != "anonymous" and after != untouched:
+                yield f"{method} /{route} changes the other tailnet"
+
+
+@pytest.mark.timeout(MATRIX_SECONDS)
+def test_nothing_of_another_tailnet_is_there(estates: tuple[Estate, Estate]) -> None:
     """Addresses and forms that name the other tailnet's objects: as if these did not exist."""
     home, away = estates
-    who, wrong = party(role.value, home, away), []
-    theirs, written = away.own[away.owner.pk], forms(away)
+    wrong = [f"{role}: {what}" for role in ROLES for what in visit_the_other(role, home, away)]
+    assert wrong == []
+
+
+def visit_the_other(role: Role, home: Estate, away: Estate) -> Iterator[str]:
+    """What of the other tailnet somebody gets, sees, or changes."""
+    who, theirs, written = party(role.value, home, away), away.own[away.owner.pk], forms(away)
+    visits = []
     for route in every_route():
         named = [name for name in OF_A_TAILNET if f":{name}>" in route]
         for filled in ([away] if named else []) + ([home] if route in written else []):
-            for method in METHODS:
-                path = address(route, parameters(route, filled, theirs if filled is away else who.own))
-                form = {"tailnet": who.tailnet_id} | written.get(route, {})
-                untouched = away.fingerprint()
-                answer, after = visit(who.client, method, path, form, away.fingerprint)
-                gone = answer.status in (404, 405) or (route in ROWS and answer.is_empty)
-                if filled is away and not gone:
-                    wrong.append(f"{method} /{route}: {answer.status}")
-                wrong += [
-                    f"{method} /{route} shows {mark!r}" for mark in leaks(answer, away, f"{path}{form}")
-                ]
-                if after != untouched:
-                    wrong.append(f"{method} /{route} changes the other tailnet")
+            own = theirs if filled is away else who.own
+            visits.append((route, filled, address(route, parameters(route, filled, own))))
+    untouched = away.fingerprint()
+    for (route, filled, path), method in product(visits, METHODS):
+        form = {"tailnet": who.tailnet_id} | written.get(route, {})
+        answer, after = visit(who.client, method, path, form, away.fingerprint)
+        gone = answer.status in (404, 405) or (route in ROWS and answer.is_empty)
+        if filled is away and not gone:
+            yield f"{method} /{route}: {answer.status}"
+        for mark in leaks(answer, away, f"{path}{form}"):
+            yield f"{method} /{route} shows {mark!r}"
+        if after != untouched:
+            yield f"{method} /{route} changes the other tailnet"
+
+
+def test_what_one_may_do_with_ones_own(estates: tuple[Estate, Estate]) -> None:
+    home, away = estates
+    wrong = [f"{role}: {what}" for role in OWN_COLUMNS for what in visit_ones_own(role, home, away)]
     assert wrong == []
 
 
-@pytest.mark.parametrize("role", OWN_COLUMNS)
-def test_what_one_may_do_with_ones_own(estates: tuple[Estate, Estate], role: Role) -> None:
-    home, away = estates
-    who, column, wrong = party(role.value, home, away), OWN_COLUMNS.index(role), []
+def visit_ones_own(role: Role, home: Estate, away: Estate) -> Iterator[str]:
+    """What somebody gets of their own otherwise than the table says."""
+    who, column = party(role.value, home, away), OWN_COLUMNS.index(role)
     mine = {"node_id": who.own.device.stable_id, "user_id": str(home.places[role].user_id)}
     for route in sorted({route for route, _ in OWN_EXPECTED}):
         values = parameters(route, home, who.own)
@@ -540,16 +555,20 @@ def test_what_one_may_do_with_ones_own(estates: tuple[Estate, Estate], role: Rol
             answer, _ = visit(who.client, method, path, form, lambda: None)
             right = OWN_EXPECTED.get((route, method), ["405"] * len(OWN_COLUMNS))[column]
             if str(answer.status) != right:
-                wrong.append(f"{method} /{route}: {answer.status} instead of {right}")
+                yield f"{method} /{route}: {answer.status} instead of {right}"
+
+
+@pytest.mark.timeout(MATRIX_SECONDS)
+def test_fragments_are_refused_as_pages_are(estates: tuple[Estate, Estate]) -> None:
+    home, away = estates
+    names = (Role.IT_ADMIN.value, Role.BILLING_ADMIN.value, Role.MEMBER.value, "stranger")
+    wrong = [f"{name}: {what}" for name in names for what in fetch_fragments(name, home, away)]
     assert wrong == []
 
 
-@pytest.mark.parametrize(
-    "name", [Role.IT_ADMIN.value, Role.BILLING_ADMIN.value, Role.MEMBER.value, "stranger"]
-)
-def test_fragments_are_refused_as_pages_are(estates: tuple[Estate, Estate], name: str) -> None:
-    home, away = estates
-    who, column, wrong = party(name, home, away), VISITORS.index(name), []
+def fetch_fragments(name: str, home: Estate, away: Estate) -> Iterator[str]:
+    """What a visitor gets through htmx otherwise than as a page."""
+    who, column = party(name, home, away), VISITORS.index(name)
     fetched = {"HX-Request": "true", "HX-Current-URL": "http://testserver/devices"}
     for (route, method), cells in EXPECTED.items():
         if method != "GET" or cells[column] not in ("200", "403", "404"):
@@ -557,12 +576,12 @@ def test_fragments_are_refused_as_pages_are(estates: tuple[Estate, Estate], name
         path = address(route, parameters(route, home, who.own))
         answer, _ = visit(who.client, "GET", path, {}, lambda: None, **fetched)
         if answer.refuses and cells[column] == "200" and route not in ROWS:
-            wrong.append(f"/{route} is refused: {answer.status}")
+            yield f"/{route} is refused: {answer.status}"
         if not answer.refuses and cells[column] != "200":
-            wrong.append(f"/{route} is not refused: {answer.status}")
+            yield f"/{route} is not refused: {answer.status}"
         if route not in FOR_WHOEVER_HOLDS_IT:
-            wrong += [f"/{route} shows {mark!r}" for mark in leaks(answer, who.other, path)]
-    assert wrong == []
+            for mark in leaks(answer, who.other, path):
+                yield f"/{route} shows {mark!r}"
 
 
 # --- that the marks are there to be found ------------------------------------------------------------------
@@ -607,21 +626,25 @@ SOCKET: dict[str, int | None] = {"anonymous": panel.SIGNED_OUT} | dict.fromkeys(
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("name", VISITORS)
-async def test_who_listens_at_the_socket(name: str) -> None:
+async def test_who_listens_at_the_socket() -> None:
     """To one's own tailnet, if anybody; to the other one nobody does."""
     home, away = await in_thread(_two)()
+    for name in VISITORS:
+        await try_the_socket(name, home, away)
+
+
+async def try_the_socket(name: str, home: Estate, away: Estate) -> None:
     places = {role.value: home.places[role] for role in ROLES} | {"stranger": away.places[Role.OWNER]}
     user = places[name].user if name in places else None
     mine, other = (away.tailnet, home.tailnet) if name == "stranger" else (home.tailnet, away.tailnet)
     refused = await closing(await socket(f"/ws/panel/{other.pk}", user, mine))
-    assert refused == (panel.SIGNED_OUT if user is None else panel.OTHER_TAILNET)
+    assert refused == (panel.SIGNED_OUT if user is None else panel.OTHER_TAILNET), name
     opened = await socket(f"/ws/panel/{mine.pk}", user, mine)
     if SOCKET[name] is not None:
-        assert await closing(opened) == SOCKET[name]
+        assert await closing(opened) == SOCKET[name], name
         return
-    assert await opened.connect()
-    assert set(await opened.receive_json()) == {"type", "version"}
+    assert await opened.connect(), name
+    assert set(await opened.receive_json()) == {"type", "version"}, name
     await opened.disconnect()
 
 
