@@ -9,9 +9,10 @@ unset PYTHONDONTWRITEBYTECODE # hundreds of programs start: what they import sho
 run() { "$python" -m pytest -q -rs --timeout=300 "$@" || { code=$?; [ $code -eq 5 ] || status=1; }; }
 run -n 2 --dist loadfile --no-loadscope-reorder -m "not root and not browser and not long" \
 	tests/{controlplane,nodes,client,accounts} tests
-# What takes longest comes first: nobody should wait for it at the end.
+# What takes longest comes first: nobody should wait for it at the end. A fourth lab would leave the processors
+# no room for the times that are promised.
 mapfile -t labs < <(grep -rlE 'mark\.root\b' --include='test_*.py' tests | sort -r)
-run -n 4 --dist loadfile --no-loadscope-reorder -m "root and not browser and not long" \
+run -n 3 --dist loadfile --no-loadscope-reorder -m "root and not browser and not long" \
 	tests/lab/test_absence.py "${labs[@]}"
 run -n 2 --dist loadfile --no-loadscope-reorder -m "browser and not long" \
 	tests/browser/test_{looks,install_script}.py tests/browser/test_*.py
