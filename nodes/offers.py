@@ -11,10 +11,11 @@ from django.db.models import Q, QuerySet
 from accounts.models import Membership
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node, Route
-from nodes.selectors import is_online
+from nodes.selectors import STATED, is_online
 from nodes.state import NodeState
 
 MAX_ROUTERS = 1000
+RANKED = ("tailnet", "node", "prefix", "approved_at", "node__created", "node__presence__connected_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,8 @@ def carriers_of(prefixes: Collection[str], now: datetime) -> dict[str, list[Rout
         node__state=NodeState.ACTIVE.value,
     ).exclude(node__disco_key="")
     found: dict[str, list[Route]] = {}
-    for route in approved.select_related("node", "node__presence")[:MAX_ROUTERS]:
+    light = approved.select_related("node__presence").only(*RANKED, *(f"node__{name}" for name in STATED))
+    for route in light[:MAX_ROUTERS]:
         if route.node.key_is_good(now):
             found.setdefault(route.prefix, []).append(route)
     for routers in found.values():

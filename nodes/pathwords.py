@@ -8,8 +8,8 @@ from datetime import datetime
 
 from django.db.models import Count, Q
 from django.utils.functional import Promise
-from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
 from nodes.models import PathReport, ReportedPath
 from wire.paths import Reason
@@ -38,16 +38,21 @@ class Paths:
 
     @property
     def details(self) -> str:
-        """The numbers in words."""
+        """The numbers in words, and who says so."""
         told = [
             ngettext("%(n)d directly", "%(n)d directly", self.direct) % {"n": self.direct},
             ngettext("%(n)d through a relay", "%(n)d through a relay", self.relayed) % {"n": self.relayed},
         ]
-        return ", ".join(told)
+        said = ", ".join(told)
+        return f"{said} ({_('by what other devices say')})" if self.by_peers else said
 
 
 ICONS = {"direct": "arrows-exchange", "relayed": "cloud", "idle": "clock-pause"}
-WORDS: dict[str, str | Promise] = {"direct": _("Direct"), "relayed": _("Relayed"), "idle": _("Idle")}
+WORDS: dict[str, str | Promise] = {
+    "direct": gettext_lazy("Direct"),
+    "relayed": gettext_lazy("Relayed"),
+    "idle": gettext_lazy("Idle"),
+}
 
 
 def paths_of(node_ids: Iterable[int], now: datetime) -> Mapping[int, Paths]:

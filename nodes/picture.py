@@ -16,6 +16,7 @@ from nodes.hostinfo import region_seconds, used_exit_node
 from nodes.links import End, Kind, Link, merge, reported
 from nodes.listing import DeviceQuery, online_at
 from nodes.models import Node
+from nodes.selectors import LISTED
 
 MAX_DRAWN = 250
 MAX_GROUPS = 8
@@ -114,7 +115,7 @@ def _only(picture: Picture, path: Kind) -> Picture:
 
 def _connected_first(devices: QuerySet[Node], now: datetime) -> QuerySet[Node]:
     away = Case(When(online_at(now), then=Value(0)), default=Value(1), output_field=IntegerField())
-    light = devices.select_related(None).select_related("presence")
+    light = devices.select_related(None).select_related("presence").only(*LISTED)
     return light.annotate(away=away).order_by("away", "name", "pk")
 
 

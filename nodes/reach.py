@@ -12,7 +12,7 @@ from nodes.models import Node
 from nodes.names import fqdn
 from nodes.routing import subnet_routes
 from nodes.rows import Shown, os_of, shown_state
-from nodes.selectors import is_exit_node, is_online, nodes
+from nodes.selectors import is_exit_node, is_online, listed, nodes
 from nodes.state import NodeState
 
 MAX_SEARCH = 100
@@ -36,7 +36,7 @@ def _connects(prefix: str, now: datetime) -> Q:
 
 def reachable(now: datetime, search: str = "") -> QuerySet[Node]:
     """The devices that others reach, by name; ``search`` narrows them by name, owner or address."""
-    found = nodes().filter(_connects("", now))
+    found = listed(nodes()).prefetch_related(None).filter(_connects("", now))
     if search:
         found = found.filter(
             Q(name__icontains=search)
@@ -86,7 +86,7 @@ def peer(node: Node, *, membership: Membership, base_domain: str, now: datetime)
     os_name, os_icon = os_of(node)
     return Peer(
         name=node.name,
-        full_name=fqdn(node.name, node.tailnet.name, base_domain).rstrip("."),
+        full_name=fqdn(node.name, membership.tailnet.name, base_domain).rstrip("."),
         ipv4=node.ipv4,
         ipv6=node.ipv6,
         owner=node.user.login_name if node.user is not None else "",

@@ -24,8 +24,10 @@ from nodes.offers import Offers, carriers_of, offers_of
 from nodes.prefixes import Overlapping, Overlaps, key, near
 from nodes.rows import LIFE, OFFLINE, ONLINE, Shown, shown_state
 from nodes.selectors import (
+    STATED,
     is_exit_node,
     is_online,
+    listed,
     nodes,
     offers_exit_node,
     part_of_exit_node,
@@ -37,6 +39,7 @@ MAX_LISTED = 20_000  # rows that are sorted; beyond these nothing is shown
 MAX_NAMED = 5  # devices that are named as users of an exit node
 MAX_SEARCH = 100
 SUBNETS, EXITS = "subnets", "exit-nodes"
+ROUTE = ("tailnet", "node", "prefix", "approved_at", "declined_at", "created")
 
 STATES: dict[str, str | Promise] = {
     "": _("Every state"),
@@ -91,7 +94,7 @@ def subnet_routes() -> QuerySet[Route]:
 
 def offering_nodes() -> QuerySet[Node]:
     """Devices of the tailnet that offer themselves as exit node."""
-    return nodes().exclude(state=NodeState.PENDING.value).filter(offers_exit_node())
+    return listed(nodes()).exclude(state=NodeState.PENDING.value).filter(offers_exit_node())
 
 
 def count_offers() -> dict[str, int]:
@@ -172,7 +175,8 @@ class RouteRow:
 
 def route_rows(ids: Sequence[int], membership: Membership, now: datetime) -> list[RouteRow]:
     """The rows of these routes, in this order: five queries, however many there are."""
-    loaded = Route.objects.select_related("node__user", "node__tailnet", "node__presence").in_bulk(list(ids))
+    light = Route.objects.select_related("node__presence").only(*ROUTE, *(f"node__{name}" for name in STATED))
+    loaded = light.in_bulk(list(ids))
     routes = [loaded[pk] for pk in ids if pk in loaded]
     carriers = carriers_of({route.prefix for route in routes}, now)
     offered = subnet_routes().filter(declined_at__isnull=True).exclude(prefix__in=EXIT_ROUTES)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Membership
@@ -95,8 +96,19 @@ class DeviceRow:
         return f"node-{self.node.pk}"
 
     @property
-    def tags_text(self) -> str:
-        return ", ".join(self.node.tags)
+    def whose(self) -> str:
+        return self.owner or ", ".join(self.node.tags)
+
+    @property
+    def about(self) -> str:
+        """Its system and version, and that it is ephemeral."""
+        ephemeral = gettext("ephemeral") if self.node.ephemeral else ""
+        return " · ".join(filter(None, (self.os_name or gettext("Unknown system"), self.version, ephemeral)))
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether more than its state is to be said."""
+        return self.expires_soon or self.offers.any or self.node.cloned_at is not None
 
 
 def shown_state(node: Node, *, online: bool, now: datetime) -> Shown:
@@ -139,7 +151,7 @@ def device_row(
         state=shown_state(node, online=online, now=now),
         online=online,
         pending=pending,
-        full_name=fqdn(node.name, node.tailnet.name, base_domain).rstrip("."),
+        full_name=fqdn(node.name, membership.tailnet.name, base_domain).rstrip("."),
         os_name=os_name,
         os_icon=os_icon,
         version=text(node.hostinfo, "IPNVersion", 40).partition("-")[0],

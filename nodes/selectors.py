@@ -22,6 +22,27 @@ def nodes() -> QuerySet[Node]:
     )
 
 
+# What a device's state is told by, and what lists show of it: a whole row is as much again, for each of many.
+STATED = (
+    "name",
+    "stable_id",
+    "tailnet",
+    "user",
+    "state",
+    "key_expiry",
+    "key_expiry_disabled",
+    "presence__node",
+    "presence__expires",
+)
+LISTED = (*STATED, "tags", "ephemeral", "cloned_at", "ipv4", "ipv6", "last_seen", "hostinfo", "home_derp")
+
+
+def listed(devices: QuerySet[Node]) -> QuerySet[Node]:
+    """The same devices with what lists show of them and of their owners."""
+    light = devices.select_related(None).select_related("user", "presence")
+    return light.only(*LISTED, "user__email", "user__display_name")
+
+
 def pending_nodes() -> QuerySet[Node]:
     """Devices that wait for approval, oldest first."""
     return nodes().filter(state=NodeState.PENDING.value).order_by("created", "pk")

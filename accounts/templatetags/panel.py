@@ -9,8 +9,8 @@ from typing import Any
 
 from django import template
 from django.core.files.storage import Storage, storages
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from accounts import words
@@ -35,8 +35,12 @@ def icon(name: str) -> SafeString:
 @register.simple_tag
 def state(shown: Any) -> SafeString:
     """A state word (``key``, ``icon``, ``word``) with its shape, for rows: as ``<c-state>``, but faster."""
-    words_and_icon = shown.key, icon(shown.icon), shown.word
-    return format_html('<span class="state state-{}">{}{}</span>', *words_and_icon)
+    return _state(shown.key, icon(shown.icon), str(shown.word))
+
+
+@lru_cache(maxsize=512)
+def _state(key: str, shape: SafeString, word: str) -> SafeString:
+    return format_html('<span class="state state-{}">{}{}</span>', key, shape, word)
 
 
 @register.simple_tag
@@ -54,8 +58,12 @@ def copyable(text: str) -> SafeString:
 @register.simple_tag
 def options(choices: Iterable[tuple[str, Any]], chosen: str) -> SafeString:
     """The options of a select: ``(value, word)`` each."""
-    marked = ((value, " selected" if value == chosen else "", word) for value, word in choices)
-    return format_html_join("", '<option value="{}"{}>{}</option>', marked)
+    chosen_or_not = {True: " selected", False: ""}
+    made = (
+        f'<option value="{escape(value)}"{chosen_or_not[value == chosen]}>{escape(word)}</option>'
+        for value, word in choices
+    )
+    return mark_safe("".join(made))  # noqa: S308 - of escaped texts; format_html would escape the rest as well
 
 
 # Moments are printed in UTC; ``panel.js`` writes them in the reader's own time zone.

@@ -19,7 +19,7 @@ from accounts.roles import Capability, can
 from controlplane.services.dns import dns_settings
 from nodes import reach
 from nodes.rows import device_row
-from nodes.selectors import nodes
+from nodes.selectors import listed, nodes
 
 PAGE_SIZE = 50
 MAX_MINE = 200  # whoever has more finds the rest in the list of all devices
@@ -48,7 +48,7 @@ def page(request: HttpRequest) -> HttpResponse:
 
 def _mine(membership: Membership) -> dict[str, Any]:
     now = timezone.now()
-    own = nodes().filter(user_id=membership.user_id)[:MAX_MINE]
+    own = listed(nodes()).filter(user_id=membership.user_id)[:MAX_MINE]
     rows = [
         device_row(node, membership=membership, base_domain=settings.BASE_DOMAIN, now=now) for node in own
     ]

@@ -57,7 +57,7 @@ from nodes.offers import subnets_of
 from nodes.pathwords import Paths, paths_of
 from nodes.rotation_row import rotation_row
 from nodes.rows import DeviceRow, connectivity, device_row
-from nodes.selectors import is_online
+from nodes.selectors import is_online, listed
 from nodes.services import lifecycle
 
 MAX_OWNERS = 200
@@ -149,7 +149,7 @@ def _page(
         paginator = Paginator(list(ids), PAGE_SIZE)  # to count and to read would be to search twice
     page = paginator.get_page(number)
     wanted = list(page.object_list)
-    found = {node.pk: node for node in visible.filter(pk__in=wanted)}
+    found = {node.pk: node for node in listed(visible).filter(pk__in=wanted)}
     page.object_list = [found[pk] for pk in wanted if pk in found]
     return page
 

@@ -123,11 +123,11 @@ def row(request: HttpRequest, user_id: int) -> HttpResponse:
         found = _row_of(request, user_id)
     except NotFound:
         return HttpResponse()
-    return render(request, "people/_row.html", _row_context(request, found))
+    return render(request, "people/_rows.html", _row_context(request, found))
 
 
 def _row_context(request: HttpRequest, found: PersonRow) -> dict[str, Any]:
-    return {"row": found, "manages": can(_reader(request), Capability.MANAGE_USERS)}
+    return {"rows": [found], "manages": can(_reader(request), Capability.MANAGE_USERS)}
 
 
 # --- one person ------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def _done(request: HttpRequest, user_id: int, message: str, *, dialog: bool = Tr
     if _on_page_of(request):
         response = render(request, "people/_person.html", _detail_context(request, user_id))
         return say(reswap(retarget(response, f"#{DETAIL_ID}"), "outerHTML"), message, close=dialog)
-    return say(render(request, "people/_row.html", _row_context(request, found)), message, close=dialog)
+    return say(render(request, "people/_rows.html", _row_context(request, found)), message, close=dialog)
 
 
 def _gone(request: HttpRequest, message: str) -> HttpResponse:

@@ -103,7 +103,7 @@ def decide_route(request: HttpRequest, route_id: int) -> HttpResponse:
     if not is_htmx(request):
         return redirect(PAGE)
     rows = route_rows([route.pk], membership, timezone.now())
-    answer = render(request, "nodes/_route_row.html", {"row": rows[0]}) if rows else HttpResponse()
+    answer = render(request, "nodes/_route_rows.html", {"rows": rows}) if rows else HttpResponse()
     return say(answer, words % {"prefix": route.prefix})
 
 
@@ -130,4 +130,4 @@ def decide_exit_node(request: HttpRequest, node_id: str) -> HttpResponse:
         return redirect(f"{PAGE}?show={EXITS}")
     fresh = node_for(membership=membership, node_id=node.pk)
     rows = exit_rows([fresh], membership, timezone.now())
-    return say(render(request, "nodes/_exit_row.html", {"row": rows[0]}), words % {"name": node.name})
+    return say(render(request, "nodes/_exit_rows.html", {"rows": rows}), words % {"name": node.name})
