@@ -43,8 +43,8 @@ class Paths:
             ngettext("%(n)d directly", "%(n)d directly", self.direct) % {"n": self.direct},
             ngettext("%(n)d through a relay", "%(n)d through a relay", self.relayed) % {"n": self.relayed},
         ]
-        said = ", ".join(told)
-        return f"{said} ({_('by what other devices say')})" if self.by_peers else said
+        source = _("by what other devices say")
+        return ", ".join(told) + (f" ({source})" if self.by_peers else "")
 
 
 ICONS = {"direct": "arrows-exchange", "relayed": "cloud", "idle": "clock-pause"}
