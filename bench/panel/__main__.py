@@ -50,7 +50,11 @@ PATHS: tuple[tuple[str, float], ...] = (
     ("/users?sort=seen", PAGE_MS),
     ("/users?q=person0&sort=devices", PAGE_MS),
     ("/users/invitations", PAGE_MS),
+    ("/keys", PAGE_MS),
+    ("/keys?show=tokens", PAGE_MS),
+    ("/logs", PAGE_MS),
     ("/settings", PAGE_MS),
+    ("/settings/webhooks", PAGE_MS),
     ("/search/results?q=linux-0312", SEARCH_MS),
     ("/search/results?q=nothing-like-this", SEARCH_MS),
 )

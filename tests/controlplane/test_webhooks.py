@@ -247,6 +247,20 @@ def test_an_address_that_is_a_secret_is_in_no_log_and_shown_to_those_alone_who_m
         assert "token=" not in text
 
 
+def test_the_page_costs_the_same_queries_however_many_there_are(tailnet: Tailnet, receiver: Receiver) -> None:
+    with scope(tailnet=tailnet):
+        visitor = Visitor(Membership.objects.get(role=Role.OWNER).user)
+    costs = []
+    for more in (1, 6):
+        for _number in range(more):
+            hook(tailnet, receiver)
+        visitor.get("/settings/webhooks")
+        with CaptureQueriesContext(connection) as seen:
+            assert visitor.get("/settings/webhooks").status_code == 200
+        costs.append(len(seen))
+    assert costs[0] == costs[1]
+
+
 def test_an_event_costs_the_same_however_many_are_told(tailnet: Tailnet, receiver: Receiver) -> None:
     costs = []
     for more in (1, 6):

@@ -141,6 +141,20 @@ def test_the_list_costs_the_same_however_many_there_are() -> None:
     assert counts[0] == counts[1]
 
 
+def test_the_invitations_cost_the_same_however_many_there_are() -> None:
+    tailnet, owner = factories.tailnet()
+    visitor, by = Visitor(owner), Actor.person(owner)
+    counts = []
+    for number in (2, 12):
+        for index in range(number):
+            invites.create_invite(tailnet=tailnet, email=f"p{number}x{index}@example.com", by=by)
+        visitor.get("/users/invitations")
+        with CaptureQueriesContext(connection) as queries:
+            assert f"p{number}x1@example.com" in visitor.get("/users/invitations").content.decode()
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+
+
 # --- one person --------------------------------------------------------------------------------------------
 
 
