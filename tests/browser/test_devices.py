@@ -182,7 +182,7 @@ def test_the_list_is_a_file_by_its_filter(visit: Visit, crowd: Place) -> None:
 def test_a_phone_chooses_and_filters_in_spanish(visit: Visit, crowd: Place) -> None:
     page = live(visit("/devices?sort=name", crowd, phone=True, spanish=True))
     row(page, "c-004").get_by_role("checkbox").check()
-    expect(page.locator("#bulk")).to_contain_text("1 dispositivo elegido")
+    expect(page.locator("#bulk")).to_contain_text("1 dispositivo seleccionado")
     page.locator("#bulk").get_by_role("button", name="Borrar").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("¿Borrar 1 dispositivo?")
