@@ -8,7 +8,7 @@ const typing = (target) => target instanceof Element && target.matches("input:no
 const areOff = () => localStorage.getItem(OFF) === "off";
 
 function openSheet(path) {
-  return htmx.ajax("GET", path, { source: document.body, target: "#sheet", swap: "innerHTML" });
+  htmx.ajax("GET", path, { source: document.body, target: "#sheet", swap: "innerHTML" });
 }
 
 function search() {
@@ -53,27 +53,32 @@ document.addEventListener("change", (event) => {
 const input = () => $("#palette-input");
 const options = () => [...document.querySelectorAll("#palette-results [role=option]")];
 let wanted = false;  // Enter came before the answer to what was typed
-let ahead = null;  // what is typed while the palette is still on its way
+const AHEAD_MS = 5000;
+let ahead = null;  // what is typed while the palette is still on its way, and until when that is waited for
 
 function openPalette() {
-  ahead = "";
-  openSheet("/search").finally(() => {
-    if (ahead && input()) {
-      input().value = ahead;
-      input().dispatchEvent(new Event("input", { bubbles: true }));
-    }
-    ahead = null;
-  });
+  ahead = { text: "", until: Date.now() + AHEAD_MS };
+  openSheet("/search");
 }
 
 function typedAhead(event) {
-  if (ahead === null || event.ctrlKey || event.metaKey || event.altKey) return false;
+  if (ahead === null || Date.now() > ahead.until || event.ctrlKey || event.metaKey || event.altKey) return false;
   if (event.key === "Enter") wanted = true;
-  else if (event.key === "Backspace") ahead = ahead.slice(0, -1);
-  else if (event.key.length === 1) ahead += event.key;
+  else if (event.key === "Backspace") ahead.text = ahead.text.slice(0, -1);
+  else if (event.key.length === 1) ahead.text += event.key;
   else return false;
   return true;
 }
+
+document.addEventListener("htmx:afterSettle", () => {  // by then htmx listens to the field
+  if (ahead === null || !input()) return;
+  if (ahead.text) {
+    input().value = ahead.text;
+    input().dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  ahead = null;
+});
+for (const failed of ["htmx:sendError", "htmx:responseError"]) document.addEventListener(failed, () => { ahead = null; });
 
 function mark(index) {
   const all = options();
