@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import execute_from_command_line
+from django.core.management import ManagementUtility
 
 from controlplane.management.jsoncommand import parse_duration
 from nodes.services.registration import RegistrationRequest, answer_registration
@@ -72,7 +72,8 @@ class Console:
     def print(self, *arguments: str) -> str:
         """What a command that succeeds prints."""
         self._capsys.readouterr()
-        execute_from_command_line(["manage.py", *arguments])
+        utility = ManagementUtility(["manage.py", *arguments])  # executed, it would set up logging anew
+        utility.fetch_command(arguments[0]).run_from_argv(utility.argv)
         return self._capsys.readouterr().out
 
     def run(self, *arguments: str) -> Any:
