@@ -53,7 +53,8 @@ test: install system ## all tests, in at most 20 minutes on 2 cores
 	@bash tests/run.sh
 
 test-long: install system ## soaks, faults, repeats, full fuzzing, the kernel's WireGuard
-	@status=0; $(BIN)/python -m pytest -q -m long tests || status=1; \
+	@status=0; for kind in "not browser" browser; do \
+			$(BIN)/python -m pytest -q -rs -m "long and $$kind" tests || status=1; done; \
 		$(BIN)/python -m tests.kernel || status=1; exit $$status
 
 test-kernel: install system ## the lab on the kernel's own WireGuard, in QEMU (about ten times slower)

@@ -168,7 +168,7 @@ class DeviceQuery:
         elif self.owner:
             devices = devices.filter(user_id=int(self.owner))
         if self.system:
-            devices = devices.filter(hostinfo__OS=self.system)
+            devices = devices.filter(reported_os=self.system)
         return self.ordered(self._rarely(devices, now), now)
 
     def _rarely(self, devices: QuerySet[Node], now: datetime) -> QuerySet[Node]:
@@ -177,7 +177,7 @@ class DeviceQuery:
         if self.version == OLD:
             devices = only_old(devices)
         if self.exit == USES_EXIT:
-            devices = devices.filter(Q(hostinfo__has_key="ExitNodeID") & ~Q(hostinfo__ExitNodeID=""))
+            devices = devices.filter(reported_exit_node__gt="")
         if self.unseen:
             devices = devices.filter(unseen_since(now - timedelta(days=self.unseen), now))
         return devices

@@ -243,8 +243,8 @@ class ExitRow:
 def exit_rows(found: Sequence[Node], membership: Membership, now: datetime) -> list[ExitRow]:
     """The rows of these exit nodes: one query for who uses them."""
     users: dict[str, list[tuple[str, str]]] = {}
-    by = Node.objects.filter(hostinfo__ExitNodeID__in=[node.stable_id for node in found])
-    for name, stable_id, used in by.order_by("name").values_list("name", "stable_id", "hostinfo__ExitNodeID"):
+    by = Node.objects.filter(reported_exit_node__in=[node.stable_id for node in found])
+    for name, stable_id, used in by.order_by("name").values_list("name", "stable_id", "reported_exit_node"):
         users.setdefault(used, []).append((name, stable_id))
     return [_exit_row(node, users.get(node.stable_id, []), membership, now) for node in found]
 

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from django.db.models import Q, QuerySet
-from django.db.models.fields.json import KeyTextTransform
 
 from nodes.models import Node
 
@@ -29,13 +28,9 @@ def only_old(devices: QuerySet[Node]) -> QuerySet[Node]:
     Systems are compared apart, because their clients are released apart.
     """
     bare = devices.order_by().prefetch_related(None).select_related(None)
-    told = bare.annotate(
-        app=KeyTextTransform("App", "hostinfo"),
-        system=KeyTextTransform("OS", "hostinfo"),
-        version=KeyTextTransform("IPNVersion", "hostinfo"),
-    )
+    told = bare.values_list("reported_app", "reported_os", "reported_version")
     kinds: dict[Kind, list[tuple[Version, str]]] = defaultdict(list)
-    for app, system, text in told.values_list("app", "system", "version").distinct()[:MAX_VERSIONS]:
+    for app, system, text in told.distinct()[:MAX_VERSIONS]:
         numbers = parse_version(text or "")
         if numbers is not None:
             kinds[app, system].append((numbers, text))
@@ -48,14 +43,14 @@ def only_old(devices: QuerySet[Node]) -> QuerySet[Node]:
 def _any_of(kinds: Mapping[Kind, list[tuple[Version, str]]], old: Mapping[Kind, set[str]]) -> Q:
     """Texts that are old wherever they occur are looked for as they are; others together with their kind."""
     newest = {text for kind, found in kinds.items() for _, text in found if text not in old[kind]}
-    wanted = Q(hostinfo__IPNVersion__in=sorted(set().union(*old.values()) - newest))
+    wanted = Q(reported_version__in=sorted(set().union(*old.values()) - newest))
     for (app, system), texts in old.items():
         if texts & newest:
-            kind = _is("App", app) & _is("OS", system)
-            wanted |= kind & Q(hostinfo__IPNVersion__in=sorted(texts & newest))
+            kind = _is("app", app) & _is("os", system)
+            wanted |= kind & Q(reported_version__in=sorted(texts & newest))
     return wanted
 
 
 def _is(name: str, value: str | None) -> Q:
-    """By the member of a Hostinfo; ``None`` = it has none."""
-    return Q(**{f"hostinfo__{name}__isnull": True}) if value is None else Q(**{f"hostinfo__{name}": value})
+    """By what clients report; ``None`` = they do not."""
+    return Q(**{f"reported_{name}__isnull": True}) if value is None else Q(**{f"reported_{name}": value})

@@ -52,7 +52,7 @@ def _mine(membership: Membership) -> dict[str, Any]:
     rows = [
         device_row(node, membership=membership, base_domain=settings.BASE_DOMAIN, now=now) for node in own
     ]
-    return {"mine": rows, "names_work": _names_work(membership), "more": len(rows) == MAX_MINE, "menus": {}}
+    return {"mine": rows, "names_work": _names_work(membership), "more": len(rows) == MAX_MINE}
 
 
 def _reach(request: HttpRequest, membership: Membership) -> dict[str, Any]:

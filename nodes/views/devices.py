@@ -131,7 +131,6 @@ def devices(request: HttpRequest) -> HttpResponse:
         "bulk": bulk_choices(membership),
         "may_clean_up": may_delete_some(membership),
         "filter_url": query.url,
-        "menus": {},
         "section": "devices",
     }
     return render(request, "nodes/_list.html" if target == LIST_ID else "nodes/devices.html", context)
