@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.actors import Origin
 from accounts.models import AuditEvent
+from accounts.words import property_word
 
 PAGE_SIZE = 50
 MAX_TEXT = 100
@@ -157,7 +158,7 @@ def change_lines(event: AuditEvent) -> list[ChangeLine]:
         ]
     if old is None and new is None:
         return []
-    name = event.target_property.lower()
+    name = property_word(event.target_property)
     return [ChangeLine(name, *(None if side is None else _text(side) for side in (old, new)))]
 
 

@@ -1,4 +1,4 @@
-"""The words that pages and mails use for roles."""
+"""The words that pages and mails use for roles, and the log for what of a thing changed."""
 
 from __future__ import annotations
 
@@ -29,6 +29,52 @@ ROLES: dict[Role, RoleWords] = {
     Role.BILLING_ADMIN: RoleWords(_("Billing admin"), _("Sees no device and changes nothing.")),
     Role.MEMBER: RoleWords(_("Member"), _("Their own devices and keys.")),
 }
+
+
+# What events name as ``target_property``, in the public API's spelling or our own.
+PROPERTIES: dict[str, Promise] = {
+    "ACL_TAGS": _("tags"),
+    "ALLOWED_IPS": _("approved routes"),
+    "AUTHENTICATOR_APP": _("authenticator app"),
+    "DECLINED_ROUTES": _("declined routes"),
+    "DNS_NAMESERVERS": _("nameservers"),
+    "DNS_OVERRIDE": _("whether these nameservers replace each device's own"),
+    "DNS_RECORDS": _("DNS records"),
+    "DNS_SEARCH_PATHS": _("search domains"),
+    "ENABLED": _("whether it is on"),
+    "EXIT_NODE": _("exit node"),
+    "IDENTITY": _("account to sign in with"),
+    "KEY_EXPIRY": _("key expiry"),
+    "KEY_EXPIRY_TIME": _("end of its key"),
+    "MACHINE_NAME": _("name"),
+    "MAGIC_DNS": _("MagicDNS"),
+    "MAIL_DEVICES": _("e-mails about devices"),
+    "MAIL_KEYS": _("e-mails about keys"),
+    "MAIL_OFFERS": _("e-mails about routes and exit nodes"),
+    "MAIL_PEOPLE": _("e-mails about people"),
+    "NAME": _("name"),
+    "NODE_KEY": _("node key"),
+    "NOTES": _("notes"),
+    "OFFERED_ROUTES": _("offered routes"),
+    "PASSKEY": _("passkey"),
+    "PROFILE": _("profile"),
+    "PROVIDER": _("kind of receiver"),
+    "RECOVERY_CODES": _("recovery codes"),
+    "ROLE": _("role"),
+    "SECRET": _("secret"),
+    "SETTINGS": _("settings"),
+    "SPLIT_DNS": _("split DNS"),
+    "STATUS": _("state"),
+    "SUBSCRIPTIONS": _("events"),
+    "TOKEN": _("token"),
+    "URL": _("address"),
+    "USED_EXIT_NODE": _("exit node in use"),
+}
+
+
+def property_word(name: str) -> str:
+    """What of a thing changed, in the reader's language; what has no word of its own as it is spelled."""
+    return str(PROPERTIES[name]) if name in PROPERTIES else name.replace("_", " ").lower()
 
 
 class RoleChoice(NamedTuple):

@@ -120,6 +120,12 @@ def fingerprint(key: str) -> str:
 
 
 @register.filter
+def property_word(name: str) -> str:
+    """What of a thing an event says to have changed."""
+    return words.property_word(name)
+
+
+@register.filter
 def role_word(role: object) -> str:
     """What a role is called; anything else as it is."""
     return words.role_word(str(role)) if role in list(Role) else str(role)

@@ -19,6 +19,7 @@ from tests.browser.server import Server, running_server
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]  # every page, one after another
 
 LONG = "a-name-as-long-as-a-label-may-be-" + "x" * 30
+LOOKS = 20  # after another width, at most
 WIDTHS = (320, 390, 600, 768, 1024, 1280, 1366, 1440, 1920)
 
 # Elements that one clicks, and that must not lie on one another.
@@ -175,6 +176,15 @@ def addresses(page: Page, server: Server, demo: Demo) -> Iterator[str]:
             yield from (f"{found[0]}/{dialog}" for dialog in ("edit", "rotate", "delete"))
 
 
+def settled(page: Page) -> dict[str, list[str]]:
+    """What is wrong with a page that has just got another width: pictures that scripts draw follow later."""
+    for _ in range(LOOKS):
+        if not (found := look(page, None)):
+            break
+        page.wait_for_timeout(screenshots.SETTLE_MS)
+    return found
+
+
 def misfits(
     chrome: Any,
     server: Server,
@@ -193,7 +203,7 @@ def misfits(
         page.goto(server.url + path)
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
-            if found := look(page, None):
+            if found := settled(page):
                 yield f"{path} {width}: {found}"
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
