@@ -175,9 +175,22 @@ def sheet(request: HttpRequest, template: str, context: dict[str, Any], *, statu
     """A dialog: a fragment for htmx, a page of its own otherwise. With errors it stays open (422)."""
     layout = "sheet.html" if is_htmx(request) else "sheet_page.html"
     response = render(request, template, context | {"layout": layout}, status=status)
-    if status == UNPROCESSABLE and is_htmx(request):
-        reswap(retarget(response, "#sheet"), "innerHTML")
-    return response
+    return in_sheet(request, response) if status == UNPROCESSABLE else response
+
+
+def in_sheet(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Show the answer in the dialog, whatever had asked for it."""
+    return reswap(retarget(response, "#sheet"), "innerHTML") if is_htmx(request) else response
+
+
+def go_to(request: HttpRequest, path: str) -> HttpResponse:
+    """To another page, whoever asked."""
+    return HttpResponseClientRedirect(path) if is_htmx(request) else redirect(path)
+
+
+def path_of_page(request: HttpRequest) -> str:
+    """On which page htmx asked; "" when a browser asked by itself."""
+    return (request.htmx.current_url_abs_path or "").partition("?")[0] if is_htmx(request) else ""  # type: ignore[attr-defined]
 
 
 def say(response: HttpResponse, message: str, *, close: bool = True) -> HttpResponse:

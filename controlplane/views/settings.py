@@ -13,7 +13,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
-from django_htmx.http import HttpResponseClientRedirect
 
 from accounts.errors import ApplicationError, NotFound
 from accounts.models import Membership, Tailnet
@@ -22,6 +21,7 @@ from accounts.pages import (
     UNPROCESSABLE,
     actor_of,
     error_text,
+    go_to,
     is_htmx,
     member_with,
     panel_view,
@@ -272,7 +272,7 @@ def rename(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         try:
             rename_tailnet(tailnet=tailnet, name=form.cleaned_data["name"], by=actor_of(request))
-            return HttpResponseClientRedirect(PAGE) if is_htmx(request) else redirect(PAGE)
+            return go_to(request, PAGE)
         except NameTaken:
             form.add_error("name", _("Another tailnet has this name."))
         except ApplicationError as error:

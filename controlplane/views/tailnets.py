@@ -12,7 +12,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
-from django_htmx.http import HttpResponseClientRedirect
 
 from accounts.access import member_of, place_of
 from accounts.errors import Conflict, NotFound
@@ -23,6 +22,7 @@ from accounts.pages import (
     UNPROCESSABLE,
     actor_of,
     error_text,
+    go_to,
     is_htmx,
     member_with,
     membership_of,
@@ -40,11 +40,6 @@ from nodes.models import Node, PreAuthKey
 from nodes.services.members import remove_person
 
 MAX_CANDIDATES = 200  # to choose from in the dialog; anybody's own page offers them, too
-
-
-def _to(request: HttpRequest, path: str) -> HttpResponse:
-    """To another page, whoever asked."""
-    return HttpResponseClientRedirect(path) if is_htmx(request) else redirect(path)
 
 
 # --- everybody's -----------------------------------------------------------------------------------------
@@ -85,7 +80,7 @@ def new(request: HttpRequest) -> HttpResponse:
         sent = request.POST.dict()
         form = TailnetForm(sent | {"name": sent.get("name", "").strip().lower()})
         if form.is_valid() and _create(request, form):
-            return _to(request, "/devices")
+            return go_to(request, "/devices")
     status = UNPROCESSABLE if form.errors else 200
     return sheet(request, "controlplane/tailnets/new.html", {"form": form}, status=status)
 
@@ -120,7 +115,7 @@ def leave(request: HttpRequest, tailnet_id: int) -> HttpResponse:
     if request.method == "GET":
         return sheet(request, "controlplane/tailnets/leave.html", {"place": place, "devices": devices})
     messages.success(request, _("You have left %(name)s.") % {"name": place.tailnet.title})
-    return _to(request, "/")
+    return go_to(request, "/")
 
 
 @never_cache
@@ -130,7 +125,7 @@ def waiting(request: HttpRequest) -> HttpResponse:
     """What the page of somebody who waits for approval asks: nothing yet, or on to the devices."""
     if membership_of(request) is None:
         return HttpResponse(status=204) if is_htmx(request) else redirect("/devices")
-    return _to(request, "/devices")
+    return go_to(request, "/devices")
 
 
 # --- the owner's -----------------------------------------------------------------------------------------
@@ -162,7 +157,7 @@ def _transfer(request: HttpRequest, membership: Membership) -> HttpResponse:
     heir = member_of(membership=membership, user_id=_number(request.POST.get("user", "")))
     transfer_ownership(membership=heir, by=actor_of(request))
     messages.success(request, _("%(name)s owns the tailnet now.") % {"name": heir.user.name})
-    return _to(request, "/settings")
+    return go_to(request, "/settings")
 
 
 def _number(text: str) -> int:
@@ -191,7 +186,7 @@ def delete(request: HttpRequest) -> HttpResponse:
     if request.method == "POST" and typed == tailnet.name:
         delete_tailnet(tailnet=tailnet, by=actor_of(request))
         messages.success(request, _("The tailnet %(name)s is deleted.") % {"name": tailnet.title})
-        return _to(request, "/")
+        return go_to(request, "/")
     wrong = request.method == "POST"
     context: dict[str, Any] = {
         "section": "settings",

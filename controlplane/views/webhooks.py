@@ -16,7 +16,17 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from accounts.errors import ApplicationError, NotFound
 from accounts.models import Membership
-from accounts.pages import UNPROCESSABLE, actor_of, error_text, is_htmx, member_with, panel_view, say, sheet
+from accounts.pages import (
+    UNPROCESSABLE,
+    actor_of,
+    error_text,
+    go_to,
+    is_htmx,
+    member_with,
+    panel_view,
+    say,
+    sheet,
+)
 from accounts.roles import Capability, can
 from controlplane.models import Webhook
 from controlplane.notices.occasions import CATEGORIES, SUBSCRIPTIONS
@@ -156,14 +166,10 @@ def edit(request: HttpRequest, public_id: str) -> HttpResponse:
     if form.is_valid():
         try:
             webhooks.update_webhook(webhook=webhook, by=actor_of(request), **form.cleaned_data)
-            return _to(request, _path(webhook))
+            return go_to(request, _path(webhook))
         except ApplicationError as error:
             form.add_error("url", error_text(error))
     return _form_sheet(request, form, webhook, UNPROCESSABLE)
-
-
-def _to(request: HttpRequest, path: str) -> HttpResponse:
-    return HttpResponseClientRedirect(path) if is_htmx(request) else redirect(path)
 
 
 @never_cache
@@ -177,7 +183,7 @@ def delete(request: HttpRequest, public_id: str) -> HttpResponse:
         context = {"section": SECTION, "webhook": webhook, "path": _path(webhook)}
         return sheet(request, "controlplane/webhooks/delete.html", context)
     webhooks.delete_webhook(webhook=webhook, by=actor_of(request))
-    return _to(request, PAGE)
+    return go_to(request, PAGE)
 
 
 @never_cache

@@ -15,11 +15,11 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
-from django_htmx.http import reswap, retarget, trigger_client_event
+from django_htmx.http import reswap, trigger_client_event
 
 from accounts.errors import Invalid
 from accounts.models import Membership
-from accounts.pages import actor_of, is_htmx, membership_of, panel_view, say, sheet
+from accounts.pages import actor_of, in_sheet, is_htmx, membership_of, panel_view, say, sheet
 from nodes.access import visible_nodes, with_devices
 from nodes.bulk_plan import MAX_NAMES, plan
 from nodes.bulk_words import done_words, refused_words, words
@@ -71,7 +71,7 @@ def ask(request: HttpRequest) -> HttpResponse:
         "query": _query(request),
         "section": "devices",
     }
-    return _in_sheet(request, sheet(request, "nodes/bulk_ask.html", context))
+    return in_sheet(request, sheet(request, "nodes/bulk_ask.html", context))
 
 
 @never_cache
@@ -97,7 +97,7 @@ def do(request: HttpRequest) -> HttpResponse:
             "query": _query(request),
             "section": "devices",
         }
-        return _in_sheet(request, sheet(request, "nodes/bulk_progress.html", context))
+        return in_sheet(request, sheet(request, "nodes/bulk_progress.html", context))
     return _finished(request, membership, action, done, left)
 
 
@@ -116,12 +116,8 @@ def _finished(
     else:
         names = visible_nodes(membership).filter(pk__in=list(left)).values_list("name", flat=True)
         context = {"message": message, "refused": why, "names": list(names[:MAX_NAMES])}
-        response = _in_sheet(request, sheet(request, "nodes/bulk_done.html", context))
+        response = in_sheet(request, sheet(request, "nodes/bulk_done.html", context))
     return trigger_client_event(response, "showChanges", {})
-
-
-def _in_sheet(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    return reswap(retarget(response, "#sheet"), "innerHTML") if is_htmx(request) else response
 
 
 # --- what the dialog carries from request to request -------------------------------------------------------

@@ -28,6 +28,7 @@ from accounts.pages import (
     is_htmx,
     membership_of,
     panel_view,
+    path_of_page,
     say,
     sheet,
 )
@@ -229,8 +230,7 @@ def device(request: HttpRequest, node_id: str) -> HttpResponse:
 
 def _on_page_of(request: HttpRequest) -> bool:
     """Whether the device's own page (not the list) asked."""
-    here = request.htmx.current_url_abs_path or "" if is_htmx(request) else ""  # type: ignore[attr-defined]
-    parts = here.partition("?")[0].strip("/").split("/")
+    parts = path_of_page(request).strip("/").split("/")
     return len(parts) == 2 and parts[0] == "devices" and parts[1] not in OTHER_PAGES
 
 
@@ -241,7 +241,7 @@ def done(request: HttpRequest, node: Node | None, message: str, *, dialog: bool 
     """
     if not is_htmx(request):
         return redirect("/devices" if node is None else f"/devices/{node.stable_id}")
-    if (request.htmx.current_url_abs_path or "").partition("?")[0] == MY_DEVICES:  # type: ignore[attr-defined]
+    if path_of_page(request) == MY_DEVICES:
         return trigger_client_event(say(reswap(HttpResponse(), "none"), message, close=dialog), "showChanges")
     if _on_page_of(request):
         if node is None:

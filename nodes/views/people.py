@@ -23,10 +23,12 @@ from accounts.pages import (
     UNPROCESSABLE,
     actor_of,
     error_text,
+    in_sheet,
     is_htmx,
     member_with,
     membership_of,
     panel_view,
+    path_of_page,
     say,
     sheet,
 )
@@ -193,8 +195,7 @@ def _gone(request: HttpRequest, message: str) -> HttpResponse:
 
 def _on_page_of(request: HttpRequest) -> bool:
     """Whether a person's own page (not the list) asked."""
-    here = request.htmx.current_url_abs_path or ""  # type: ignore[attr-defined]
-    parts = here.partition("?")[0].strip("/").split("/")
+    parts = path_of_page(request).strip("/").split("/")
     return len(parts) == 2 and parts[0] == "users" and parts[1].isdigit()
 
 
@@ -269,9 +270,7 @@ def bulk(request: HttpRequest) -> HttpResponse:
     role = request.POST.get("role", "")
     if request.POST.get("sure") != "1" or not fitting or (action is PersonAction.ROLE and not role):
         error = _("Choose a role.") if request.POST.get("sure") == "1" and fitting else ""
-        return _in_sheet(
-            request, _ask(request, action, fitting, left=len(chosen) - len(fitting), error=error)
-        )
+        return in_sheet(request, _ask(request, action, fitting, left=len(chosen) - len(fitting), error=error))
     done = sum(_did(request, action, one, role) for one in fitting)
     return _several_done(request, words_of_several(action, done).done)
 
@@ -293,7 +292,3 @@ def _several_done(request: HttpRequest, message: str) -> HttpResponse:
     if not is_htmx(request):
         return redirect(PAGE)
     return trigger_client_event(say(reswap(HttpResponse(), "none"), message), "showChanges", {})
-
-
-def _in_sheet(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    return reswap(retarget(response, "#sheet"), "innerHTML") if is_htmx(request) else response

@@ -1,6 +1,6 @@
-// Choosing devices in the list: with the mouse, by ranges (Shift), and by keys (j, k, x, a, Escape).
-const list = () => document.getElementById("device-list");
-const boxes = () => [...document.querySelectorAll("#device-list .pick-one")];
+// Choosing rows of a list: with the mouse, by ranges (Shift), and by keys (j, k, x, a, Escape).
+const list = () => document.querySelector("[data-picks]");
+const boxes = () => [...document.querySelectorAll("[data-picks] .pick-one")];
 const chosen = () => boxes().filter((box) => box.checked);
 const byId = (id) => document.getElementById(id);
 let anchor = "";  // the id of the box that was ticked last: a range begins there
@@ -59,8 +59,8 @@ document.addEventListener("htmx:afterSettle", show);
 show();
 
 // --- by keys --------------------------------------------------------------------------------------------
-const names = () => [...document.querySelectorAll("#device-list .thing-name")];
-const current = () => document.activeElement?.closest("#device-list tbody tr");
+const names = () => [...document.querySelectorAll("[data-picks] .thing-name")];
+const current = () => document.activeElement?.closest("[data-picks] tbody tr");
 
 function move(step) {
   const all = names();
