@@ -44,9 +44,7 @@ def create_link(
         link = SignInLink.objects.create(
             token_hash=secret.digest, user=user, tailnet=tailnet, created=now, expires=now + LIFETIME
         )
-        audit.record_of_person(
-            user=user, by=by or Actor.command(), action="CREATE_SIGN_IN_LINK", details="valid for 15 minutes"
-        )
+        audit.record_of_person(user=user, by=by or Actor.command(), action="CREATE_SIGN_IN_LINK")
     return NewLink(token=secret.text, expires=link.expires)
 
 

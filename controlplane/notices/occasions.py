@@ -6,11 +6,12 @@ categories: the events of the public API's webhooks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from nodes.state import NodeState
@@ -63,6 +64,18 @@ TYPES: dict[str, str | Promise] = {
     name: word for category in CATEGORIES for name, word in category.types.items()
 }
 SUBSCRIPTIONS = frozenset(TYPES) | {category.name for category in CATEGORIES}
+
+
+def subscription_words(subscriptions: Iterable[str]) -> list[str]:
+    """What these stand for, in the reader's language and in the order of the form."""
+    chosen = set(subscriptions)
+    words: list[str] = []
+    for category in CATEGORIES:
+        if category.name in chosen:
+            words.append(gettext("%(area)s: everything") % {"area": category.word})
+        else:
+            words += [str(word) for name, word in category.types.items() if name in chosen]
+    return words
 
 
 class Event(Protocol):

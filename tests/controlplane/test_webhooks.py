@@ -446,7 +446,9 @@ def test_the_pages_make_change_try_and_remove_one(tailnet: Tailnet, receiver: Re
     visitor.submit(f"{path}/test", page=path)
     tasks.deliver_outbox()
     assert receiver.types() == ["test"]
-    assert "state-online" in visitor.get(path).content.decode()
+    page = visitor.get(path).content.decode()
+    assert "state-online" in page
+    assert "A person joined" in page
     with scope(tailnet=tailnet):
         sent = webhooks.deliveries(webhook).get()
     visitor.submit(f"{path}/again/{sent.pk}", page=path)
