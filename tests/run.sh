@@ -6,7 +6,12 @@ cd "$(dirname "$0")/.."
 python=.venv/bin/python
 status=0
 unset PYTHONDONTWRITEBYTECODE # hundreds of programs start: what they import should be compiled once
-run() { "$python" -m pytest -q -rs --timeout=300 "$@" || { code=$?; [ $code -eq 5 ] || status=1; }; }
+run() { "$python" -m pytest -q -rs --durations=15 --timeout=300 "$@" || { code=$?; [ $code -eq 5 ] || status=1; }; }
+# Each server begins with a copy of this one, whose making takes longer than most tests.
+TRENZA_TEST_PREPARED=$(mktemp -d)
+export TRENZA_TEST_PREPARED
+trap 'rm -rf "$TRENZA_TEST_PREPARED"' EXIT
+"$python" -m tests.controlplane.serving "$TRENZA_TEST_PREPARED" || exit 1
 run -n 2 --dist loadfile --no-loadscope-reorder -m "not root and not browser and not long" \
 	tests/{controlplane,nodes,client,accounts} tests
 # What takes longest comes first: nobody should wait for it at the end. A fourth lab would leave the processors

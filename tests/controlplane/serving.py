@@ -159,13 +159,23 @@ class Serve:
 
 @cache
 def prepared_data() -> Path:
-    """A DATA folder with the first tailnet in it, made once for each run of the tests."""
+    """A DATA folder with the first tailnet in it, made once for each run of the tests.
+
+    ``TRENZA_TEST_PREPARED`` names one that was made before (``tests/run.sh`` does).
+    """
+    if made := os.environ.get("TRENZA_TEST_PREPARED"):
+        return Path(made)
     folder = Path(tempfile.mkdtemp(prefix="trenza-prepared-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    prepare(folder)
+    return folder
+
+
+def prepare(folder: Path) -> None:
+    """Make DATA in this empty folder, with the first tailnet in it."""
     server = Serve(folder)
     server.command("prepare")
     server.command("firststart")
-    return folder
 
 
 @contextlib.contextmanager
@@ -215,3 +225,7 @@ class Person:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+
+if __name__ == "__main__":
+    prepare(Path(sys.argv[1]))
