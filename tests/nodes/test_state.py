@@ -106,6 +106,7 @@ class NodeLife(RuleBasedStateMachine):
             expiry=expiry,  # type: ignore[arg-type]
         )
         request = RegistrationRequest(machine=machine, **values)  # type: ignore[arg-type]
+        cache.clear()  # limits are for others
         return answer_registration(request=request, now=self.now)
 
     def node(self) -> Node:
