@@ -19,8 +19,21 @@ let timer = 0;
 let due = Infinity;
 const changed = new Map();
 
-// The element itself is the source: htmx runs one request per source at a time and drops what queues up.
-const refetch = (path, target, swap) => htmx.ajax("GET", path, { source: target, target, swap });
+// The element itself is the source: htmx runs one request per source at a time and drops what queues up, because
+// the answer replaces the source. What changes meanwhile may have come too late for that answer: once more, then.
+const onceMore = new Set();
+function refetch(path, target, swap) {
+  if (!target.classList.contains("htmx-request")) {
+    htmx.ajax("GET", path, { source: target, target, swap });
+  } else if (target.id && !onceMore.has(target.id)) {
+    onceMore.add(target.id);
+    later(() => {
+      onceMore.delete(target.id);
+      const fresh = document.getElementById(target.id);
+      if (fresh) refetch(path, fresh, swap);
+    });
+  }
+}
 const here = () => location.pathname + location.search;
 const all = (selector) => [...document.querySelectorAll(selector)];
 // A list says in data-list which types of change its rows show; a row has the id "TYPE-ID" and its own data-src.

@@ -143,7 +143,6 @@ def test_another_tailnet_is_made_opened_and_deleted_by_typing_its_name(
     page.fill("#sheet #id_name", "something else")
     page.locator("#sheet button[type=submit]").click()
     expect(page.locator("#sheet #name-error")).to_be_visible()
-    complaints.clear()
     page.fill("#sheet #id_name", name)
     page.locator("#sheet button[type=submit]").click()
     expect(page).to_have_url(re.compile(r":\d+/$"))
@@ -151,3 +150,5 @@ def test_another_tailnet_is_made_opened_and_deleted_by_typing_its_name(
     expect(page.locator(".tailnets li", has_text=name)).to_have_count(0)
     page.locator(".tailnets li", has_text=place.name).locator("button").click()
     expect(page.locator(".tailnet-name")).to_have_text(re.compile(f"{place.name}|Harbour"))
+    assert all("422" in said for said in complaints)  # of the wrong name
+    complaints.clear()
