@@ -85,6 +85,7 @@ class NodeLife(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         cache.clear()
+        self.asked = itertools.count()
         self.tailnet, self.owner = people.tailnet()
         self.now = timezone.now()
         self.machine_key, self.key = factories.machine_key(), factories.node_key()
@@ -105,8 +106,9 @@ class NodeLife(RuleBasedStateMachine):
             hostinfo={"Hostname": "h"},
             expiry=expiry,  # type: ignore[arg-type]
         )
-        request = RegistrationRequest(machine=machine, **values)  # type: ignore[arg-type]
-        cache.clear()  # limits are for others
+        # Each time from elsewhere: one place may not ask as often as this.
+        place = f"198.18.{next(self.asked) // 256 % 256}.{next(self.asked) % 256}"
+        request = RegistrationRequest(machine=machine, client_address=place, **values)  # type: ignore[arg-type]
         return answer_registration(request=request, now=self.now)
 
     def node(self) -> Node:
