@@ -107,7 +107,8 @@ class NodeLife(RuleBasedStateMachine):
             expiry=expiry,  # type: ignore[arg-type]
         )
         # Each time from elsewhere: one place may not ask as often as this.
-        place = f"198.18.{next(self.asked) // 256 % 256}.{next(self.asked) % 256}"
+        number = next(self.asked)
+        place = f"198.18.{number // 256}.{number % 256}"
         request = RegistrationRequest(machine=machine, client_address=place, **values)  # type: ignore[arg-type]
         return answer_registration(request=request, now=self.now)
 
