@@ -9,8 +9,10 @@ import pytest
 from tests.lab.conftest import World
 from tests.lab.headscale import CODE, DOMAIN, Derper, Headscale
 from tests.lab.net import Lab
+from tests.lab.official import OfficialNode
 from tests.lab.processes import wait_for
 from tests.lab.traffic import ping, reachable
+from tests.lab.trenza import TrenzaNode
 
 pytestmark = [pytest.mark.root, pytest.mark.needs("headscale", "derper")]
 
@@ -28,14 +30,19 @@ def abroad() -> Iterator[tuple[World, Headscale]]:
             world.clear()
 
 
+def meet(server: Headscale, *pair: TrenzaNode | OfficialNode) -> None:
+    """Both join by key, and see each other."""
+    key = server.auth_key()
+    for node in pair:
+        node.up(server.url, auth_key=key)
+    for node, other in (pair, reversed(pair)):
+        node.sees(other.name)
+
+
 def test_two_of_ours_join_by_key_and_go_from_relay_to_direct(abroad: tuple[World, Headscale]) -> None:
     world, server = abroad
-    key = server.auth_key()
     first, second = world.trenza("one", world.easy1), world.trenza("two", world.easy2)
-    for node in (first, second):
-        node.up(server.url, auth_key=key)
-    first.sees("two")
-    second.sees("one")
+    meet(server, first, second)
     answers = first.ping("two", "--until-direct", "-c", "20")
     assert answers[0].derp in (CODE, "")
     assert answers[-1].direct.startswith(world.easy2.namespace.address4)
@@ -47,12 +54,8 @@ def test_two_of_ours_join_by_key_and_go_from_relay_to_direct(abroad: tuple[World
 
 def test_one_behind_a_hard_nat_is_reached_through_their_relay(abroad: tuple[World, Headscale]) -> None:
     world, server = abroad
-    key = server.auth_key()
     first, second = world.trenza("three", world.hard), world.trenza("four", world.blocked)
-    for node in (first, second):
-        node.up(server.url, auth_key=key)
-    first.sees("four")
-    second.sees("three")
+    meet(server, first, second)
     assert first.knows_relay("four") == second.knows_relay("three") == CODE
     answers = first.ping("four", "-c", "3", check=False)
     assert [answer.derp for answer in answers] == [CODE] * 3
@@ -63,12 +66,8 @@ def test_one_behind_a_hard_nat_is_reached_through_their_relay(abroad: tuple[Worl
 @pytest.mark.needs("tailscaled", "tailscale")
 def test_ours_and_an_official_client_meet_there(abroad: tuple[World, Headscale]) -> None:
     world, server = abroad
-    key = server.auth_key()
     ours, theirs = world.trenza("five", world.easy1), world.official("six", world.easy2)
-    for node in (ours, theirs):
-        node.up(server.url, auth_key=key)
-    ours.sees("six")
-    theirs.sees("five")
+    meet(server, ours, theirs)
     assert ours.ping("six", "--until-direct", "-c", "20")[-1].direct
     for target in theirs.addresses():
         reachable(ours.namespace, target)
