@@ -23,6 +23,16 @@ def _translations() -> None:
         compile_messages(Path(root))
 
 
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SQLite on a file, as a server has it: threads that share one in memory are refused a table that another
+    reads, at once, where a file lets the writer go on."""
+    from django.db import connection
+
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_permissions() -> None:
     """Django's own permissions and content types, which nothing here uses, are not made anew after every test

@@ -31,6 +31,7 @@ def test_a_token_is_made_seen_by_others_and_revoked(visit: Visit, place: Place) 
     expect(made.locator("#secret")).to_contain_text("tskey-api-")
     secret = made.locator("#secret").inner_text()
     made.get_by_role("link", name="I have it, close").click()
+    expect(page.locator("#secret")).to_have_count(0)
     for one in (page, other):
         expect(one.locator("#key-list tbody tr")).to_contain_text("backups")
         expect(one.locator("#key-list tbody tr")).to_contain_text("dns:read")

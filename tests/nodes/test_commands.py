@@ -91,7 +91,8 @@ class Console:
 
 
 @pytest.fixture
-def console(db: None, capsys: pytest.CaptureFixture[str]) -> Console:
+def console(transactional_db: None, capsys: pytest.CaptureFixture[str]) -> Console:
+    # A command ends by closing the connection, which a test in one transaction cannot do without.
     made = Console(capsys)
     made.run("createtailnet", "home", "--owner", "ana@example.com")
     return made
