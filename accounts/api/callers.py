@@ -1,0 +1,63 @@
+"""Who calls the API: a token, the tailnet it is of, and what may be done with it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from accounts.actors import Actor
+from accounts.errors import Forbidden
+from accounts.models import ApiToken, Membership, Tailnet
+from accounts.roles import Role, can
+from accounts.scopes import ALL, AREAS, LOG, READ, C
+
+REFUSED = "this token does not include {scope}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A valid token. ``membership`` is its person's place; an OAuth client's is nobody's (see below)."""
+
+    token: ApiToken
+    membership: Membership
+
+    @property
+    def tailnet(self) -> Tailnet:
+        return self.token.tailnet
+
+    @property
+    def is_client(self) -> bool:
+        """Whether an OAuth client calls, which acts for the tailnet and for no person."""
+        return self.token.user_id is None
+
+    @property
+    def actor(self) -> Actor:
+        return Actor.token(self.token.public_id, self.token.user)
+
+    def has(self, scope: str) -> bool:
+        """Whether the token includes a scope, and the person's role what it stands for."""
+        return _includes(self.token.scopes, scope) and (self.is_client or _fits(self.membership, scope))
+
+    def need(self, scope: str) -> None:
+        """Raises :class:`Forbidden` where :meth:`has` says no."""
+        if not self.has(scope):
+            raise Forbidden(REFUSED.format(scope=scope))
+
+
+def place_of_client(tailnet: Tailnet) -> Membership:
+    """Where an OAuth client stands: whatever its scopes let it reach it reaches as an admin does; never saved."""
+    return Membership(tailnet=tailnet, role=Role.ADMIN, status=Membership.Status.ACTIVE)
+
+
+def _includes(scopes: list[str], wanted: str) -> bool:
+    """``all`` has everything, and to change includes to read."""
+    area = wanted.removesuffix(READ)
+    given = {ALL, area} if area == wanted else {ALL, ALL + READ, area, wanted}
+    return bool(given & set(scopes))
+
+
+def _fits(membership: Membership, scope: str) -> bool:
+    if scope == LOG:
+        return can(membership, C.SEE_ALL)
+    area = AREAS[scope.removesuffix(READ)]
+    needs = (area.read, area.own_read) if scope.endswith(READ) else (area.write, area.own_write)
+    return any(need is not None and can(membership, need) for need in needs)

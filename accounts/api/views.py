@@ -1,0 +1,127 @@
+"""The base of the API's views, and :func:`operation`, by which each says what it needs, takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import wraps
+from typing import Any, ClassVar, cast
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils import translation
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.exceptions import NotAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.api import errors
+from accounts.api.authentication import TokenAuthentication
+from accounts.api.callers import Caller
+from accounts.api.values import Closed, JsonParser, JsonRenderer, Text, checked
+from accounts.errors import NotFound
+from accounts.limits import check_limit, count_attempt
+from accounts.tenancy import scope
+
+OWN = "-"  # names the token's tailnet, whichever it is
+CALLS, MAX_CALLS = "api-calls", 600  # requests a minute, of one token
+NO_TOKEN = "the API wants a token: in the header Authorization, after Bearer or as the user of Basic"  # noqa: S105
+
+Serializer = type[serializers.BaseSerializer[Any]]
+
+
+class Nothing(Closed):
+    """An empty object: it was done."""
+
+
+class Refusal(Closed):
+    """Why it was not done."""
+
+    message = Text(help_text="For people.")
+
+
+class ApiView(APIView):
+    """One address. The scope of the token's tailnet is open while its methods run."""
+
+    authentication_classes: ClassVar = [TokenAuthentication]
+    permission_classes: ClassVar = []
+    parser_classes: ClassVar = [JsonParser]
+    renderer_classes: ClassVar = [JsonRenderer]
+    schema_tags: ClassVar[Sequence[str]] = ()
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        with translation.override("en"), ExitStack() as self._scope:
+            return super().dispatch(request, *args, **kwargs)
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if not isinstance(request.user, Caller):
+            raise NotAuthenticated(NO_TOKEN)
+        caller = self.caller = request.user
+        check_limit(CALLS, caller.token.public_id, limit=MAX_CALLS)
+        count_attempt(CALLS, caller.token.public_id)
+        self._scope.enter_context(scope(tailnet=caller.tailnet))
+        if kwargs.get("tailnet", OWN) not in (OWN, caller.tailnet.name):
+            raise NotFound("there is no such tailnet, or this token is not for it")
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, NotAuthenticated) or getattr(exc, "status_code", 0) == 401:
+            cast(Any, exc).auth_header = TokenAuthentication().authenticate_header(self.request)
+        response = errors.answer(exc, self.get_exception_handler_context())
+        response.exception = True
+        return response
+
+
+Handler = Callable[..., Any]
+
+
+def operation(
+    name: str,
+    *,
+    about: str,
+    scope: str,
+    body: Serializer | None = None,
+    query: Serializer | None = None,
+    answer: Any = Nothing,
+    example: Mapping[str, Any] | None = None,
+) -> Callable[[Handler], Handler]:
+    """One method of an address. The handler gets ``self`` and the path's values, less ``tailnet``.
+
+    ``scope`` is what the token must include ("" = the handler looks itself); ``body`` and ``query`` check the
+    request and become arguments of these names. What the handler returns is the answer, in the shape of
+    ``answer``; ``example`` is a body for the documentation.
+    """
+
+    def decorate(handler: Handler) -> Handler:
+        @extend_schema(
+            operation_id=name,
+            summary=about,
+            description=f"Needs the scope `{scope}`." if scope else None,
+            request={"application/json": body} if body is not None else None,
+            parameters=[query] if query is not None else None,
+            responses={200: answer, (400, "application/json"): Refusal} | _REFUSALS,
+            examples=[OpenApiExample(name, value=example, request_only=True)] if example is not None else [],
+        )
+        @wraps(handler)
+        def wrapped(self: ApiView, request: Request, **values: Any) -> HttpResponseBase:
+            values.pop("tailnet", None)
+            if scope:
+                self.caller.need(scope)
+            if query is not None:
+                values["query"] = checked(query, request.query_params.dict())
+            if body is not None:
+                values["body"] = checked(body, request.data)
+            found = handler(self, **values)
+            return found if isinstance(found, HttpResponseBase) else Response(found)
+
+        cast(Any, wrapped).scope = scope
+        return wrapped
+
+    return decorate
+
+
+_REFUSALS: dict[Any, Any] = {status: Refusal for status in (401, 403, 404, 409, 413, 429)}
+
+__all__ = ["ApiView", "Nothing", "OpenApiParameter", "Refusal", "operation"]
