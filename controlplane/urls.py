@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+from accounts.api.errors import nothing_here
 from controlplane import health
 from controlplane.control import endpoints
 
@@ -15,6 +16,8 @@ urlpatterns = [
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("metrics", health.metrics),
+    path("", include("accounts.api_urls")),
+    path("api/v2/<path:rest>", nothing_here),
     path("", include("accounts.urls")),
     path("", include("nodes.urls")),
     path("", include("controlplane.panel_urls")),

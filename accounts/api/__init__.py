@@ -1,1 +1,1 @@
-"""What every address of the public API shares: who calls, what they may, how one is refused, how it is described."""
+"""The public API: what all its addresses share, and those of people and of a tailnet as such."""

@@ -44,7 +44,7 @@ class Caller:
 
 
 def place_of_client(tailnet: Tailnet) -> Membership:
-    """Where an OAuth client stands: whatever its scopes let it reach it reaches as an admin does; never saved."""
+    """Where an OAuth client stands: what its scopes include it may as an admin may. Never saved."""
     return Membership(tailnet=tailnet, role=Role.ADMIN, status=Membership.Status.ACTIVE)
 
 

@@ -1,4 +1,4 @@
-"""What a request may hold: JSON of exactly the declared types and members, nothing converted, nothing ignored."""
+"""What a request may hold: JSON of exactly the declared types and members; nothing is converted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class JsonRenderer(BaseRenderer):
     format = "json"
     charset = None
 
-    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> bytes:
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None
+    ) -> bytes:
         return b"" if data is None else orjson.dumps(data)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import wraps
 from typing import Any, ClassVar, cast
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils import translation
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
@@ -49,7 +49,6 @@ class ApiView(APIView):
     permission_classes: ClassVar = []
     parser_classes: ClassVar = [JsonParser]
     renderer_classes: ClassVar = [JsonRenderer]
-    schema_tags: ClassVar[Sequence[str]] = ()
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         with translation.override("en"), ExitStack() as self._scope:
@@ -122,6 +121,4 @@ def operation(
     return decorate
 
 
-_REFUSALS: dict[Any, Any] = {status: Refusal for status in (401, 403, 404, 409, 413, 429)}
-
-__all__ = ["ApiView", "Nothing", "OpenApiParameter", "Refusal", "operation"]
+_REFUSALS: dict[Any, Any] = dict.fromkeys((401, 403, 404, 409, 413, 429), Refusal)
