@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import wraps
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -29,7 +29,7 @@ OWN = "-"  # names the token's tailnet, whichever it is
 CALLS, MAX_CALLS = "api-calls", 600  # requests a minute, of one token
 NO_TOKEN = "the API wants a token: in the header Authorization, after Bearer or as the user of Basic"  # noqa: S105
 
-Serializer = type[serializers.BaseSerializer[Any]]
+Serializer = type[serializers.Serializer[Any]]
 
 
 class Nothing(Closed):
@@ -45,10 +45,10 @@ class Refusal(Closed):
 class ApiView(APIView):
     """One address. The scope of the token's tailnet is open while its methods run."""
 
-    authentication_classes: ClassVar = [TokenAuthentication]
-    permission_classes: ClassVar = []
-    parser_classes: ClassVar = [JsonParser]
-    renderer_classes: ClassVar = [JsonRenderer]
+    authentication_classes = [TokenAuthentication]
+    permission_classes = []
+    parser_classes = [JsonParser]
+    renderer_classes = [JsonRenderer]
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         with translation.override("en"), ExitStack() as self._scope:
