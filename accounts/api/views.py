@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import wraps
+from inspect import getdoc
 from typing import Any, cast
 
 from django.http import HttpRequest
@@ -21,13 +22,14 @@ from accounts.api import errors
 from accounts.api.authentication import TokenAuthentication
 from accounts.api.callers import Caller
 from accounts.api.values import Closed, JsonParser, JsonRenderer, Text, checked
-from accounts.errors import NotFound
+from accounts.errors import Forbidden, NotFound
 from accounts.limits import check_limit, count_attempt
 from accounts.tenancy import scope
 
 OWN = "-"  # names the token's tailnet, whichever it is
 CALLS, MAX_CALLS = "api-calls", 600  # requests a minute, of one token
 NO_TOKEN = "the API wants a token: in the header Authorization, after Bearer or as the user of Basic"  # noqa: S105
+ANY_OF = "this token includes none of {scopes}"
 
 Serializer = type[serializers.Serializer[Any]]
 
@@ -80,7 +82,8 @@ def operation(
     name: str,
     *,
     about: str,
-    scope: str,
+    scope: str = "",
+    any_of: Sequence[str] = (),
     body: Serializer | None = None,
     query: Serializer | None = None,
     answer: Any = Nothing,
@@ -88,16 +91,18 @@ def operation(
 ) -> Callable[[Handler], Handler]:
     """One method of an address. The handler gets ``self`` and the path's values, less ``tailnet``.
 
-    ``scope`` is what the token must include ("" = the handler looks itself); ``body`` and ``query`` check the
-    request and become arguments of these names. What the handler returns is the answer, in the shape of
-    ``answer``; ``example`` is a body for the documentation.
+    ``scope`` is what the token must include; where it depends on what is asked for, ``any_of`` names those of
+    which it needs one, and the handler looks itself which. ``body`` and ``query`` check the request and become
+    arguments of these names. What the handler returns is the answer, in the shape of ``answer``; ``example`` is
+    a body for the documentation, which shows the handler's docstring, too.
     """
+    scopes = (scope,) if scope else tuple(any_of)
 
     def decorate(handler: Handler) -> Handler:
         @extend_schema(
             operation_id=name,
             summary=about,
-            description=f"Needs the scope `{scope}`." if scope else None,
+            description="\n\n".join(filter(None, (getdoc(handler), _needs(scopes)))) or None,
             request={"application/json": body} if body is not None else None,
             parameters=[query] if query is not None else None,
             responses={200: answer, (400, "application/json"): Refusal} | _REFUSALS,
@@ -108,6 +113,8 @@ def operation(
             values.pop("tailnet", None)
             if scope:
                 self.caller.need(scope)
+            elif any_of and not any(map(self.caller.has, any_of)):
+                raise Forbidden(ANY_OF.format(scopes=", ".join(any_of)))
             if query is not None:
                 values["query"] = checked(query, request.query_params.dict())
             if body is not None:
@@ -115,10 +122,17 @@ def operation(
             found = handler(self, **values)
             return found if isinstance(found, HttpResponseBase) else Response(found)
 
-        cast(Any, wrapped).scope = scope
+        cast(Any, wrapped).scopes = scopes
         return wrapped
 
     return decorate
+
+
+def _needs(scopes: Sequence[str]) -> str:
+    named = [f"`{one}`" for one in scopes]
+    if len(named) < 2:
+        return f"Needs the scope {named[0]}." if named else ""
+    return f"Needs one of the scopes {', '.join(named[:-1])} and {named[-1]}, by what it is about."
 
 
 _REFUSALS: dict[Any, Any] = dict.fromkeys((401, 403, 404, 409, 413, 429), Refusal)
