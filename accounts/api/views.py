@@ -92,9 +92,9 @@ def operation(
     """One method of an address. The handler gets ``self`` and the path's values, less ``tailnet``.
 
     ``scope`` is what the token must include; where it depends on what is asked for, ``any_of`` names those of
-    which it needs one, and the handler looks itself which. ``body`` and ``query`` check the request and become
-    arguments of these names. What the handler returns is the answer, in the shape of ``answer``; ``example`` is
-    a body for the documentation, which shows the handler's docstring, too.
+    which it needs one, and the handler looks itself which. ``body`` and ``query`` check the request and
+    become arguments of these names. What the handler returns is the answer, in the shape of ``answer``;
+    ``example`` is a body for the documentation, which shows the handler's docstring, too.
     """
     scopes = (scope,) if scope else tuple(any_of)
 
