@@ -34,6 +34,8 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "channels",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_htmx",
     "django_cotton",
     "django_filters",
@@ -258,7 +260,28 @@ CONTENT_SECURITY_POLICY: dict[str, Any] = {
 
 REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "controlplane.api.openapi.DescribedSchema",
     "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "Trenza",
+    "DESCRIPTION": (
+        "What the panel does, for programs: Tailscale's API v2 as far as it needs none of Tailscale's own "
+        "services, and under /api/trenza/v1 what only Trenza has.\n\n"
+        "A token is sent with every request, as the user's name of HTTP Basic or after the word Bearer, and "
+        "may make 600 requests a minute. It is limited to its scopes and, where it is a person's, to their "
+        "role. Every refusal is an object with a `message` for people. Objects have the members described "
+        "here and no others; a request with another member is refused."
+    ),
+    "VERSION": "2",
+    "OAS_VERSION": "3.1.0",
+    "SERVERS": [{"url": ENV.url}],
+    "SCHEMA_PATH_PREFIX": "/api/",
+    "CAMELIZE_NAMES": True,  # the parameters of paths
+    "COMPONENT_SPLIT_PATCH": False,  # what a PATCH may leave out, its own serializer says
+    "ENFORCE_NON_BLANK_FIELDS": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": ["controlplane.api.openapi.finish"],
 }
 
 LOGGING: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -33,12 +33,11 @@ from controlplane.env import environment
 from controlplane.models import Relay
 from controlplane.services import ownrelays, relaysetup
 from controlplane.services.latencies import Matrix, latency_matrix
+from controlplane.services.relaystates import RelayState, load_of, state_of
 from nodes.rows import Shown
 
 SECTION = "relays"
 PAGE = "/relays"
-# A relay reports every 5 s; after this long without a word it is shown as not answering.
-SILENT_AFTER = timedelta(seconds=20)
 MAX_PORT = 65535
 NEAR_MS, FAR_MS = 40, 120
 
@@ -46,6 +45,7 @@ UP = Shown("online", "circle-check-filled", gettext_lazy("Up"))
 SILENT = Shown("down", "alert-triangle", gettext_lazy("Not answering"))
 NEW = Shown("pending", "hourglass", gettext_lazy("Not connected yet"))
 OFF = Shown("off", "circle-off", gettext_lazy("Switched off"))
+STATES = {RelayState.UP: UP, RelayState.SILENT: SILENT, RelayState.NEW: NEW, RelayState.OFF: OFF}
 
 
 # --- rows ------------------------------------------------------------------------------------------------
@@ -69,31 +69,17 @@ class RelayRow:
         return self.relay.tailnet_id is not None
 
 
-def _counter(stats: Any, name: str) -> int:
-    value = stats.get(name, 0) if isinstance(stats, dict) else 0
-    return value if isinstance(value, int) else 0
-
-
-def _state(relay: Relay, now: datetime) -> Shown:
-    heard = relay.last_seen is not None and now - relay.last_seen < SILENT_AFTER
-    if relay.last_seen is None or (relay.tailnet_id is not None and not relay.derp_key):
-        return NEW
-    if not relay.enabled:
-        return OFF
-    return UP if heard and relay.connected_at is not None else SILENT
-
-
 def relay_row(relay: Relay, now: datetime, *, may: bool = False) -> RelayRow:
     """What the page shows of a relay: up while it is connected and has reported lately."""
-    state, stats = _state(relay, now), relay.stats
+    load = load_of(relay, now)
     return RelayRow(
         relay=relay,
-        state=state,
-        clients=_counter(stats, "clients") if state is UP else 0,
-        bytes_in=_counter(stats, "bytes_in"),
-        bytes_out=_counter(stats, "bytes_out"),
-        drops=_counter(stats, "drops"),
-        rate=_counter(stats, "rate") if state is UP else 0,
+        state=STATES[state_of(relay, now)],
+        clients=load.clients,
+        bytes_in=load.bytes_in,
+        bytes_out=load.bytes_out,
+        drops=load.drops,
+        rate=load.rate,
         may=may and relay.tailnet_id is not None,
     )
 
