@@ -70,12 +70,12 @@ def may_manage(membership: Membership, role: str) -> bool:
     return can(membership, Capability.MANAGE_USERS) and outranks(membership, role)
 
 
-def invite_for(*, membership: Membership | None, invite_id: int) -> Invite:
-    """An open invitation that this person may send again or withdraw."""
+def invite_for(*, membership: Membership | None, invite_id: int, manage: bool = True) -> Invite:
+    """An open invitation; with ``manage`` one that this person may send again or withdraw."""
     found = open_invites().filter(pk=invite_id).first()
     if found is None or membership is None or not can(membership, Capability.SEE_ALL):
         raise NotFound(NOT_HERE)
-    if not may_manage(membership, found.role):
+    if manage and not may_manage(membership, found.role):
         raise Forbidden("you may act only on invitations to roles below your own")
     return found
 

@@ -7,7 +7,7 @@ Source of the names: https://tailscale.com/kb/1623/trust-credentials#scopes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from accounts.models import Membership
@@ -38,6 +38,7 @@ AREAS: dict[str, Area] = {
     "policy_file": Area(C.MANAGE_NETWORK),
     "dns": Area(C.MANAGE_NETWORK),
     "auth_keys": Area(C.CREATE_KEYS, C.SEE_ALL, C.CREATE_OWN_KEYS, C.CREATE_OWN_KEYS),
+    "api_access_tokens": Area(C.MANAGE_SETTINGS, C.SEE_ALL, C.CREATE_OWN_KEYS, C.CREATE_OWN_KEYS),
     "oauth_keys": Area(C.MANAGE_SETTINGS),
     "federated_keys": Area(C.MANAGE_SETTINGS),
     "feature_settings": Area(C.MANAGE_SETTINGS),
@@ -48,6 +49,19 @@ AREAS: dict[str, Area] = {
 SCOPES = frozenset({ALL, ALL + READ, *AREAS, *(area + READ for area in AREAS), LOG})
 # What a client with the scope "all" could do.
 EVERYTHING = frozenset(C) - {C.OWN_TAILNET}
+
+
+def includes(scopes: Iterable[str], wanted: str) -> bool:
+    """Whether these scopes have another: ``all`` has everything, and to change includes to read."""
+    area = wanted.removesuffix(READ)
+    having = {ALL, area} if area == wanted else {ALL, ALL + READ, area, wanted}
+    return not having.isdisjoint(scopes)
+
+
+def common(some: Sequence[str], others: Sequence[str]) -> list[str]:
+    """What two lists of scopes both include, in as few scopes as say it."""
+    both = {one for one in SCOPES if includes(some, one) and includes(others, one)}
+    return sorted(one for one in both if not includes(both - {one}, one))
 
 
 def may_make_tokens(membership: Membership | None) -> bool:

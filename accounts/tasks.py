@@ -12,6 +12,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from accounts.models import Tailnet
+from accounts.services import tokens
 from accounts.services.leases import take_lease
 from accounts.services.outbox import KEPT, deliver_due, forget_old, is_due, is_settled
 from accounts.services.signinlink import clean_links
@@ -62,3 +63,13 @@ def clean_outbox() -> int:
 def clean_sign_in_links() -> int:
     """Delete sign-in links that ran out; returns how many."""
     return clean_links()
+
+
+@shared_task(name="accounts.tasks.clean_access_tokens")  # type: ignore[untyped-decorator]
+def clean_access_tokens() -> int:
+    """Delete the hourly tokens of OAuth clients that ran out; returns how many."""
+    now = timezone.now()
+    if take_lease(name="accounts.access-tokens", holder=holder(), length=SWEEP_LEASE, now=now) is None:
+        return 0
+    due = each_tailnet(due="accounts.ApiToken", where=tokens.is_ended_access_token(now))
+    return sweep(due, lambda _tailnet: tokens.clean_access_tokens(now=now))

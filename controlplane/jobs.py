@@ -34,6 +34,7 @@ JOBS = (
     Job("nodes.tasks.clear_clones", 20),
     Job("accounts.tasks.deliver_outbox", 5),
     Job("accounts.tasks.clean_outbox", 3600),
+    Job("accounts.tasks.clean_access_tokens", 600),
     Job("controlplane.tasks.tell_of_ending_keys", 600),
     Job("controlplane.tasks.mail_what_waits", 30),
     Job("controlplane.tasks.mail_what_ends", 600),

@@ -67,6 +67,11 @@ class Facts:
     online: bool = False
     seen: datetime = NEVER
 
+    @property
+    def is_known(self) -> bool:
+        """Whether they were ever seen."""
+        return self.seen > NEVER
+
 
 FACT_SORTS: dict[str, Callable[[Facts], Any]] = {
     "devices": lambda facts: -facts.devices,
@@ -220,7 +225,7 @@ def person_row(place: Membership, facts: Facts, *, reader: Membership) -> Person
         role=ROLES[Role(place.role)].word,
         devices=facts.devices,
         online=facts.online,
-        last_seen=facts.seen if facts.seen > NEVER else None,
+        last_seen=facts.seen if facts.is_known else None,
         is_me=place.pk == reader.pk,
         may=MayDo(
             **{action.value: may_act(reader, action, place) for action in PersonAction},

@@ -25,6 +25,7 @@ AREA_WORDS: dict[str, Promise] = {
     "policy_file": _("Access rules"),
     "dns": _("DNS"),
     "auth_keys": _("Auth keys"),
+    "api_access_tokens": _("API tokens"),
     "oauth_keys": _("OAuth clients"),
     "federated_keys": _("Federated identities"),
     "feature_settings": _("Feature settings"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from accounts.actors import Actor
 from accounts.errors import Forbidden
 from accounts.models import ApiToken, Membership, Tailnet
 from accounts.roles import Role, can
-from accounts.scopes import ALL, AREAS, LOG, READ, C
+from accounts.scopes import AREAS, LOG, READ, C, includes
 
 REFUSED = "this token does not include {scope}"
 
@@ -31,28 +32,28 @@ class Caller:
 
     @property
     def actor(self) -> Actor:
-        return Actor.token(self.token.public_id, self.token.user)
+        """The author of what is done: the token, or its OAuth client, which lasts longer than an hour."""
+        return Actor.token((self.token.oauth_client or self.token).public_id, self.token.user)
 
     def has(self, scope: str) -> bool:
         """Whether the token includes a scope, and the person's role what it stands for."""
-        return _includes(self.token.scopes, scope) and (self.is_client or _fits(self.membership, scope))
+        return includes(self.token.scopes, scope) and (self.is_client or _fits(self.membership, scope))
 
     def need(self, scope: str) -> None:
         """Raises :class:`Forbidden` where :meth:`has` says no."""
         if not self.has(scope):
             raise Forbidden(REFUSED.format(scope=scope))
 
+    def need_to_give(self, scopes: Iterable[str]) -> None:
+        """Raises :class:`Forbidden` on scopes that the token itself lacks: it makes nothing mightier."""
+        beyond = sorted(one for one in scopes if not includes(self.token.scopes, one))
+        if beyond:
+            raise Forbidden(REFUSED.format(scope=", ".join(beyond)) + ", so it cannot give it")
+
 
 def place_of_client(tailnet: Tailnet) -> Membership:
     """Where an OAuth client stands: what its scopes include it may as an admin may. Never saved."""
     return Membership(tailnet=tailnet, role=Role.ADMIN, status=Membership.Status.ACTIVE)
-
-
-def _includes(scopes: list[str], wanted: str) -> bool:
-    """``all`` has everything, and to change includes to read."""
-    area = wanted.removesuffix(READ)
-    given = {ALL, area} if area == wanted else {ALL, ALL + READ, area, wanted}
-    return bool(given & set(scopes))
 
 
 def _fits(membership: Membership, scope: str) -> bool:

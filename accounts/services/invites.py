@@ -6,6 +6,7 @@ week, and only as long as whoever sent it could still send it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -26,6 +27,7 @@ from accounts.words import role_word
 
 LIFETIME = timedelta(days=7)
 TARGET = "USER_INVITE"
+MAIL_KEY = "invite-"  # what the keys of their mails in the outbox begin with
 MAX_OPEN = 1000  # invitations of one tailnet that nobody has accepted
 # A tailnet is anybody's to make, and its name is theirs to choose: it must not write to the whole world.
 MAX_MAILED = 100
@@ -65,6 +67,14 @@ def create_invite(
         )
         _recorded(change, invite, by, "CREATE")
         return _sent(invite, secret, by)
+
+
+def create_invites(*, tailnet: Tailnet, wanted: Sequence[tuple[str, str]], by: Actor) -> list[NewInvite]:
+    """Invite several, each an address and a role: all of them or, where one is refused, none."""
+    with write(tailnet) as change:
+        return [
+            create_invite(tailnet=change.tailnet, email=email, role=role, by=by) for email, role in wanted
+        ]
 
 
 def renew_invite(*, invite: Invite, by: Actor, now: datetime | None = None) -> NewInvite:
@@ -214,7 +224,16 @@ def _note_mail(invite: Invite, secret: NewSecret, link: str, by: Actor) -> None:
 
 
 def _mail_key(invite: Invite) -> str:
-    return f"invite-{invite.pk}-"
+    return f"{MAIL_KEY}{invite.pk}-"
+
+
+def when_mailed() -> dict[int, datetime]:
+    """When the mails of the open scope's invitations went out, by the invitations' ids."""
+    mails = Outbox.objects.filter(
+        kind=Outbox.Kind.MAIL, idempotency_key__startswith=MAIL_KEY, delivered_at__isnull=False
+    )
+    sent = mails.order_by("delivered_at").values_list("idempotency_key", "delivered_at")
+    return {int(str(key).split("-")[1]): moment for key, moment in sent if moment is not None}
 
 
 def _forget_mail(invite: Invite) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
+from django.db.models import F, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts.actors import Actor
 from accounts.changes import write
 from accounts.credentials import API_KEY_PREFIX, OAUTH_CLIENT_PREFIX, new_secret
-from accounts.errors import Conflict, Forbidden, Invalid
+from accounts.errors import Conflict, Forbidden, Invalid, NotFound
 from accounts.models import ApiToken, Membership, OAuthClient, Tailnet, User
 from accounts.roles import Capability, can
-from accounts.scopes import SCOPES, may_make_tokens, scopes_of
+from accounts.scopes import SCOPES, common, includes, may_make_tokens, scopes_of
 from accounts.services import audit
 from accounts.tenancy import find_by_credential, scope
 
@@ -25,6 +28,7 @@ USE_RESOLUTION = timedelta(minutes=1)
 MAX_LIFETIME = timedelta(days=365)
 MAX_DESCRIPTION = 200
 MAX_TAGS = 20
+MAX_CLEANED = 5000  # ended access tokens that one sweep deletes
 TOKEN, CLIENT = "apitoken", "oauthclient"  # how changes name them to pages
 
 
@@ -132,7 +136,8 @@ def create_api_token(
 def authenticate_token(*, text: str, now: datetime | None = None) -> ApiToken | None:
     """The token, with its tailnet and user loaded, if it is valid and its owner may act; else ``None``.
 
-    Checked at use: expiry, revocation, the owner's membership, and the OAuth client's revocation.
+    Checked at use: expiry, revocation, the owner's membership, and the OAuth client's revocation; and what
+    its client may no longer do, an access token may not either.
     """
     now = now or timezone.now()
     found = find_by_credential("api_token", text)
@@ -144,7 +149,16 @@ def authenticate_token(*, text: str, now: datetime | None = None) -> ApiToken | 
             return None
         if token.last_used_at is None or now - token.last_used_at > USE_RESOLUTION:
             ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
+        _bind(token)
         return token
+
+
+def _bind(token: ApiToken) -> None:
+    """Narrow an access token, in memory, to what its client includes now."""
+    client = token.oauth_client
+    if client is not None and (token.scopes, token.tags) != (client.scopes, client.tags):
+        token.scopes = common(token.scopes, client.scopes)
+        token.tags = [tag for tag in token.tags if tag in client.tags]
 
 
 def _is_valid(token: ApiToken, now: datetime) -> bool:
@@ -206,21 +220,88 @@ def create_oauth_client(
     return NewClient(client, secret.text)
 
 
-def issue_access_token(*, client_secret: str, now: datetime | None = None) -> NewToken:
-    """Trade an OAuth client's secret for a token that lives one hour."""
-    client = find_by_credential("oauth_client", client_secret)
-    if client is None or client.revoked_at is not None:
+def update_oauth_client(
+    *, client: OAuthClient, by: Actor, scopes: Sequence[str], description: str = "", tags: Sequence[str] = ()
+) -> OAuthClient:
+    """Set what a client is for and may do; the access tokens that it has got have no more from now on.
+
+    Raises as :func:`create_api_token` does.
+    """
+    scopes = check_scopes(scopes)
+    _check_shape(description, tags)
+    with write(client.tailnet_id) as change:
+        _may_give(by, None, scopes, tags)
+        row = OAuthClient.objects.filter(pk=client.pk, revoked_at__isnull=True).first()
+        if row is None:
+            raise NotFound("this client was revoked")
+        old = _terms(row)
+        row.description, row.scopes, row.tags = description, scopes, list(tags)
+        row.save(update_fields=["description", "scopes", "tags", "updated"])
+        change.upsert(CLIENT, row.pk)
+        audit.record(
+            tailnet=change.tailnet,
+            by=by,
+            action="UPDATE",
+            target_type="OAUTH_CLIENT",
+            target_id=row.public_id,
+            target_name=row.description,
+            old=old,
+            new=_terms(row),
+        )
+        return row
+
+
+def _terms(client: OAuthClient) -> dict[str, Any]:
+    return {"description": client.description, "scopes": client.scopes, "tags": client.tags}
+
+
+def client_by_secret(secret: str) -> OAuthClient | None:
+    """The client that this is the secret of, in whichever tailnet, unless it was revoked."""
+    found: OAuthClient | None = find_by_credential("oauth_client", secret)
+    return found if found is not None and found.revoked_at is None else None
+
+
+def issue_access_token(
+    *, client_secret: str, scopes: Sequence[str] = (), tags: Sequence[str] = (), now: datetime | None = None
+) -> NewToken:
+    """Trade an OAuth client's secret for a token that lives one hour; ``scopes`` and ``tags`` narrow it.
+
+    Raises :class:`Conflict` on a secret that is none, :class:`Invalid` on what the client itself lacks.
+    """
+    client = client_by_secret(client_secret)
+    if client is None:
         raise Conflict("the client secret is unknown or revoked")
+    beyond = sorted(one for one in scopes if one not in SCOPES or not includes(client.scopes, one))
+    beyond += sorted(set(tags) - set(client.tags))
+    if beyond:
+        raise Invalid(f"this client does not include {', '.join(beyond)}")
     return create_api_token(
         tailnet=client.tailnet,
         user=None,
         by=Actor.token(client.public_id, None),
-        scopes=client.scopes,
-        tags=client.tags,
+        scopes=scopes or client.scopes,
+        tags=sorted(set(tags)) or client.tags,
         lifetime=ACCESS_TOKEN_LIFETIME,
         oauth_client=client,
         now=now,
     )
+
+
+def is_ended_access_token(now: datetime) -> Q:
+    """Access tokens of OAuth clients that have run out."""
+    return Q(oauth_client__isnull=False, expires__lte=now)
+
+
+def clean_access_tokens(*, now: datetime) -> int:
+    """Delete the open scope's access tokens that have run out; returns how many.
+
+    The one that each client used last stays: it tells when that was.
+    """
+    used = Coalesce("last_used_at", "created")
+    siblings = ApiToken.objects.filter(oauth_client=OuterRef("oauth_client")).annotate(used=used)
+    last = Subquery(siblings.order_by("-used", "-pk").values("pk")[:1])
+    ended = ApiToken.objects.filter(is_ended_access_token(now)).annotate(last=last).exclude(pk=F("last"))
+    return ApiToken.objects.filter(pk__in=list(ended.values_list("pk", flat=True)[:MAX_CLEANED])).delete()[0]
 
 
 def revoke_oauth_client(*, client: OAuthClient, by: Actor, now: datetime | None = None) -> OAuthClient:

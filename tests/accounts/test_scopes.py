@@ -21,10 +21,13 @@ OF_MEMBERS = {
     "devices:routes:read",
     "auth_keys",
     "auth_keys:read",
+    "api_access_tokens",
+    "api_access_tokens:read",
 }
 NETWORK = {"devices:routes", "policy_file", "dns", "services"}
 DEVICES = {"devices:core", "devices:posture_attributes"}
 SETTINGS = {"oauth_keys", "federated_keys", "feature_settings", "account_settings", "log_streaming"}
+KEYS = {"auth_keys", "api_access_tokens"}
 READING = {one for one in SCOPES if one.endswith(":read")}
 
 
@@ -38,7 +41,7 @@ def place(role: Role) -> Membership:
         (Role.OWNER, SCOPES, SCOPES),
         (Role.ADMIN, SCOPES, SCOPES),
         (Role.IT_ADMIN, SCOPES - NETWORK, SCOPES - NETWORK - {"all"}),
-        (Role.NETWORK_ADMIN, READING | NETWORK | {"all", "auth_keys"}, READING | NETWORK | {"auth_keys"}),
+        (Role.NETWORK_ADMIN, READING | NETWORK | KEYS | {"all"}, READING | NETWORK | {"auth_keys"}),
         (Role.AUDITOR, READING | {"all"}, READING),
         (Role.BILLING_ADMIN, {"all", "all:read"}, set()),
         (Role.MEMBER, OF_MEMBERS, set()),

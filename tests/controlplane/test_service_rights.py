@@ -31,6 +31,10 @@ SUBJECTS = {"tailnet", "webhook", "relay"}
 # A new service of that kind fails here until it has its row: the right that it asks for, and a call.
 ASKS: dict[str, tuple[Capability, dict[str, Any]]] = {
     "accounts.services.invites.create_invite": (Capability.MANAGE_USERS, {"email": "ana@example.com"}),
+    "accounts.services.invites.create_invites": (
+        Capability.MANAGE_USERS,
+        {"wanted": [("ana@example.com", "member")]},
+    ),
     "accounts.services.tailnets.update_settings": (Capability.MANAGE_SETTINGS, {"display_name": "Ours"}),
     "accounts.services.tailnets.rename_tailnet": (Capability.MANAGE_SETTINGS, {"name": "other"}),
     "accounts.services.tailnets.delete_tailnet": (Capability.OWN_TAILNET, {}),
