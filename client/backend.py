@@ -19,9 +19,9 @@ from client.control.loop import MAX_CLOCK_SKEW, ControlLoop, Login
 from client.control.session import Session
 from client.dns.service import Dns
 from client.errors import ClientError, ControlError, LoginError
+from client.flows.reporter import FlowReporter
 from client.follower import Follower, MakeTunnel
 from client.hostinfo import own_hostinfo
-from client.magicsock.results import PathStatus
 from client.netmaps import Netmaps
 from client.notices import Notice, Watchers
 from client.pathreports import PathReporter
@@ -118,7 +118,8 @@ class Backend:
                 group.create_task(
                     Renewal(netmap=lambda: self.netmap, now=self.now, rotate=self._rotate).run()
                 )
-                group.create_task(self._path_reporter().run())
+                for reporter in self._reporters():
+                    group.create_task(reporter.run())
         finally:
             self.waking.end()
             self._stop_control()
@@ -154,16 +155,25 @@ class Backend:
         await self.follower.close()
         self.netmaps.save()
 
-    def _path_reporter(self) -> PathReporter:
-        def live() -> dict[int, PathStatus]:
-            return self.tunnel.sock.live_paths() if self.tunnel.sock is not None else {}
+    def _reporters(self) -> tuple[PathReporter, FlowReporter]:
+        """What tells the server more than the control protocol has words for."""
+
+        def session() -> Session | None:
+            return self.control.session if self.control else None
 
         def key() -> NodePublic | None:
             node = self.store.identity.node
             return node.public() if node is not None else None
 
-        return PathReporter(
-            live=live, session=lambda: self.control.session if self.control else None, key=key
+        return (
+            PathReporter(live=self.tunnel.live_paths, session=session, key=key),
+            FlowReporter(
+                tunnel=self.tunnel,
+                server=lambda: self.store.identity.control_url,
+                session=session,
+                key=key,
+                now=self.now,
+            ),
         )
 
     def _begin_login_from_environment(self) -> None:

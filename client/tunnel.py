@@ -16,7 +16,8 @@ from typing import Protocol
 
 from client.engine.base import USERSPACE, Engine
 from client.engine.host import require_free_port
-from client.errors import EngineError, SetupError
+from client.errors import ClientError, EngineError, SetupError
+from client.flows.table import FlowTable
 from client.magicsock.endpoints import Endpoint
 from client.magicsock.netcheck import Report
 from client.magicsock.sock import Magicsock, PathStatus, PingResult
@@ -105,10 +106,12 @@ class Tunnel:
         router: Router | None = None,
         traffic: Traffic | None = None,
         hold: Hold | None = None,
+        flows: FlowTable | None = None,
     ) -> None:
         self.engine = engine
         self.sock: Sock | None = None
         self.listen_port = 0
+        self.flows = flows or FlowTable(engine.interface)
         self._make_sock = make_sock
         self._firewall = firewall or Firewall(engine.interface)
         self._router = router or Router(engine.interface)
@@ -124,6 +127,21 @@ class Tunnel:
     @property
     def is_up(self) -> bool:
         return self.sock is not None
+
+    @property
+    def netmap(self) -> NetMap | None:
+        """What is followed, reduced by :func:`client.routing.in_use`; ``None`` while it is down."""
+        return self._netmap
+
+    def live_paths(self) -> dict[int, PathStatus]:
+        """The paths of those peers that this node talks to now."""
+        return self.sock.live_paths() if self.sock is not None else {}
+
+    def all_paths(self) -> dict[int, PathStatus]:
+        """The paths of all peers."""
+        if self.sock is None or self._netmap is None:
+            return {}
+        return {node_id: self.sock.path_status(node_id) for node_id in self._netmap.peers}
 
     @property
     def is_userspace(self) -> bool:
@@ -152,6 +170,7 @@ class Tunnel:
         try:
             await self._filter(netmap, prefs)
             await self.release()  # what a daemon that was killed held
+            await self._count_nothing()
             await self._traffic.guard(prefs)
             taken_over = await self.engine.start()
             await self._set_key(keys.node, ports, taken_over=taken_over)
@@ -237,6 +256,11 @@ class Tunnel:
         """Also when it is down by now. Raises ``SetupError``."""
         await self._hold.open()
 
+    async def _count_nothing(self) -> None:
+        """Whether flows are logged is seen once the tunnel is up."""
+        with contextlib.suppress(ClientError):
+            await self.flows.close()
+
     async def guard(self, prefs: Prefs | None) -> None:
         """While there is no tunnel: block what an exit node is wanted for; ``None``: let everything out."""
         if self.sock is None:
@@ -255,6 +279,7 @@ class Tunnel:
             with contextlib.suppress(SetupError):  # without nft there is nothing to remove
                 await self._firewall.remove()
                 await self.release()
+                await self._count_nothing()
             await self._traffic.close(guarding)
 
     async def _set_key(self, key: NodePrivate, ports: Ports, *, taken_over: bool) -> None:

@@ -20,6 +20,7 @@ from client.prefixes import IPAddress
 NFT_SECONDS = 30.0
 Expression = dict[str, Any]
 Load = Callable[[Mapping[str, Any]], Awaitable[None]]  # :func:`run_nft`, or what does its work elsewhere
+Call = Callable[[Sequence[str], bytes], Awaitable[bytes]]  # :func:`call_nft`, or what does its work elsewhere
 DROP: Expression = {"drop": None}
 ACCEPT: Expression = {"accept": None}
 
@@ -69,19 +70,23 @@ def find_nft() -> str:
 
 async def run_nft(content: Mapping[str, Any]) -> None:
     """Carry out one transaction; raises :class:`SetupError`."""
-    await _nft("-f", "-", stdin=json.dumps(content).encode())
+    await call_nft(("-j", "-f", "-"), json.dumps(content).encode())
 
 
 async def list_nft(*words: str) -> list[dict[str, Any]]:
     """What ``nft list …`` knows, in its own JSON; raises :class:`SetupError`."""
-    listed = json.loads(await _nft("list", *words) or b"{}")
-    return [item for item in listed.get("nftables", ()) if isinstance(item, dict)]
+    return listed(await call_nft(("-j", "list", *words)))
 
 
-async def _nft(*words: str, stdin: bytes = b"") -> bytes:
+def listed(output: bytes) -> list[dict[str, Any]]:
+    """The objects in what ``nft -j list …`` prints."""
+    return [item for item in json.loads(output or b"{}").get("nftables", ()) if isinstance(item, dict)]
+
+
+async def call_nft(words: Sequence[str], stdin: bytes = b"") -> bytes:
+    """What nft prints, called with these words; raises :class:`SetupError`."""
     process = await asyncio.create_subprocess_exec(
         find_nft(),
-        "-j",
         *words,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -9,7 +9,7 @@ import ipaddress
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from client.dns.sockets import open_here
 from client.engine.host import require_free_port
 from client.engine.rootless import RootlessEngine, require_userspace
 from client.errors import ClientError, SetupError
+from client.flows.table import FlowTable
 from client.magicsock.endpoints import Endpoint
 from client.magicsock.sock import Magicsock
 from client.net.firewall import Firewall
@@ -131,6 +132,7 @@ class RootlessTunnel(Tunnel):
             make_sock=partial(Magicsock, make_ports=engine.make_ports),
             firewall=_Firewall(engine.interface, namespace),
             hold=Hold(engine.interface, load=partial(_load, namespace)),
+            flows=FlowTable(engine.interface, call=partial(_call, namespace)),
             router=Router(engine.interface, netlink=namespace.netlink),
             traffic=host.ways,
         )
@@ -198,3 +200,13 @@ async def _load(namespace: Namespace, content: Mapping[str, Any]) -> None:
     status, said = await namespace.run(find_nft(), "-j", "-f", "-", stdin=json.dumps(content).encode())
     if status:
         raise refused(said)
+
+
+async def _call(namespace: Namespace, words: Sequence[str], stdin: bytes) -> bytes:
+    """What nft prints in the namespace; nothing while there is none. Raises ``ClientError``."""
+    if not namespace.is_open:
+        return b""
+    status, said, output = await namespace.read(find_nft(), *words, stdin=stdin)
+    if status:
+        raise refused(said)
+    return output

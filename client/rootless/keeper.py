@@ -7,7 +7,8 @@ One JSON object a message on a SOCK_SEQPACKET socket, whose descriptor is the on
 ``id``, which the answer repeats beside its own members or an ``error`` (errno):
 
 * ``{"do": "socket", "family", "type", "protocol"}``: the answer bears the socket,
-* ``{"do": "run", "program": […]}`` with a file as its input: ``status`` and ``said`` (its complaint),
+* ``{"do": "run", "program": […]}`` with a file as its input, and perhaps another as its output: ``status``
+  and ``said`` (its complaint),
 * ``{"do": "keep", "program": […]}``: the answer bears a pidfd of it.
 
 The first message is ``{"ready": true}`` with a descriptor of its ``/run``, or ``{"step", "error"}``.
@@ -114,7 +115,7 @@ class Keeper:
 
     def serve(self) -> None:
         while True:
-            data, descriptors, _, _ = socket.recv_fds(self._parent, MAX_MESSAGE_BYTES, 1)
+            data, descriptors, _, _ = socket.recv_fds(self._parent, MAX_MESSAGE_BYTES, 2)
             if not data:
                 return
             request = json.loads(data)
@@ -122,7 +123,7 @@ class Keeper:
                 case "socket":
                     self._socket(request)
                 case "run":
-                    threading.Thread(target=self._run, args=(request, descriptors[0]), daemon=True).start()
+                    threading.Thread(target=self._run, args=(request, *descriptors), daemon=True).start()
                 case "keep":
                     self._keep(request)
 
@@ -135,13 +136,13 @@ class Keeper:
         except OSError as error:
             _tell(self._parent, {"id": request["id"], "error": error.errno or 0})
 
-    def _run(self, request: dict[str, Any], stdin: int) -> None:
+    def _run(self, request: dict[str, Any], stdin: int, stdout: int = subprocess.DEVNULL) -> None:
         answer: dict[str, Any] = {"id": request["id"]}
         try:
             done = subprocess.run(
                 request["program"],
                 stdin=stdin,
-                stdout=subprocess.DEVNULL,
+                stdout=stdout,
                 stderr=subprocess.PIPE,
                 timeout=RUN_SECONDS,
                 check=False,
@@ -155,6 +156,8 @@ class Keeper:
             answer |= {"error": error.errno or 0}
         finally:
             os.close(stdin)
+            if stdout >= 0:
+                os.close(stdout)
         _tell(self._parent, answer)
 
     def _keep(self, request: dict[str, Any]) -> None:

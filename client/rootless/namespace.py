@@ -30,6 +30,7 @@ ANSWER_SECONDS = 10.0
 RUN_SECONDS = keeper.RUN_SECONDS + 5.0
 END_SECONDS = 5.0
 MAX_PROGRAMS = 8
+MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,17 @@ class Namespace:
             with _file_of(stdin) as file:
                 return await self._finish(program, file)
 
-    async def _finish(self, program: tuple[str, ...], file: int) -> tuple[int, str]:
+    async def read(self, *program: str, stdin: bytes = b"") -> tuple[int, str, bytes]:
+        """The same, and what the program prints."""
+        await self.open()
+        async with self._programs:
+            with _file_of(stdin) as file, _file_of(b"") as output:
+                status, said = await self._finish(program, file, output)
+                return status, said, os.pread(output, MAX_OUTPUT_BYTES, 0)
+
+    async def _finish(self, program: tuple[str, ...], *files: int) -> tuple[int, str]:
         try:
-            answer = await self._ask({"do": "run", "program": program}, RUN_SECONDS, file)
+            answer = await self._ask({"do": "run", "program": program}, RUN_SECONDS, *files)
         except OSError as error:
             raise EngineError(f"cannot run {program[0]}: {error.strerror}") from error
         return int(answer.content["status"]), str(answer.content["said"])

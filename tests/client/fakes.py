@@ -7,6 +7,7 @@ from typing import Any
 
 from client.engine.fake import FakeEngine
 from client.errors import ClientError, PeerNotFound
+from client.flows.table import FlowTable, Reading
 from client.magicsock.endpoints import Endpoint, EndpointType
 from client.magicsock.netcheck import Report
 from client.magicsock.sock import PathStatus, PingResult
@@ -62,6 +63,30 @@ class FakeHold(Hold):
     async def open(self) -> None:
         if "held" in self.journal.steps:
             self.journal.note("released")
+
+
+class FakeFlowTable(FlowTable):
+    """``readings``: what it is to have counted, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__("trenza0")
+        self.readings: list[Reading] = []
+        self.failure: ClientError | None = None
+        self.opened = 0
+
+    async def open(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.opened += 1
+        self.is_open = True
+
+    async def take(self) -> Reading:
+        if self.failure is not None:
+            raise self.failure
+        return self.readings.pop(0) if self.readings else Reading()
+
+    async def close(self) -> None:
+        self.is_open = False
 
 
 class FakeRouter(Router):
@@ -176,6 +201,7 @@ class FakeHost:
         self.firewall = FakeFirewall(self.journal)
         self.router = FakeRouter(self.journal)
         self.exits = FakeExitRoutes(self.journal)
+        self.flows = FakeFlowTable()
         self.forwarded: set[int] = set()  # IP versions
         self.sock: FakeSock | None = None
 
@@ -192,6 +218,7 @@ class FakeHost:
             firewall=self.firewall,
             router=self.router,
             hold=FakeHold(self.journal),
+            flows=self.flows,
             traffic=Traffic("trenza0", self.exits, self.forwarded.update, no_chains),
         )
 
