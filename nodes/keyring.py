@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Max, Q, QuerySet
+from django.db.models.functions import Coalesce
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -78,7 +79,8 @@ def select(query: KeyQuery, among: QuerySet[Any], now: datetime) -> QuerySet[Any
         among = among.annotate(device_count=Count("nodes"))
     if query.show == CLIENTS:
         in_use = Q(access_tokens__revoked_at=None, access_tokens__expires__gt=now)
-        among = among.annotate(token_count=Count("access_tokens", filter=in_use))
+        used = Max(Coalesce("access_tokens__last_used_at", "access_tokens__created"))
+        among = among.annotate(token_count=Count("access_tokens", filter=in_use), last_used_at=used)
     return among
 
 

@@ -327,8 +327,8 @@ class KeyView(ApiView):
 
     @operation("getKey", about="Get a key", answer=Key)
     def get(self, key_id: str) -> dict[str, Any]:
-        """Needs the scope `auth_keys:read`, `api_access_tokens:read` or `oauth_keys:read`, by the kind of key;
-        of the token itself it needs none.
+        """Needs the scope `auth_keys:read`, `api_access_tokens:read` or `oauth_keys:read`, by the kind
+        of key; a token gets itself without any.
         """
         caller, now = self.caller, timezone.now()
         if key_id == caller.token.public_id:
