@@ -13,7 +13,9 @@ class ControlplaneConfig(AppConfig):
     def ready(self) -> None:
         from accounts.models import Outbox
         from accounts.services import audit, outbox
-        from controlplane.services import telling
+        from controlplane.services import relays, telling
+        from nodes import regions
 
         audit.listen(telling.tell_of_event)
+        regions.register_names(relays.region_names)
         outbox.register_sender(Outbox.Kind.WEBHOOK.value, telling.send_to_webhook)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -15,7 +16,8 @@ from accounts.roles import Capability, can
 from nodes.models import Node, PreAuthKey
 from nodes.selectors import auth_keys, nodes
 
-MAX_ID = 64  # characters; longer ones name nothing, and Python reads no number of any length
+MAX_PK = 2**63 - 1
+MAX_ID = 64  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class NodeAction(Enum):
     ANNOTATE = Needs(Capability.MANAGE_DEVICES, None)
     SET_EXIT_NODE = Needs(Capability.MANAGE_DEVICES, None)
     TAG = Needs(Capability.MANAGE_DEVICES, None)
+    SET_ADDRESS = Needs(Capability.MANAGE_DEVICES, None)
+    SET_POSTURE = Needs(Capability.MANAGE_DEVICES, None)
     APPROVE_ROUTES = Needs(Capability.MANAGE_NETWORK, None)
 
 
@@ -69,16 +73,50 @@ def visible_nodes(membership: Membership | None) -> QuerySet[Node]:
 
 def node_for(*, membership: Membership | None, node_id: Any, action: NodeAction = NodeAction.SEE) -> Node:
     """A device by id or nodeId for an action: NotFound when unseen, Forbidden when it is only seen."""
-    text = str(node_id)
-    if not text.isprintable() or len(text) > MAX_ID:  # PostgreSQL takes no NUL, and no device is called so
-        raise NotFound(NOT_HERE)
-    wanted = Q(stable_id=text) | (Q(pk=int(text)) if text.isascii() and text.isdigit() else Q())
-    node = visible_nodes(membership).filter(wanted).first()
+    node = visible_nodes(membership).filter(_called(str(node_id))).first()
     if node is None:
         raise NotFound(NOT_HERE)
     if not may(membership, action, node):
         raise Forbidden("your role does not include this")
     return node
+
+
+def nodes_for(
+    *, membership: Membership | None, node_ids: Collection[str], action: NodeAction
+) -> dict[str, Node]:
+    """Several devices, by what each is called in ``node_ids``, in one query; raises as :func:`node_for`."""
+    names = [text for text in node_ids if _may_name(text)]
+    numbers = [number for text in names if (number := _number(text))]
+    rows = Node.objects.filter(seen_by(membership)).filter(Q(stable_id__in=names) | Q(pk__in=numbers))
+    by_name: dict[str | int, Node] = {}
+    for node in rows:
+        by_name |= {node.pk: node, node.stable_id: node}
+    found = {text: by_name.get(text) or by_name.get(_number(text)) for text in names}
+    wanted = {text: node for text, node in found.items() if node is not None}
+    if missing := [text[:MAX_ID] for text in node_ids if text not in wanted]:
+        raise NotFound(f"{missing[0]!r}: {NOT_HERE}")
+    if not all(may(membership, action, node) for node in wanted.values()):
+        raise Forbidden("your role does not include this")
+    return wanted
+
+
+def _called(text: str) -> Q:
+    """The device of this id or nodeId."""
+    if not _may_name(text):
+        return Q(pk__in=())
+    number = _number(text)
+    return Q(stable_id=text) | (Q(pk=number) if number else Q())
+
+
+def _may_name(text: str) -> bool:
+    """PostgreSQL takes no NUL, Python reads no number of any length, and no device is called so."""
+    return text.isprintable() and len(text) <= MAX_ID
+
+
+def _number(text: str) -> int:
+    """An id; 0 for what is none."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    return number if number <= MAX_PK else 0
 
 
 def with_devices(membership: Membership | None) -> Membership:

@@ -2,112 +2,158 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from nodes.hostinfo import field, hostname, strings, text
+from accounts.models import Tailnet
+from nodes.facts import Facts, facts_of
+from nodes.hostinfo import MAX_HOSTNAME, hostname, lowered, region_seconds, text
 from nodes.models import Node, PreAuthKey
-from nodes.names import fqdn
-from nodes.selectors import is_online
+from nodes.offers import routes_of
+from nodes.regions import region_names
+from nodes.versions import Kind, Version, is_old, newest
 
 TAGGED_DEVICES = "tagged-devices"
 
 
 def timestamp(moment: datetime | None) -> str:
     """RFC 3339 in UTC to the second; "" for none (what the API shows of a device)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment is not None else ""
+    return f"{moment.astimezone(UTC).isoformat()[:19]}Z" if moment is not None else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What around a device says how it is described: its tailnet's domain, regions, and newest clients."""
+
+    domain: str
+    now: datetime
+    regions: Mapping[int, str]
+    newest: Mapping[Kind, Version]
+
+
+def what_is_around(tailnet: Tailnet, *, base_domain: str, now: datetime, everything: bool = True) -> Around:
+    """The same for all devices of a tailnet, whose scope must be open; two queries at most."""
+    return Around(
+        domain=f"{tailnet.name}.{base_domain}",
+        now=now,
+        regions=region_names(tailnet.pk) if everything else {},
+        newest=newest(Node.objects.get_queryset()),
+    )
 
 
 def describe_device(
-    node: Node, *, base_domain: str, now: datetime, everything: bool = False
+    node: Node,
+    *,
+    base_domain: str,
+    now: datetime,
+    everything: bool = False,
+    around: Around | None = None,
 ) -> dict[str, Any]:
-    """An API v2 Device; ``everything`` as ``fields=all``. ``lastSeen`` is absent while connected."""
-    online = is_online(node, now)
+    """An API v2 Device; ``everything`` as ``fields=all``. ``lastSeen`` is absent while connected.
+
+    Whoever describes many gives what is ``around`` them, which then is read once.
+    """
+    around = around or what_is_around(node.tailnet, base_domain=base_domain, now=now, everything=everything)
+    return describe_facts(facts_of(node), around, everything=everything)
+
+
+def describe_facts(facts: Facts, around: Around, *, everything: bool) -> dict[str, Any]:
+    """The same, of one of many devices of which only these facts were read."""
+    hostinfo = lowered(facts.hostinfo)
+    online = facts.online_until is not None and facts.online_until > around.now
     device: dict[str, Any] = {
-        "id": str(node.pk),
-        "nodeId": node.stable_id,
-        "name": fqdn(node.name, node.tailnet.name, base_domain).rstrip("."),
-        "hostname": node.hostname or node.name,
-        "user": node.user.login_name if node.user is not None else TAGGED_DEVICES,
-        "addresses": [node.ipv4, node.ipv6],
-        "os": text(node.hostinfo, "OS"),
-        "clientVersion": text(node.hostinfo, "IPNVersion"),
-        "updateAvailable": False,
-        "created": timestamp(node.created),
+        "id": str(facts.id),
+        "nodeId": facts.stable_id,
+        "name": f"{facts.name}.{around.domain}",
+        "hostname": facts.hostname or facts.name,
+        "user": TAGGED_DEVICES if facts.user_id is None else facts.login_name,
+        "addresses": [facts.ipv4, facts.ipv6],
+        "os": _text(hostinfo, "os"),
+        "clientVersion": _text(hostinfo, "ipnversion"),
+        "updateAvailable": is_old(facts.version, (facts.app, facts.system), around.newest),
+        "created": timestamp(facts.created),
         "connectedToControl": online,
-        "expires": timestamp(node.key_expiry),
-        "keyExpiryDisabled": node.is_tagged or node.key_expiry_disabled,
-        "authorized": node.is_approved,
+        "expires": timestamp(facts.key_expiry),
+        "keyExpiryDisabled": facts.user_id is None or facts.key_expiry_disabled,
+        "authorized": facts.approved_at is not None,
         "isExternal": False,
-        "isEphemeral": node.ephemeral,
-        "machineKey": node.machine_key,
-        "nodeKey": node.node_key,
-        "tags": node.tags,
-        "blocksIncomingConnections": field(node.hostinfo, "ShieldsUp") is True,
-        "multipleConnections": node.cloned_at is not None,
+        "isEphemeral": facts.ephemeral,
+        "machineKey": facts.machine_key,
+        "nodeKey": facts.node_key,
+        "blocksIncomingConnections": hostinfo.get("shieldsup") is True,
+        "multipleConnections": facts.cloned_at is not None,
         "tailnetLockKey": "",
         "tailnetLockError": "",
     }
     if not online:
-        device["lastSeen"] = timestamp(node.last_seen or node.created)
-    if not node.tags:
-        del device["tags"]
+        device["lastSeen"] = timestamp(facts.last_seen or facts.created)
+    if facts.tags:
+        device["tags"] = facts.tags
     if everything:
-        device |= _details(node)
+        device |= _details(facts, hostinfo, around.regions)
     return device
 
 
-def _details(node: Node) -> dict[str, Any]:
-    routes = list(node.routes.all())
+def _text(hostinfo: Mapping[str, Any], name: str) -> str:
+    value = hostinfo.get(name)
+    return value[:MAX_HOSTNAME] if isinstance(value, str) else ""
+
+
+def _details(facts: Facts, hostinfo: Mapping[str, Any], regions: Mapping[int, str]) -> dict[str, Any]:
+    routes = routes_of(facts.preapproved_routes, facts.routes)
+    keys = hostinfo.get("sshhostkeys")
     return {
-        "advertisedRoutes": [route.prefix for route in routes],
-        "enabledRoutes": [route.prefix for route in routes if route.approved_at is not None],
-        "sshEnabled": bool(strings(node.hostinfo, "sshHostKeys")),
+        "advertisedRoutes": routes.advertised,
+        "enabledRoutes": routes.enabled,
+        "sshEnabled": isinstance(keys, list) and bool(keys),
         "distro": {
-            "name": text(node.hostinfo, "Distro"),
-            "version": text(node.hostinfo, "DistroVersion"),
-            "codeName": text(node.hostinfo, "DistroCodeName"),
+            "name": _text(hostinfo, "distro"),
+            "version": _text(hostinfo, "distroversion"),
+            "codeName": _text(hostinfo, "distrocodename"),
         },
-        "clientConnectivity": _connectivity(node),
+        "clientConnectivity": _connectivity(facts, lowered(hostinfo.get("netinfo")), regions),
     }
 
 
-def _connectivity(node: Node) -> dict[str, Any]:
-    net = field(node.hostinfo, "NetInfo")
-    net = net if isinstance(net, dict) else {}
-    latencies = field(net, "DERPLatency")
+def _connectivity(facts: Facts, net: Mapping[str, Any], regions: Mapping[int, str]) -> dict[str, Any]:
     return {
-        "endpoints": node.endpoints,
-        "derp": f"127.3.3.40:{node.home_derp}" if node.home_derp else "",
-        "mappingVariesByDestIP": field(net, "MappingVariesByDestIP") is True,
-        "latency": _latency(latencies if isinstance(latencies, dict) else {}, node.home_derp),
+        "endpoints": facts.endpoints,
+        "derp": f"127.3.3.40:{facts.home_derp}" if facts.home_derp else "",
+        "mappingVariesByDestIP": net.get("mappingvariesbydestip") is True,
+        "latency": _latency(net.get("derplatency"), facts.home_derp, regions),
         "clientSupports": {
-            "hairPinning": field(net, "HairPinning") is True,
-            "ipv6": field(net, "WorkingIPv6") is True,
-            "pcp": field(net, "PCP") is True,
-            "pmp": field(net, "PMP") is True,
-            "udp": field(net, "WorkingUDP") is True,
-            "upnp": field(net, "UPnP") is True,
+            "hairPinning": net.get("hairpinning") is True,
+            "ipv6": net.get("workingipv6") is True,
+            "pcp": net.get("pcp") is True,
+            "pmp": net.get("pmp") is True,
+            "udp": net.get("workingudp") is True,
+            "upnp": net.get("upnp") is True,
         },
     }
 
 
-def _latency(reported: dict[str, Any], home: int) -> dict[str, Any]:
-    """Per region the lower of both families: ``{"900": {"latencyMs": 1.2, "preferred": true}}``."""
-    best: dict[str, float] = {}
-    for key, seconds in reported.items():
-        if isinstance(seconds, int | float):
-            region = str(key).partition("-")[0]
-            best[region] = min(seconds, best.get(region, seconds))
-    return {
-        region: {"latencyMs": round(seconds * 1000, 2)} | ({"preferred": True} if region == str(home) else {})
-        for region, seconds in best.items()
-    }
+def _latency(reported: Any, home: int, regions: Mapping[int, str]) -> dict[str, Any]:
+    """By the names of regions (of an unknown one its number), the lower of both families.
+
+    ``{"Madrid": {"latencyMs": 1.2, "preferred": true}, "Dallas": {"latencyMs": 60.46}}``
+    """
+    found: dict[str, Any] = {}
+    for region, seconds in region_seconds(reported).items():
+        one: dict[str, Any] = {"latencyMs": round(seconds * 1000, 2)}
+        if region == home:
+            one["preferred"] = True
+        name = regions.get(region) or str(region)
+        found[f"{name} ({region})" if name in found else name] = one
+    return found
 
 
-def describe_device_with_state(node: Node, *, base_domain: str, now: datetime) -> dict[str, Any]:
+def describe_device_with_state(
+    node: Node, *, base_domain: str, now: datetime, around: Around | None = None
+) -> dict[str, Any]:
     """A Device plus what only Trenza tells: ``online`` and ``state``."""
-    device = describe_device(node, base_domain=base_domain, now=now, everything=True)
+    device = describe_device(node, base_domain=base_domain, now=now, everything=True, around=around)
     return device | {"online": device["connectedToControl"], "state": node.state}
 
 
@@ -132,8 +178,9 @@ def describe_auth_key(key: PreAuthKey, *, now: datetime, secret: str | None = No
             }
         },
     }
-    if key.user_id is not None:
-        described["userId"] = str(key.user_id)
+    person = key.user_id or key.created_by_id
+    if person is not None:
+        described["userId"] = str(person)
     if key.revoked_at is not None:
         described["revoked"] = timestamp(key.revoked_at)
     if secret is not None:

@@ -27,6 +27,11 @@ def field(hostinfo: Mapping[str, Any], name: str) -> Any:
     return next((value for key, value in hostinfo.items() if key.lower() == wanted), None)
 
 
+def lowered(hostinfo: Any) -> dict[str, Any]:
+    """The members by their names in lower case, for who asks for many; none of what is no object."""
+    return {name.lower(): value for name, value in hostinfo.items()} if isinstance(hostinfo, Mapping) else {}
+
+
 def text(hostinfo: Mapping[str, Any], name: str, limit: int = MAX_HOSTNAME) -> str:
     """A text member, cut to ``limit`` characters; "" when it is absent or no text."""
     value = field(hostinfo, name)

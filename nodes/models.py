@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -113,6 +114,8 @@ class Node(TenantModel):
     home_derp = models.PositiveIntegerField(default=0)
     exit_node = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     notes = models.TextField(blank=True, max_length=4000)
+    # Prefixes approved once and for all: each serves whenever the device offers it.
+    preapproved_routes: models.JSONField[Any, Any] = models.JSONField(default=list, blank=True)
 
     objects = TenantManager["Node"]()
 
@@ -269,6 +272,28 @@ class ReportedPath(TenantModel):
         constraints = [models.UniqueConstraint(fields=["node", "peer"], name="one_path_per_pair")]
         # What others say of a page's devices; by the tailnet alone all paths would be read.
         indexes = [models.Index(fields=["tailnet", "peer"], name="paths_by_peer")]
+
+
+class PostureAttribute(TenantModel):
+    """What somebody has noted about a device for rules to ask: a text, a number, true or false.
+
+    A key is written in one way in the whole tailnet (``folded``: in lower case) and has values of one
+    ``kind``.
+    """
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="posture_attributes")
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="posture_attributes")
+    key = models.CharField(max_length=50)
+    folded = models.CharField(max_length=50)
+    kind = models.CharField(max_length=10)
+    value: models.JSONField[Any, Any] = models.JSONField()
+    expires = models.DateTimeField(null=True, blank=True)  # counts as gone from then on
+
+    objects = TenantManager["PostureAttribute"]()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["node", "folded"], name="one_attribute_per_key")]
+        indexes = [models.Index(fields=["tailnet", "folded"], name="attributes_by_key")]
 
 
 GLOBAL_MODELS: tuple[type, ...] = (PendingLogin,)

@@ -43,6 +43,13 @@ def free_name(label: str, is_taken: Callable[[str], bool]) -> str:
     raise AssertionError("count() does not end")
 
 
+def short_name(text: str, tailnet: str, base_domain: str) -> str | None:
+    """The label of a name that is short or of this tailnet; ``None`` for a name of elsewhere."""
+    name = text.strip().lower().rstrip(".")
+    label = name.removesuffix(f".{tailnet}.{base_domain}".lower())
+    return None if "." in label else label
+
+
 def fqdn(name: str, tailnet: str, base_domain: str) -> str:
     """A node's full name with the trailing dot that the wire wants."""
     return f"{name}.{tailnet}.{base_domain}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -57,6 +57,20 @@ def offers_of(node: Node) -> Offers:
         half=bool(default) and not whole,
         subnets=[route for route in routes if not (whole and route.is_exit)],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """A device's prefixes as the public API has them: what is enabled need not be offered yet."""
+
+    advertised: list[str]
+    enabled: list[str]
+
+
+def routes_of(preapproved: Iterable[str], offered: Collection[tuple[str, bool]]) -> Routes:
+    """``offered`` are the prefixes that it offers, each with whether it is approved."""
+    enabled = {prefix for prefix, approved in offered if approved}.union(preapproved)
+    return Routes(sorted(prefix for prefix, _ in offered), sorted(enabled))
 
 
 @dataclass(frozen=True, slots=True)

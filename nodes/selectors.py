@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Count, Prefetch, Q, QuerySet
 
 from nodes.hostinfo import EXIT_ROUTES
-from nodes.models import Node, PreAuthKey, Presence, Route
+from nodes.models import Node, PostureAttribute, PreAuthKey, Presence, Route
 from nodes.state import NodeState
 
 
@@ -126,6 +126,12 @@ def unseen_since(moment: datetime, now: datetime) -> Q:
     online = Q(presence__expires__gt=now)
     lately = Q(last_seen__gte=moment) | Q(presence__expires__gte=moment)
     return Q(created__lt=moment, last_login__lt=moment) & ~(online | lately)
+
+
+def live_attributes(now: datetime) -> QuerySet[PostureAttribute]:
+    """Posture attributes that count, by key."""
+    live = Q(expires__isnull=True) | Q(expires__gt=now)
+    return PostureAttribute.objects.filter(live).order_by("key")
 
 
 def auth_keys() -> QuerySet[PreAuthKey]:

@@ -25,6 +25,7 @@ class NodeEvent(StrEnum):
     RESTART = "restart"
     ROTATE = "rotate"
     APPROVE = "approve"
+    UNAPPROVE = "unapprove"
     REJECT = "reject"
     EXPIRE = "expire"
     LOGOUT = "logout"
@@ -49,6 +50,7 @@ TRANSITIONS: dict[tuple[NodeState, NodeEvent], NodeState] = {
     (S.PENDING, E.RESTART): S.PENDING,
     (S.PENDING, E.ROTATE): S.PENDING,
     (S.PENDING, E.APPROVE): S.ACTIVE,
+    (S.PENDING, E.UNAPPROVE): S.PENDING,
     (S.PENDING, E.REJECT): S.DELETED,
     (S.PENDING, E.EXPIRE): S.EXPIRED,
     (S.PENDING, E.LOGOUT): S.LOGGED_OUT,
@@ -58,6 +60,7 @@ TRANSITIONS: dict[tuple[NodeState, NodeEvent], NodeState] = {
     (S.ACTIVE, E.RESTART): S.ACTIVE,
     (S.ACTIVE, E.ROTATE): S.ACTIVE,
     (S.ACTIVE, E.APPROVE): S.ACTIVE,
+    (S.ACTIVE, E.UNAPPROVE): S.PENDING,
     (S.ACTIVE, E.EXPIRE): S.EXPIRED,
     (S.ACTIVE, E.LOGOUT): S.LOGGED_OUT,
     (S.ACTIVE, E.DELETE): S.DELETED,
@@ -65,6 +68,7 @@ TRANSITIONS: dict[tuple[NodeState, NodeEvent], NodeState] = {
     (S.EXPIRED, E.LOGIN): S.ACTIVE,
     (S.EXPIRED, E.LOGIN_UNAPPROVED): S.PENDING,
     (S.EXPIRED, E.APPROVE): S.EXPIRED,
+    (S.EXPIRED, E.UNAPPROVE): S.EXPIRED,
     (S.EXPIRED, E.EXPIRE): S.EXPIRED,
     (S.EXPIRED, E.LOGOUT): S.LOGGED_OUT,
     (S.EXPIRED, E.DELETE): S.DELETED,
@@ -72,6 +76,7 @@ TRANSITIONS: dict[tuple[NodeState, NodeEvent], NodeState] = {
     (S.LOGGED_OUT, E.LOGIN): S.ACTIVE,
     (S.LOGGED_OUT, E.LOGIN_UNAPPROVED): S.PENDING,
     (S.LOGGED_OUT, E.APPROVE): S.LOGGED_OUT,
+    (S.LOGGED_OUT, E.UNAPPROVE): S.LOGGED_OUT,
     (S.LOGGED_OUT, E.LOGOUT): S.LOGGED_OUT,
     (S.LOGGED_OUT, E.DELETE): S.DELETED,
 }

@@ -27,6 +27,26 @@ def only_old(devices: QuerySet[Node]) -> QuerySet[Node]:
 
     Systems are compared apart, because their clients are released apart.
     """
+    kinds = _kinds(devices)
+    old = {
+        kind: {text for numbers, text in found if numbers < max(found)[0]} for kind, found in kinds.items()
+    }
+    return devices.filter(_any_of(kinds, old))
+
+
+def newest(devices: QuerySet[Node]) -> dict[Kind, Version]:
+    """The newest version of each client on each system among the devices."""
+    return {kind: max(found)[0] for kind, found in _kinds(devices).items()}
+
+
+def is_old(text: str | None, kind: Kind, among: Mapping[Kind, Version]) -> bool:
+    """Whether a newer version of that client on that system is ``among`` those that :func:`newest` found."""
+    numbers = parse_version(text or "")
+    return numbers is not None and kind in among and numbers < among[kind]
+
+
+def _kinds(devices: QuerySet[Node]) -> Mapping[Kind, list[tuple[Version, str]]]:
+    """The versions of each client on each system, as numbers and as they are told."""
     bare = devices.order_by().prefetch_related(None).select_related(None)
     told = bare.values_list("reported_app", "reported_os", "reported_version")
     kinds: dict[Kind, list[tuple[Version, str]]] = defaultdict(list)
@@ -34,10 +54,7 @@ def only_old(devices: QuerySet[Node]) -> QuerySet[Node]:
         numbers = parse_version(text or "")
         if numbers is not None:
             kinds[app, system].append((numbers, text))
-    old = {
-        kind: {text for numbers, text in found if numbers < max(found)[0]} for kind, found in kinds.items()
-    }
-    return devices.filter(_any_of(kinds, old))
+    return kinds
 
 
 def _any_of(kinds: Mapping[Kind, list[tuple[Version, str]]], old: Mapping[Kind, set[str]]) -> Q:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
@@ -114,6 +115,13 @@ class Closed(serializers.Serializer[Any]):
             if unknown:
                 raise serializers.ValidationError({unknown[0]: [self.error_messages["unknown"]]})
         return super().to_internal_value(data)
+
+
+def parameters(kind: type[serializers.BaseSerializer[Any]], given: QueryDict) -> dict[str, Any]:
+    """What a query says: of each parameter the last value, of one that is a list all of them."""
+    fields = getattr(kind(), "fields", {})
+    lists = {name for name, field in fields.items() if isinstance(field, serializers.ListField)}
+    return {name: given.getlist(name) if name in lists else given[name] for name in given}
 
 
 def checked(kind: type[serializers.BaseSerializer[Any]], data: Any) -> Any:

@@ -21,7 +21,7 @@ from rest_framework.views import APIView
 from accounts.api import errors
 from accounts.api.authentication import TokenAuthentication
 from accounts.api.callers import Caller
-from accounts.api.values import Closed, JsonParser, JsonRenderer, Text, checked
+from accounts.api.values import Closed, JsonParser, JsonRenderer, Text, checked, parameters
 from accounts.errors import Forbidden, NotFound
 from accounts.limits import check_limit, count_attempt
 from accounts.tenancy import scope
@@ -64,8 +64,10 @@ class ApiView(APIView):
         check_limit(CALLS, caller.token.public_id, limit=MAX_CALLS)
         count_attempt(CALLS, caller.token.public_id)
         self._scope.enter_context(scope(tailnet=caller.tailnet))
-        if kwargs.get("tailnet", OWN) not in (OWN, caller.tailnet.name):
+        if kwargs.get("tailnet", OWN) not in (OWN, caller.tailnet.name, str(caller.tailnet.pk)):
             raise NotFound("there is no such tailnet, or this token is not for it")
+        if "\0" in request.path:  # PostgreSQL takes none, and nothing is called so
+            raise NotFound(errors.NOTHING_HERE)
 
     def handle_exception(self, exc: Exception) -> Response:
         if isinstance(exc, NotAuthenticated) or getattr(exc, "status_code", 0) == 401:
@@ -87,7 +89,7 @@ def operation(
     body: Serializer | None = None,
     query: Serializer | None = None,
     answer: Any = Nothing,
-    example: Mapping[str, Any] | None = None,
+    example: Mapping[str, Any] | Sequence[Any] | None = None,
 ) -> Callable[[Handler], Handler]:
     """One method of an address. The handler gets ``self`` and the path's values, less ``tailnet``.
 
@@ -116,7 +118,7 @@ def operation(
             elif any_of and not any(map(self.caller.has, any_of)):
                 raise Forbidden(ANY_OF.format(scopes=", ".join(any_of)))
             if query is not None:
-                values["query"] = checked(query, request.query_params.dict())
+                values["query"] = checked(query, parameters(query, request.query_params))
             if body is not None:
                 values["body"] = checked(body, request.data)
             found = handler(self, **values)

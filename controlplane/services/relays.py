@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.changes import ChangedRow, record_change
@@ -161,6 +162,12 @@ def _publish(relay: Relay) -> None:
         tailnets = tailnets.filter(pk=relay.tailnet_id)
     for tailnet in tailnets:
         record_change(tailnet, [ChangedRow("relay", relay.pk)])
+
+
+def region_names(tailnet_id: int) -> dict[int, str]:
+    """What a tailnet's devices may call relay regions, by their numbers."""
+    mine = Q(tailnet__isnull=True) | Q(tailnet=tailnet_id)
+    return dict(Relay.objects.filter(mine).values_list("region_id", "region_name"))
 
 
 def record_disconnect(*, relay: RelayIdentity, since: datetime | None) -> None:

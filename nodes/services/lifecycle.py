@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from ipaddress import IPv4Address
 from typing import Any
 
 from django.db import IntegrityError
@@ -16,6 +17,7 @@ from accounts.changes import ChangeSet, write
 from accounts.errors import Conflict, Invalid, NotFound
 from accounts.models import Tailnet, User
 from accounts.services import audit
+from nodes.addresses import IPV4_POOL, is_assignable
 from nodes.models import Node
 from nodes.names import dns_label, free_name, is_label
 from nodes.services.enrolment import is_name_taken, key_expiry
@@ -100,6 +102,16 @@ def approve_row(change: ChangeSet, row: Node, by: Actor, now: datetime) -> None:
     _saved(change, row, by, "APPROVE", ["state", "approved_at"], new={"state": row.state})
 
 
+def unapprove_node(*, node: Node, by: Actor) -> Node:
+    """Have a device wait for approval again; one that waits already stays as it is."""
+    with _changing(node) as (change, row):
+        if row.approved_at is not None:
+            state = _move(row, NodeEvent.UNAPPROVE)
+            row.state, row.approved_at = state.value, None
+            _saved(change, row, by, "UNAPPROVE", ["state", "approved_at"], new={"state": row.state})
+        return row
+
+
 def reject_node(*, node: Node, by: Actor) -> None:
     """Turn a pending device away: its row goes, its client needs a new login."""
     with _changing(node) as (change, row):
@@ -142,6 +154,25 @@ def rename_node(*, node: Node, name: str, by: Actor) -> Node:
         _saved(
             change, row, by, "UPDATE", ["name", "name_is_chosen"], prop="MACHINE_NAME", old=old, new=row.name
         )
+        return row
+
+
+def set_ipv4(*, node: Node, ipv4: str, by: Actor) -> Node:
+    """Give a device another IPv4 address, which nobody in the tailnet has; its IPv6 address stays."""
+    try:
+        address = IPv4Address(ipv4)
+    except ValueError as error:
+        raise Invalid(f"{ipv4!r} is no IPv4 address") from error
+    if address not in IPV4_POOL:
+        raise Invalid(f"{address} is not in {IPV4_POOL}, where addresses of devices are")
+    if not is_assignable(address):
+        raise Conflict(f"{address} is reserved: choose another one")
+    with _changing(node) as (change, row):
+        if Node.objects.filter(ipv4=str(address)).exclude(pk=row.pk).exists():
+            raise Conflict(f"another device has the address {address}")
+        old, row.ipv4 = row.ipv4, str(address)
+        if row.ipv4 != old:
+            _saved(change, row, by, "UPDATE", ["ipv4"], prop="IP_ADDRESS", old=old, new=row.ipv4)
         return row
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from ipaddress import ip_network
 
 from django.utils import timezone
 
 from accounts.actors import Actor
 from accounts.changes import ChangeSet, write
-from accounts.errors import Conflict
+from accounts.errors import Conflict, Invalid, NotFound
 from accounts.services import audit
 from nodes.addresses import is_nodes_own
-from nodes.hostinfo import EXIT_ROUTES
+from nodes.hostinfo import EXIT_ROUTES, MAX_ROUTES
 from nodes.models import Node, Route
+from nodes.offers import Routes, routes_of
 from nodes.selectors import waiting_routes
 
 MAX_PREFIX = 50
@@ -24,9 +26,10 @@ def sync_routes(
 ) -> bool:
     """Make the node's routes those it offers now; ``approved`` are the ones policy approves by itself.
 
-    A withdrawn prefix loses its row and so its approval: offering it again asks again. Returns whether
-    anything changed.
+    A withdrawn prefix loses its row and so its approval: offering it again asks again, unless it was approved
+    once and for all (:func:`set_enabled_routes`). Returns whether anything changed.
     """
+    approved = {*approved, *node.preapproved_routes}
     current = {route.prefix: route for route in Route.objects.filter(node=node)}
     gone = [route.pk for prefix, route in current.items() if prefix not in offered]
     new = [
@@ -58,16 +61,77 @@ def set_approved_routes(
         unknown = sorted(wanted - set(routes) - EXIT_ROUTES)
         if unknown:
             raise Conflict(f"the device does not offer {', '.join(unknown)}")
-        if own := sorted(prefix for prefix in wanted - EXIT_ROUTES if is_nodes_own(prefix)):
-            raise Conflict(f"{', '.join(own)} lies within the tailnet's own addresses: nobody can route it")
+        _refuse_own(wanted)
         old = sorted(prefix for prefix, route in routes.items() if route.approved_at is not None)
         for prefix, route in routes.items():
             if (prefix in wanted) != (route.approved_at is not None):
                 _settle(route, approved=prefix in wanted, now=now)
         new = sorted(wanted & set(routes))
+        if lost := set(old) - wanted:
+            _forget(node, lost)
         if old != new:
             _record(change, node, by, "ALLOWED_IPS", old=old, new=new)
         return sorted(routes.values(), key=lambda route: route.prefix)
+
+
+def set_enabled_routes(
+    *, node: Node, prefixes: Collection[str], by: Actor, now: datetime | None = None
+) -> Routes:
+    """Approve exactly these prefixes, offered or not; one that is offered later, or again, serves at once.
+
+    The two default routes go together. Approval ends when somebody withdraws it.
+    """
+    wanted = set(map(_canonical, prefixes))
+    if wanted & EXIT_ROUTES:
+        wanted |= EXIT_ROUTES
+    if len(wanted) > MAX_ROUTES:
+        raise Invalid(f"a device has at most {MAX_ROUTES} routes")
+    _refuse_own(wanted)
+    now = now or timezone.now()
+    with write(node.tailnet_id) as change:
+        row = Node.objects.select_for_update(of=("self",)).filter(pk=node.pk).first()
+        if row is None:
+            raise NotFound("this device is no longer in the tailnet")
+        routes = list(Route.objects.filter(node_id=row.pk))
+        old = _told(row, routes)
+        for route in routes:
+            if (route.prefix in wanted) != (route.approved_at is not None):
+                _settle(route, approved=route.prefix in wanted, now=now)
+        _keep(row, wanted)
+        new = _told(row, routes)
+        if old != new:
+            _record(change, row, by, "ALLOWED_IPS", old=old.enabled, new=new.enabled)
+        return new
+
+
+def _told(node: Node, routes: Collection[Route]) -> Routes:
+    offered = [(route.prefix, route.approved_at is not None) for route in routes]
+    return routes_of(node.preapproved_routes, offered)
+
+
+def _canonical(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise Conflict(f"{text!r} cannot be routed: {error}") from error
+
+
+def _refuse_own(prefixes: Collection[str]) -> None:
+    if own := sorted(prefix for prefix in prefixes if prefix not in EXIT_ROUTES and is_nodes_own(prefix)):
+        raise Conflict(f"{', '.join(own)} lies within the tailnet's own addresses: nobody can route it")
+
+
+def _keep(node: Node, prefixes: Collection[str]) -> None:
+    """Have these, and no others, approved once and for all."""
+    if set(node.preapproved_routes) != set(prefixes):
+        node.preapproved_routes = sorted(prefixes)
+        node.save(update_fields=["preapproved_routes"])
+
+
+def _forget(node: Node, prefixes: Collection[str]) -> None:
+    """Somebody has withdrawn the approval of these: it does not come back by itself."""
+    row = Node.objects.only("preapproved_routes").get(pk=node.pk)
+    _keep(row, set(row.preapproved_routes) - set(prefixes))
 
 
 def _settle(route: Route, *, approved: bool, now: datetime) -> None:

@@ -41,6 +41,13 @@ from tests.examples import examples
 from tests.nodes import factories
 
 LONG_AGO = datetime.fromisoformat("1970-01-01T00:02:03+00:00")
+BY_PEOPLE = [
+    NodeEvent.APPROVE,
+    NodeEvent.UNAPPROVE,
+    NodeEvent.EXPIRE,
+    NodeEvent.REJECT,
+    NodeEvent.DELETE,
+]
 PAIRS = list(itertools.product(NodeState, NodeEvent))
 
 
@@ -72,6 +79,12 @@ def test_a_good_key_never_needs_a_login_and_a_bad_one_always_does() -> None:
             event for (found, event), after in TRANSITIONS.items() if found is state and after in KEY_IS_GOOD
         }
         assert ways_back == {NodeEvent.LOGIN, NodeEvent.LOGIN_UNAPPROVED}
+
+
+def test_a_device_that_is_no_longer_approved_waits_or_needs_a_login() -> None:
+    after = {state: end for (state, event), end in TRANSITIONS.items() if event is NodeEvent.UNAPPROVE}
+    assert after.pop(NodeState.ACTIVE) is NodeState.PENDING
+    assert all(state is end for state, end in after.items())
 
 
 def test_approval_decides_which_login_it_is() -> None:
@@ -208,12 +221,13 @@ class NodeLife(RuleBasedStateMachine):
             self.state = NodeState.EXPIRED
 
     @precondition(lambda self: self.state is not NodeState.DELETED)
-    @rule(event=st.sampled_from([NodeEvent.APPROVE, NodeEvent.EXPIRE, NodeEvent.REJECT, NodeEvent.DELETE]))
+    @rule(event=st.sampled_from(BY_PEOPLE))
     def a_person_acts(self, event: NodeEvent) -> None:
         services = {
             NodeEvent.APPROVE: lambda node: lifecycle.approve_node(
                 node=node, by=Actor.command(), now=self.now
             ),
+            NodeEvent.UNAPPROVE: lambda node: lifecycle.unapprove_node(node=node, by=Actor.command()),
             NodeEvent.EXPIRE: lambda node: lifecycle.expire_node(node=node, by=Actor.command(), now=self.now),
             NodeEvent.REJECT: lambda node: lifecycle.reject_node(node=node, by=Actor.command()),
             NodeEvent.DELETE: lambda node: lifecycle.delete_node(node=node, by=Actor.command()),
@@ -226,7 +240,7 @@ class NodeLife(RuleBasedStateMachine):
             return
         assert allowed
         self.state = TRANSITIONS[self.state, event]
-        self.approved = self.approved or event is NodeEvent.APPROVE
+        self.approved = event is NodeEvent.APPROVE or (self.approved and event is not NodeEvent.UNAPPROVE)
         if event is NodeEvent.EXPIRE:
             self.expiry = self.now
         if self.state is NodeState.DELETED:

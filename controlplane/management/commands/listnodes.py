@@ -10,7 +10,7 @@ from django.utils import timezone
 from accounts.tenancy import scope
 from controlplane.env import environment
 from controlplane.management.jsoncommand import JsonCommand, require_tailnet
-from nodes.describe import describe_device_with_state
+from nodes.describe import describe_device_with_state, what_is_around
 from nodes.selectors import nodes
 
 COLUMNS = ("id", "name", "ipv4", "user", "state", "online")
@@ -25,7 +25,10 @@ class Command(JsonCommand):
     def answer(self, *, tailnet: str, **options: Any) -> list[dict[str, Any]]:
         found, now, base = require_tailnet(tailnet), timezone.now(), environment().base_domain
         with scope(tailnet=found):
-            return [describe_device_with_state(node, base_domain=base, now=now) for node in nodes()]
+            around = what_is_around(found, base_domain=base, now=now)
+            return [
+                describe_device_with_state(node, base_domain=base, now=now, around=around) for node in nodes()
+            ]
 
     def words(self, value: Any) -> str:
         rows = [COLUMNS, *(self._row(device) for device in value)]
