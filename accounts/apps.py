@@ -19,5 +19,6 @@ class AccountsConfig(AppConfig):
         register_credential("api_token", "accounts.ApiToken", "secret_hash", normalise=digest)
         register_credential("oauth_client", "accounts.OAuthClient", "secret_hash", normalise=digest)
         register_credential("invite", "accounts.Invite", "token_hash", normalise=digest)
+        register_credential("contact", "accounts.Contact", "token_hash", normalise=digest)
         user_logged_in.connect(sessions.keep_session, dispatch_uid="trenza-sessions")
         factors.listen()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
-from accounts.models import ApiToken, AuditEvent, Invite, Membership, OAuthClient, Tailnet, User
+from accounts.models import ApiToken, AuditEvent, Contact, Invite, Membership, OAuthClient, Tailnet, User
 from accounts.roles import Role
 
 
@@ -37,6 +37,11 @@ def owner() -> User | None:
     """The tailnet's (first) owner."""
     found = Membership.objects.select_related("user").filter(role=Role.OWNER).order_by("pk").first()
     return found.user if found is not None else None
+
+
+def contacts() -> dict[str, Contact]:
+    """The contacts that are others than the owner, by kind."""
+    return {one.kind: one for one in Contact.objects.order_by("pk")}
 
 
 def api_tokens() -> QuerySet[ApiToken]:

@@ -17,7 +17,7 @@ from django.urls import URLPattern, include, path
 
 from accounts import views
 from accounts.views import account as own
-from accounts.views import invitation, providers
+from accounts.views import contacts, invitation, providers
 
 second_steps = [
     path("authenticate/", mfa.authenticate, name="mfa_authenticate"),
@@ -50,6 +50,7 @@ urlpatterns = [
     path("sign-out", views.sign_out, name="sign-out"),
     path("tailnet", views.switch, name="switch-tailnet"),
     path("invite/<str:token>", invitation.invitation, name="invitation"),
+    path("contacts/verify/<str:token>", contacts.verify, name="verify-contact"),
     path("preferences", views.preferences, name="preferences"),
     path("account", own.page, name="account"),
     path("account", own.page, name="mfa_index"),

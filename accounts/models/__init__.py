@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from accounts.models.contacts import Contact
 from accounts.models.people import LOCAL_ISSUER, User
 from accounts.models.records import AuditEvent, Lease, Outbox
 from accounts.models.secrets import ApiToken, OAuthClient, SignInLink
@@ -14,6 +15,7 @@ __all__ = [
     "LOCAL_ISSUER",
     "ApiToken",
     "AuditEvent",
+    "Contact",
     "Invite",
     "Lease",
     "Membership",

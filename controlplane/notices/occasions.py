@@ -64,6 +64,14 @@ TYPES: dict[str, str | Promise] = {
     name: word for category in CATEGORIES for name, word in category.types.items()
 }
 SUBSCRIPTIONS = frozenset(TYPES) | {category.name for category in CATEGORIES}
+# What the API's clients offer beside those, and what never happens here: taken, kept, and told of nothing.
+UNHEARD = frozenset(
+    {
+        "categoryDeviceMisconfigurations",
+        "subnetIPForwardingNotEnabled",
+        "exitNodeIPForwardingNotEnabled",
+    }
+)
 
 
 def subscription_words(subscriptions: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -171,9 +171,13 @@ def set_magic_dns(*, tailnet: Tailnet, by: Actor, on: bool) -> None:
 def set_override(*, tailnet: Tailnet, by: Actor, on: bool) -> None:
     """Whether devices ask the tailnet's nameservers for everything, in place of their networks'."""
     with _changing(tailnet, by, "DNS_OVERRIDE") as row:
-        if on and not row.nameservers:
-            raise Conflict("there is no nameserver for all names yet: add one first")
-        row.override_local_dns = on
+        _set_override(row, on)
+
+
+def _set_override(row: DNSSettings, on: bool) -> None:
+    if on and not row.nameservers:
+        raise Conflict("there is no nameserver for all names yet: add one first")
+    row.override_local_dns = on
 
 
 def add_nameserver(
@@ -181,27 +185,41 @@ def add_nameserver(
 ) -> None:
     """A nameserver for all names, or for those in ``domain`` alone; a known one takes the new option."""
     address = nameserver_address(address)
-    domain = domain_name(domain) if domain.strip() else ""
-    if domain and (domain == suffix_of(tailnet) or domain.endswith(f".{suffix_of(tailnet)}")):
-        raise Invalid(f"{suffix_of(tailnet)} is the tailnet's own domain, which devices answer themselves")
+    domain = _split_domain(tailnet, domain) if domain.strip() else ""
     with _changing(tailnet, by, "SPLIT_DNS" if domain else "DNS_NAMESERVERS", domain or address) as row:
         split = dict(row.split_dns)
         old = split.get(domain, []) if domain else row.nameservers
         new = [item for item in old if item["address"] != address]
-        item = {"address": address} | ({"useWithExitNode": True} if use_with_exit_node else {})
         place = next((index for index, one in enumerate(old) if one["address"] == address), len(new))
-        new.insert(place, item)
-        if len(new) > MAX_NAMESERVERS:
-            raise Invalid(f"there can be at most {MAX_NAMESERVERS} nameservers: remove one first")
+        new.insert(place, _nameserver(address, use_with_exit_node))
+        _check_nameservers(new)
         if domain:
             split[domain] = new
-            if len(split) > MAX_DOMAINS:
-                raise Invalid(
-                    f"there can be at most {MAX_DOMAINS} domains with nameservers: remove one first"
-                )
+            _check_domains(split)
             row.split_dns = split
         else:
             row.nameservers = new
+
+
+def _nameserver(address: str, use_with_exit_node: bool) -> dict[str, Any]:
+    return {"address": address} | ({"useWithExitNode": True} if use_with_exit_node else {})
+
+
+def _split_domain(tailnet: Tailnet, text: str) -> str:
+    domain, own = domain_name(text), suffix_of(tailnet)
+    if domain == own or domain.endswith(f".{own}"):
+        raise Invalid(f"{own} is the tailnet's own domain, which devices answer themselves")
+    return domain
+
+
+def _check_nameservers(new: Sequence[Any]) -> None:
+    if len(new) > MAX_NAMESERVERS:
+        raise Invalid(f"there can be at most {MAX_NAMESERVERS} nameservers: remove one first")
+
+
+def _check_domains(split: Mapping[str, Any]) -> None:
+    if len(split) > MAX_DOMAINS:
+        raise Invalid(f"there can be at most {MAX_DOMAINS} domains with nameservers: remove one first")
 
 
 def remove_nameserver(*, tailnet: Tailnet, by: Actor, address: str, domain: str = "") -> None:
@@ -218,14 +236,23 @@ def remove_nameserver(*, tailnet: Tailnet, by: Actor, address: str, domain: str 
 
 def add_search_domain(*, tailnet: Tailnet, by: Actor, domain: str) -> None:
     """A domain that devices try behind short names, after the tailnet's own."""
-    domain = domain_name(domain)
-    if domain == suffix_of(tailnet):
-        raise Invalid(f"{domain} is searched already, before all others")
+    domain = _search_domain(tailnet, domain)
     with _changing(tailnet, by, "DNS_SEARCH_PATHS", domain) as row:
         if domain not in row.search_paths:
             row.search_paths = [*row.search_paths, domain]
-        if len(row.search_paths) > MAX_SEARCH_DOMAINS:
-            raise Invalid(f"there can be at most {MAX_SEARCH_DOMAINS} search domains: remove one first")
+        _check_search_domains(row.search_paths)
+
+
+def _search_domain(tailnet: Tailnet, text: str) -> str:
+    domain = domain_name(text)
+    if domain == suffix_of(tailnet):
+        raise Invalid(f"{domain} is searched already, before all others")
+    return domain
+
+
+def _check_search_domains(domains: Sequence[str]) -> None:
+    if len(domains) > MAX_SEARCH_DOMAINS:
+        raise Invalid(f"there can be at most {MAX_SEARCH_DOMAINS} search domains: remove one first")
 
 
 def remove_search_domain(*, tailnet: Tailnet, by: Actor, domain: str) -> None:
@@ -252,6 +279,77 @@ def add_record(*, tailnet: Tailnet, by: Actor, name: str, value: str) -> None:
 def remove_record(*, tailnet: Tailnet, by: Actor, name: str, value: str) -> None:
     with _changing(tailnet, by, "DNS_RECORDS", f"{name} {value}") as row:
         row.extra_records = [one for one in row.extra_records if (one["Name"], one["Value"]) != (name, value)]
+
+
+# --- whole settings, as programs write them ----------------------------------------------------------------
+
+
+def replace_nameservers(*, tailnet: Tailnet, by: Actor, addresses: Iterable[str]) -> None:
+    """Exactly these for all names; one that stays keeps its option. Without any, the override ends."""
+    with _changing(tailnet, by, "DNS_NAMESERVERS") as row:
+        row.nameservers = _with_options(addresses, row.nameservers)
+        row.override_local_dns = row.override_local_dns and bool(row.nameservers)
+
+
+def replace_search_domains(*, tailnet: Tailnet, by: Actor, domains: Iterable[str]) -> None:
+    """Exactly these search domains, in this order."""
+    wanted = list(dict.fromkeys(_search_domain(tailnet, domain) for domain in domains))
+    _check_search_domains(wanted)
+    with _changing(tailnet, by, "DNS_SEARCH_PATHS") as row:
+        row.search_paths = wanted
+
+
+def replace_split_dns(
+    *, tailnet: Tailnet, by: Actor, domains: Mapping[str, Iterable[str] | None], others_stay: bool = False
+) -> None:
+    """Exactly these domains with their nameservers, or these beside the others; one that has none goes."""
+    wanted = {_split_domain(tailnet, domain): addresses or () for domain, addresses in domains.items()}
+    with _changing(tailnet, by, "SPLIT_DNS") as row:
+        old = row.split_dns
+        new = {domain: _with_options(addresses, old.get(domain, [])) for domain, addresses in wanted.items()}
+        row.split_dns = _without_empty((old | new) if others_stay else new)
+
+
+def replace_dns(
+    *,
+    tailnet: Tailnet,
+    by: Actor,
+    magic_dns: bool,
+    override_local_dns: bool,
+    nameservers: Iterable[Mapping[str, Any]],
+    split_dns: Mapping[str, Iterable[Mapping[str, Any]] | None],
+    search_domains: Iterable[str],
+) -> None:
+    """All settings but the records, at once. Nameservers have the shape of :class:`DNSSettings`."""
+    searched = list(dict.fromkeys(_search_domain(tailnet, domain) for domain in search_domains))
+    _check_search_domains(searched)
+    everywhere = _nameservers(nameservers)
+    split = {_split_domain(tailnet, domain): _nameservers(items or ()) for domain, items in split_dns.items()}
+    with _changing(tailnet, by, "DNS") as row:
+        row.magic_dns, row.nameservers, row.search_paths = magic_dns, everywhere, searched
+        row.split_dns = _without_empty(split)
+        _set_override(row, override_local_dns)
+
+
+def _with_options(addresses: Iterable[str], old: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Nameservers of these addresses, as those among ``old`` are."""
+    known = {item["address"]: item for item in old}
+    wanted = dict.fromkeys(map(nameserver_address, addresses))
+    _check_nameservers(list(wanted))
+    return [known.get(address, {"address": address}) for address in wanted]
+
+
+def _nameservers(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Nameservers as they are stored, each address once."""
+    wanted = {nameserver_address(item["address"]): bool(item.get("useWithExitNode")) for item in items}
+    _check_nameservers(list(wanted))
+    return [_nameserver(address, on) for address, on in wanted.items()]
+
+
+def _without_empty(split: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    left = {domain: items for domain, items in split.items() if items}
+    _check_domains(left)
+    return left
 
 
 def follow_rename(*, tailnet: Tailnet, old: str) -> None:

@@ -22,7 +22,7 @@ from accounts.roles import Capability
 from accounts.services import audit
 from controlplane.models import Webhook
 from controlplane.notices.bodies import CHATS
-from controlplane.notices.occasions import SUBSCRIPTIONS, TEST, Occasion
+from controlplane.notices.occasions import SUBSCRIPTIONS, TEST, UNHEARD, Occasion
 from controlplane.notices.outgoing import NotAllowed, check_url
 from controlplane.notices.seal import seal
 from controlplane.services.telling import tell_one
@@ -40,7 +40,7 @@ def _checked(url: str) -> str:
 
 
 def _subscriptions(wanted: Collection[str]) -> list[str]:
-    unknown = sorted(set(wanted) - SUBSCRIPTIONS)
+    unknown = sorted(set(wanted) - SUBSCRIPTIONS - UNHEARD)
     if unknown:
         raise Invalid(f"there is no event {unknown[0]!r}")
     if not wanted:

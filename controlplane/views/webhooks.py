@@ -29,7 +29,7 @@ from accounts.pages import (
 )
 from accounts.roles import Capability, can
 from controlplane.models import Webhook
-from controlplane.notices.occasions import CATEGORIES, SUBSCRIPTIONS
+from controlplane.notices.occasions import CATEGORIES, SUBSCRIPTIONS, UNHEARD
 from controlplane.services import webhooks
 from controlplane.views.settings import SECTION
 
@@ -165,11 +165,17 @@ def edit(request: HttpRequest, public_id: str) -> HttpResponse:
     form = WebhookForm(request.POST)
     if form.is_valid():
         try:
-            webhooks.update_webhook(webhook=webhook, by=actor_of(request), **form.cleaned_data)
+            webhooks.update_webhook(webhook=webhook, by=actor_of(request), **_values(form, webhook))
             return go_to(request, _path(webhook))
         except ApplicationError as error:
             form.add_error("url", error_text(error))
     return _form_sheet(request, form, webhook, UNPROCESSABLE)
+
+
+def _values(form: WebhookForm, webhook: Webhook) -> dict[str, Any]:
+    """What the form says; what a program has subscribed to and no form offers stays."""
+    unheard = [name for name in webhook.subscriptions if name in UNHEARD]
+    return form.cleaned_data | {"subscriptions": form.cleaned_data["subscriptions"] + unheard}
 
 
 @never_cache

@@ -16,7 +16,7 @@ import controlplane.services
 import nodes.services
 from accounts.actors import Actor
 from accounts.errors import ApplicationError, Forbidden
-from accounts.models import Tailnet
+from accounts.models import Contact, Tailnet
 from accounts.roles import TABLE, Capability, Role
 from accounts.tenancy import scope
 from controlplane.services import ownrelays, webhooks
@@ -30,6 +30,14 @@ SUBJECTS = {"tailnet", "webhook", "relay"}
 
 # A new service of that kind fails here until it has its row: the right that it asks for, and a call.
 ASKS: dict[str, tuple[Capability, dict[str, Any]]] = {
+    "accounts.services.contacts.set_contact": (
+        Capability.MANAGE_SETTINGS,
+        {"kind": Contact.Kind.SUPPORT, "email": "ana@example.com"},
+    ),
+    "accounts.services.contacts.send_verification": (
+        Capability.MANAGE_SETTINGS,
+        {"kind": Contact.Kind.SUPPORT},
+    ),
     "accounts.services.invites.create_invite": (Capability.MANAGE_USERS, {"email": "ana@example.com"}),
     "accounts.services.invites.create_invites": (
         Capability.MANAGE_USERS,
@@ -54,6 +62,25 @@ ASKS: dict[str, tuple[Capability, dict[str, Any]]] = {
     "controlplane.services.dns.remove_record": (
         Capability.MANAGE_NETWORK,
         {"name": "a.b", "value": "9.9.9.9"},
+    ),
+    "controlplane.services.dns.replace_nameservers": (Capability.MANAGE_NETWORK, {"addresses": ["9.9.9.9"]}),
+    "controlplane.services.dns.replace_search_domains": (
+        Capability.MANAGE_NETWORK,
+        {"domains": ["example.com"]},
+    ),
+    "controlplane.services.dns.replace_split_dns": (
+        Capability.MANAGE_NETWORK,
+        {"domains": {"example.com": ["9.9.9.9"]}},
+    ),
+    "controlplane.services.dns.replace_dns": (
+        Capability.MANAGE_NETWORK,
+        {
+            "magic_dns": True,
+            "override_local_dns": False,
+            "nameservers": [],
+            "split_dns": {},
+            "search_domains": [],
+        },
     ),
     "controlplane.services.mails.switch_notice": (
         Capability.MANAGE_SETTINGS,
