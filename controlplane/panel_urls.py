@@ -25,6 +25,8 @@ urlpatterns = [
     path("access", access.page, name="access"),
     path("my-devices", my_devices.page, name="my-devices"),
     path("api", api.page, name="api"),
+    path("api/calls", api.every, name="api-calls"),
+    path("api/reference", api.reference, name="api-reference"),
     path("admin", views.admin, name="admin"),
     path("admin/<path:rest>", views.admin),
     path("map", picture.page, name="map"),

@@ -24,7 +24,8 @@ class Refused(Exception):
 class Api:
     """Calls with one token. ``status`` and ``headers`` are those of the last answer."""
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, prefix: str = "/api/v2") -> None:
+        self.prefix = prefix
         self._client = Client(raise_request_exception=False)
         self._headers = {"authorization": f"Bearer {token}"} if token is not None else {}
         self.status, self.headers = 0, {}  # type: ignore[var-annotated]
@@ -34,7 +35,7 @@ class Api:
         text = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         headers = self._headers | options.pop("headers", {})
         answer = self._client.generic(
-            method, f"/api/v2{path}", text, content_type="application/json", headers=headers, **options
+            method, f"{self.prefix}{path}", text, content_type="application/json", headers=headers, **options
         )
         self.status, self.headers = answer.status_code, dict(answer.items())
         content = b"".join(answer) if answer.streaming else answer.content  # type: ignore[arg-type]

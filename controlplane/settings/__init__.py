@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import dj_database_url
+import drf_spectacular_sidecar
 from csp.constants import NONCE, NONE, SELF
 from django.utils.translation import gettext_lazy as _
 
@@ -35,7 +37,6 @@ INSTALLED_APPS = [
     "channels",
     "rest_framework",
     "drf_spectacular",
-    "drf_spectacular_sidecar",
     "django_htmx",
     "django_cotton",
     "django_filters",
@@ -214,7 +215,8 @@ LANGUAGES = [("en", _("English")), ("es", _("Spanish"))]
 LOCALE_PATHS = [CHECKOUT / "locale"]
 
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [CHECKOUT / "static"]
+SIDECAR = Path(drf_spectacular_sidecar.__file__).parent / "static" / "drf_spectacular_sidecar"
+STATICFILES_DIRS = [CHECKOUT / "static", ("swagger", SIDECAR / "swagger-ui-dist")]
 STATIC_ROOT = ENV.data / "static"
 WHITENOISE_AUTOREFRESH = DEBUG
 STORAGES: dict[str, Any] = {

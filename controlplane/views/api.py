@@ -1,8 +1,11 @@
-"""The page for people who write programs: where the API is, how one signs in, what the server answers."""
+"""The pages for people who write programs: how one begins, every call, and the reference to try things in."""
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -12,39 +15,91 @@ from django.views.decorators.http import require_safe
 
 from accounts import apiaddress
 from accounts.access import NOT_HERE
+from accounts.api.views import MAX_CALLS
 from accounts.errors import NotFound
 from accounts.models import Membership
 from accounts.pages import membership_of, panel_view
 from accounts.roles import Capability, can
 from accounts.scopes import may_make_tokens
+from controlplane.api.calls import Call, calls
+from controlplane.api.openapi import document
+
+SECTION = "api"
+MAX_SEARCH = 100
+
+
+def _reader(request: HttpRequest) -> Membership:
+    """For whoever may have tokens or sees everything; for others these pages do not exist."""
+    membership = membership_of(request)
+    if membership is None or not (may_make_tokens(membership) or can(membership, Capability.SEE_ALL)):
+        raise NotFound(NOT_HERE)
+    return membership
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCall:
+    """A call and its two examples."""
+
+    call: Call
+    curl: str
+    python: str
+
+    def fits(self, words: list[str]) -> bool:
+        """Whether it has all of these somewhere, in lower case."""
+        call = self.call
+        text = f"{call.method} {call.template} {call.name} {call.summary} {call.description} {call.group}"
+        return all(word in text.lower() for word in words)
+
+
+@cache
+def every_call() -> tuple[ShownCall, ...]:
+    """Made once in a process, as the description is."""
+    base = settings.BASE_URL
+    return tuple(ShownCall(call, call.curl(base), call.python(base)) for call in calls(document()))
 
 
 @never_cache
 @require_safe
 @panel_view
 def page(request: HttpRequest) -> HttpResponse:
-    """For whoever may have tokens or sees everything."""
-    membership = cast(Membership, membership_of(request))
-    makes, sees = may_make_tokens(membership), can(membership, Capability.SEE_ALL)
-    if not (makes or sees):
-        raise NotFound(NOT_HERE)
+    """How a program begins: addresses, tokens, limits, and where to read on."""
+    membership = _reader(request)
+    devices = next(one for one in every_call() if one.call.name == "listTailnetDevices")
+    token = next(one for one in every_call() if one.call.is_token_request)
     context = {
         "api_url": apiaddress.base_url(),
-        "answered": apiaddress.is_answered(),
-        "curl": f'curl -u "$TRENZA_API_KEY:" {settings.BASE_URL}{apiaddress.DEVICES}',
-        "python": PYTHON.format(url=f"{settings.BASE_URL}{apiaddress.DEVICES}"),
+        "own_url": f"{settings.BASE_URL}{apiaddress.OWN_PREFIX}",
+        "description_url": apiaddress.DESCRIPTION,
+        "number": len(every_call()),
+        "devices": devices,
+        "token": token,
+        "most": MAX_CALLS,
         "probe": f"curl {settings.BASE_URL}/healthz",
-        "makes": makes,
-        "sees": sees,
-        "section": "api",
+        "makes": may_make_tokens(membership),
+        "sees": can(membership, Capability.SEE_ALL),
+        "section": SECTION,
     }
     return render(request, "controlplane/api.html", context)
 
 
-PYTHON = """import json, os, urllib.request
+@never_cache
+@require_safe
+@panel_view
+def every(request: HttpRequest) -> HttpResponse:
+    """Every call as curl and as Python; with ``q`` those that have its words."""
+    _reader(request)
+    search = request.GET.get("q", "")[:MAX_SEARCH]
+    found = [one for one in every_call() if one.fits(search.lower().split())]
+    groups = [(name, list(group)) for name, group in groupby(found, lambda one: one.call.group)]
+    context: dict[str, Any] = {"groups": groups, "search": search, "section": SECTION}
+    return render(request, "controlplane/api_calls.html", context)
 
-request = urllib.request.Request(
-    "{url}",
-    headers={{"Authorization": "Bearer " + os.environ["TRENZA_API_KEY"]}},
-)
-print(json.load(urllib.request.urlopen(request)))"""
+
+@never_cache
+@require_safe
+@panel_view
+def reference(request: HttpRequest) -> HttpResponse:
+    """The description as pages on which calls can be tried."""
+    _reader(request)
+    context = {"description_url": apiaddress.DESCRIPTION, "section": SECTION}
+    return render(request, "controlplane/api_reference.html", context)

@@ -49,8 +49,7 @@ def _form(
 
 
 def _made(request: HttpRequest, show: str, secret: str, **context: Any) -> HttpResponse:
-    answered = apiaddress.is_answered()
-    context |= {"show": show, "secret": secret, "answered": answered, "api_url": apiaddress.base_url()}
+    context |= {"show": show, "secret": secret, "api_url": apiaddress.base_url()}
     return sheet(request, "nodes/secret_made.html", context | {"section": SECTION})
 
 

@@ -94,7 +94,7 @@ def test_in_spanish_everything_is_there_and_fits(visit: Visit, place: Place, pho
     dialog.get_by_role("link", name="Cancelar").click()
     page.goto(f"{place.server.url}/api")
     expect(page.get_by_role("heading", name="URL base")).to_be_visible()
-    expect(page.get_by_text("No responde", exact=True)).to_be_visible()
+    expect(page.get_by_role("link", name="Referencia")).to_be_visible()
     assert fits(page)
 
 

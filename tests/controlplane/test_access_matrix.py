@@ -46,6 +46,8 @@ TABLE = """
 /tailnet                                                    POST 302 302 302 302 302 302 302 302 404
 /invite/<str:token>                                         GET  200
 /invite/<str:token>                                         POST 302 409 409 409 409 409 409 409 302
+/contacts/verify/<str:token>                                GET  410
+/contacts/verify/<str:token>                                POST 410
 /preferences                                                POST 302
 /account                                                    GET  302 200 200 200 200 200 200 200 200
 /account/sessions/end                                       POST 302
@@ -153,6 +155,8 @@ TABLE = """
 /access                                                     GET  302 200 200 200 200 200 404 404 200
 /my-devices                                                 GET  302 200 200 200 200 200 200 200 200
 /api                                                        GET  302 200 200 200 200 200 404 200 200
+/api/calls                                                  GET  302 200 200 200 200 200 404 200 200
+/api/reference                                              GET  302 200 200 200 200 200 404 200 200
 /admin                                                      GET  302
 /admin/<path:rest>                                          GET  302
 /map                                                        GET  302 200 200 200 200 200 404 200 200
