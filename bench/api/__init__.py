@@ -1,0 +1,1 @@
+"""What the admin API costs with 5,000 devices: lists, single calls, and pushes meanwhile."""
