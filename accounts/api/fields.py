@@ -42,6 +42,8 @@ class Matching(Text):
 class Email(Text, serializers.EmailField):
     """An e-mail address."""
 
+    default_error_messages = {"invalid": "is no e-mail address"}
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**({"allow_blank": False, "max_length": MAX_EMAIL} | options))
 

@@ -31,7 +31,7 @@ CALLS, MAX_CALLS = "api-calls", 600  # requests a minute, of one token
 NO_TOKEN = "the API wants a token: in the header Authorization, after Bearer or as the user of Basic"  # noqa: S105
 ANY_OF = "this token includes none of {scopes}"
 
-Serializer = type[serializers.Serializer[Any]]
+Serializer = type[serializers.BaseSerializer[Any]]
 
 
 class Nothing(Closed):
