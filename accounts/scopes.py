@@ -15,7 +15,7 @@ from accounts.roles import TABLE, Capability, Role, can
 
 ALL = "all"
 READ = ":read"
-LOG = "logs:configuration:read"
+LOGS = ("logs:configuration:read", "logs:network:read")  # what happens here, who talks to whom
 
 C = Capability
 
@@ -46,7 +46,7 @@ AREAS: dict[str, Area] = {
     "services": Area(C.MANAGE_NETWORK),
     "log_streaming": Area(C.MANAGE_SETTINGS),
 }
-SCOPES = frozenset({ALL, ALL + READ, *AREAS, *(area + READ for area in AREAS), LOG})
+SCOPES = frozenset({ALL, ALL + READ, *AREAS, *(area + READ for area in AREAS), *LOGS})
 # What a client with the scope "all" could do.
 EVERYTHING = frozenset(C) - {C.OWN_TAILNET}
 
@@ -76,7 +76,7 @@ def scopes_of(membership: Membership, *, own: bool) -> Sequence[str]:
     has = TABLE[Role(membership.role)]
 
     def fits(scope: str) -> bool:
-        if scope == LOG:
+        if scope in LOGS:
             return C.SEE_ALL in has
         if scope in (ALL, ALL + READ):
             everything = EVERYTHING if scope == ALL else {C.SEE_ALL}
@@ -91,4 +91,4 @@ def scopes_of(membership: Membership, *, own: bool) -> Sequence[str]:
     return [one for one in ORDER if fits(one)]
 
 
-ORDER = (ALL, ALL + READ, *(scope for area in AREAS for scope in (area + READ, area)), LOG)
+ORDER = (ALL, ALL + READ, *(scope for area in AREAS for scope in (area + READ, area)), *LOGS)

@@ -38,6 +38,7 @@ JOBS = (
     Job("controlplane.tasks.tell_of_ending_keys", 600),
     Job("controlplane.tasks.mail_what_waits", 30),
     Job("controlplane.tasks.mail_what_ends", 600),
+    Job("controlplane.tasks.forget_old_flows", 1800),
     Job("accounts.tasks.clean_sign_in_links", 3600),
 )
 

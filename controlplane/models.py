@@ -1,4 +1,4 @@
-"""What the top app owns: policy texts, DNS settings, relays, and the fingerprints of the server's keys."""
+"""What the top app owns: policy texts, DNS settings, relays, flow logs, the fingerprints of server keys."""
 
 from __future__ import annotations
 
@@ -99,6 +99,26 @@ class MailNotices(TenantModel):
     told = models.JSONField(default=list, blank=True)
 
     objects = TenantManager["MailNotices"]()
+
+
+class FlowLog(TenantModel):
+    """Whom one device talked to in a minute or so, as it told; it outlives the device.
+
+    ``traffic`` is the JSON of the API's members, compressed to ``size`` bytes.
+    """
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="flow_logs", db_index=False)
+    stable_id = models.CharField(max_length=32)
+    logged = models.DateTimeField()
+    start = models.DateTimeField()
+    end = models.DateTimeField()
+    size = models.PositiveIntegerField()
+    traffic = models.BinaryField()
+
+    objects = TenantManager["FlowLog"]()
+
+    class Meta:
+        indexes = [models.Index(fields=["tailnet", "logged"], name="flow_logs_by_time")]
 
 
 class Webhook(TenantModel):

@@ -62,6 +62,7 @@ def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
             name=tailnet.title,
             suffix=f"{tailnet.name}.{environment().base_domain}",
             version=tailnet.netmap_version,
+            logs_flows=tailnet.flow_logging,
             nodes=nodes,
             users={user.pk: _user(user) for user in users},
             dns=_dns(DNSSettings.objects.filter(tailnet=tailnet).first()),

@@ -11,7 +11,7 @@ from django.utils import timezone
 from accounts.services.leases import take_lease
 from accounts.tasks import holder, sweep
 from accounts.tenancy import each_tailnet
-from controlplane.services import mails, telling
+from controlplane.services import flows, mails, telling
 
 ENDING_LEASE = timedelta(minutes=20)
 MAIL_LEASE = timedelta(seconds=90)
@@ -48,3 +48,13 @@ def mail_what_ends() -> int:
         return 0
     due = each_tailnet(due="nodes.Node", where=mails.ends_soon(now))
     return sweep(due, lambda tailnet: mails.tell_of_ending(tailnet=tailnet, now=now))
+
+
+@shared_task(name="controlplane.tasks.forget_old_flows")  # type: ignore[untyped-decorator]
+def forget_old_flows() -> int:
+    """Delete flow logs that are too old, or more than a tailnet keeps; returns how many."""
+    now = timezone.now()
+    if take_lease(name="controlplane.flows", holder=holder(), length=ENDING_LEASE, now=now) is None:
+        return 0
+    due = each_tailnet(due="controlplane.FlowLog")
+    return sweep(due, lambda tailnet: flows.forget_old_flows(tailnet=tailnet, now=now))

@@ -33,6 +33,7 @@ AREA_WORDS: dict[str, Promise] = {
     "services": _("Services"),
     "log_streaming": _("Log streaming"),
     "logs:configuration": _("Audit log"),
+    "logs:network": _("Network flow logs"),
 }
 
 

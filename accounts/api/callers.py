@@ -9,7 +9,7 @@ from accounts.actors import Actor
 from accounts.errors import Forbidden
 from accounts.models import ApiToken, Membership, Tailnet
 from accounts.roles import Role, can
-from accounts.scopes import AREAS, LOG, READ, C, includes
+from accounts.scopes import AREAS, LOGS, READ, C, includes
 
 REFUSED = "this token does not include {scope}"
 
@@ -57,7 +57,7 @@ def place_of_client(tailnet: Tailnet) -> Membership:
 
 
 def _fits(membership: Membership, scope: str) -> bool:
-    if scope == LOG:
+    if scope in LOGS:
         return can(membership, C.SEE_ALL)
     area = AREAS[scope.removesuffix(READ)]
     needs = (area.read, area.own_read) if scope.endswith(READ) else (area.write, area.own_write)

@@ -18,13 +18,13 @@ NAMES = {
     "devicesApprovalOn": "device_approval",
     "devicesKeyDurationDays": "key_duration_days",
     "usersApprovalOn": "users_approval",
+    "networkFlowLoggingOn": "flow_logging",
 }
 FIXED: Mapping[str, Any] = {
     "aclsExternallyManagedOn": False,
     "aclsExternalLink": "",
     "devicesAutoUpdatesOn": False,
     "usersRoleAllowedToJoinExternalTailnets": "none",
-    "networkFlowLoggingOn": False,
     "regionalRoutingOn": False,
     "postureIdentityCollectionOn": False,
     "httpsEnabled": False,
@@ -43,7 +43,7 @@ class Settings(Closed):
     )
     usersApprovalOn = Flag(help_text="Whether new people wait until somebody approves them.")
     usersRoleAllowedToJoinExternalTailnets = Choice(choices=["none", "member", "admin"])
-    networkFlowLoggingOn = Flag(help_text="Whether clients report who talks to whom.")
+    networkFlowLoggingOn = Flag(help_text="Whether Trenza's clients report who talks to whom.")
     regionalRoutingOn = Flag()
     postureIdentityCollectionOn = Flag()
     httpsEnabled = Flag()

@@ -34,6 +34,7 @@ class Tailnet(models.Model):
         null=True, blank=True, validators=[MaxValueValidator(MAX_ROTATION_DAYS)]
     )
     google_domain = models.CharField(max_length=255, null=True, blank=True, unique=True)
+    flow_logging = models.BooleanField(default=False)  # whether Trenza's clients tell who talks to whom
 
     def __str__(self) -> str:
         return self.name

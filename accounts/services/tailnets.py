@@ -31,6 +31,7 @@ SETTINGS = (
     "auto_renew",
     "rotation_days",
     "google_domain",
+    "flow_logging",
 )
 
 

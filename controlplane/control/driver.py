@@ -14,12 +14,14 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from controlplane.control.c2n import handle_other
+from controlplane.control.flows import handle_flows
 from controlplane.control.map import handle_map
 from controlplane.control.paths import handle_paths
 from controlplane.control.register import handle_register
 from controlplane.control.streams import JSON_HEADERS, TEXT_HEADERS
 from controlplane.services.serverkeys import noise_key
 from wire.errors import WireError
+from wire.flows import PATH as FLOWS
 from wire.keys import ChallengePrivate, MachinePublic
 from wire.paths import PATH as PATHS
 from wire.session import RequestReceived, ServerSession, SessionClosed, StreamClosed
@@ -40,6 +42,7 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/machine/register"): handle_register,
     ("POST", "/machine/map"): handle_map,
     ("POST", PATHS): handle_paths,
+    ("POST", FLOWS): handle_flows,
 }
 
 

@@ -20,6 +20,7 @@ from controlplane.netmap.snapshot import (
     UserSnapshot,
 )
 from wire.control import format_time
+from wire.flows import CAPABILITY as LOG_FLOWS_CAPABILITY
 
 ENDED = timedelta(days=1)  # how long ago the key of a node that is gone ended: past any clock's error
 LEGACY_DERP = "127.3.3.40:"
@@ -107,9 +108,11 @@ def base_node(node: NodeSnapshot) -> dict[str, Any]:
     return content
 
 
-def self_node(node: NodeSnapshot, display_name: str) -> dict[str, Any]:
-    """A node's own entry: what it may do, and whether it was approved."""
-    capabilities = dict(SELF_CAPABILITIES) | {"tailnet-display-name": [display_name]}
+def self_node(node: NodeSnapshot, tailnet: TailnetSnapshot) -> dict[str, Any]:
+    """A node's own entry: what it may do and shall do, and whether it was approved."""
+    capabilities = dict(SELF_CAPABILITIES) | {"tailnet-display-name": [tailnet.name]}
+    if tailnet.logs_flows:
+        capabilities[LOG_FLOWS_CAPABILITY] = None
     if "admin" in node.roles:
         capabilities[ADMIN_CAPABILITY] = None
     if "owner" in node.roles:

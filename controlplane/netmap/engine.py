@@ -232,7 +232,7 @@ class Engine:
         return b"".join([b"{", b",".join(members), b',"Peers":[', *pieces, b"]}"])
 
     def _self_fragment(self, viewer: NodeSnapshot) -> bytes:
-        return orjson.dumps(builder.self_node(viewer, self.snapshot.name))
+        return orjson.dumps(builder.self_node(viewer, self.snapshot))
 
     def _filters(self, viewer: NodeSnapshot) -> bytes:
         return orjson.dumps({"base": packet_filter(self.snapshot, viewer)})
@@ -253,12 +253,12 @@ class Update:
 
     @property
     def is_empty(self) -> bool:
-        return not self.changed and not self._shared_members and not self._is_renamed
+        return not self.changed and not self._shared_members and not self._concerns_each
 
     @property
-    def _is_renamed(self) -> bool:
-        """The tailnet's display name is a member of each node's own entry."""
-        return self.old.name != self.new.name
+    def _concerns_each(self) -> bool:
+        """The tailnet's display name, and what it wants to be told, are members of each node's own entry."""
+        return (self.old.name, self.old.logs_flows) != (self.new.name, self.new.logs_flows)
 
     def _find_shared_members(self) -> list[bytes]:
         """Tailnet-wide members that changed; profiles come before or with the peers that need them."""
@@ -279,7 +279,7 @@ class Update:
         viewer, before = self.new.nodes.get(viewer_id), self.old.nodes.get(viewer_id)
         if viewer is None:
             return self._farewell(before, now) if before is not None else None
-        if before is None or viewer_id in self.changed or self._is_renamed:
+        if before is None or viewer_id in self.changed or self._concerns_each:
             return self._message_for_changed(before, viewer, now)
         return self._rest(before, viewer) or None
 
@@ -287,7 +287,7 @@ class Update:
         """A node that was deleted learns that its key has ended, or its client would poll for ever."""
         gone = replace(before, standing=Standing.EXPIRED, key_expiry=before.created)
         members = [
-            b'"Node":' + orjson.dumps(builder.self_node(gone, self.new.name)),
+            b'"Node":' + orjson.dumps(builder.self_node(gone, self.new)),
             b'"PacketFilters":{"base":[]}',
             b'"ControlTime":' + orjson.dumps(format_time(now)),
             *self._removed_peers(before),
@@ -314,8 +314,8 @@ class Update:
 
     def _own_members(self, before: NodeSnapshot, viewer: NodeSnapshot) -> list[bytes]:
         """What a viewer hears of itself."""
-        entry, members = builder.self_node(viewer, self.new.name), []
-        if builder.self_node(before, self.old.name) != entry:
+        entry, members = builder.self_node(viewer, self.new), []
+        if builder.self_node(before, self.old) != entry:
             members.append(b'"Node":' + orjson.dumps(entry))
         if (health := builder.health(viewer)) != builder.health(before):
             members.append(b'"Health":' + orjson.dumps(health))

@@ -90,12 +90,16 @@ class DNSSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailnetSnapshot:
-    """One tailnet at one ``netmap_version``. ``suffix`` is its MagicDNS domain without dots around it."""
+    """One tailnet at one ``netmap_version``. ``suffix`` is its MagicDNS domain without dots around it.
+
+    ``logs_flows``: whether clients are to tell who talks to whom.
+    """
 
     id: int
     name: str
     suffix: str
     version: int
+    logs_flows: bool = False
     nodes: Mapping[int, NodeSnapshot] = field(default_factory=dict)
     users: Mapping[int, UserSnapshot] = field(default_factory=dict)
     dns: DNSSnapshot = field(default_factory=DNSSnapshot)

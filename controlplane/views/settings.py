@@ -109,6 +109,7 @@ class Card(NamedTuple):
 LEFT: tuple[Card, ...] = (
     Card("controlplane/settings/_general.html"),
     Card("controlplane/settings/_joining.html"),
+    Card("controlplane/settings/_flows.html"),
 )
 RIGHT: tuple[Card, ...] = (
     Card("controlplane/settings/_keys.html"),
@@ -150,6 +151,12 @@ SWITCHES = {
         "keys",
         gettext_lazy("Devices in use stay signed in."),
         gettext_lazy("Devices sign in again when their time is over."),
+    ),
+    "flow-logging": Switch(
+        "flow_logging",
+        "flows",
+        gettext_lazy("Network flows are logged."),
+        gettext_lazy("Network flows are not logged any more."),
     ),
 }
 

@@ -171,6 +171,7 @@ def set_nodes(draw: st.DrawFn) -> SetNode:
 
 shared = (
     st.builds(SetShared, st.just("name"), st.sampled_from(["Home", "Casa"]))
+    | st.builds(SetShared, st.just("logs_flows"), st.booleans())
     | st.builds(SetShared, st.just("suffix"), st.sampled_from(["home.example", "casa.example"]))
     | st.builds(SetShared, st.just("derp_map"), small.map(derp_map))
     | st.builds(

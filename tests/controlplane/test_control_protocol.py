@@ -15,6 +15,7 @@ import pytest
 from tests.controlplane.devices import CARRIERS, Connection, Device, devices, server_key, upgrade_head
 from tests.controlplane.serving import Person, Serve, patience, serving
 from wire.codec import decode_object
+from wire.control import format_time
 from wire.keys import MachinePrivate, NodePrivate
 from wire.netmap import NetMap
 from wire.session import ClientSession
@@ -577,6 +578,26 @@ async def test_paths_are_kept_when_they_are_well_told_and_not_too_often(world: W
             assert (await box.ask("/machine/trenza/paths", key | nonsense)).status == 400
         assert (await box.ask("/machine/trenza/paths", key | {"Paths": [path]})).status == 200
         assert (await box.ask("/machine/trenza/paths", key | {"Paths": []})).status == 429
+
+
+async def test_flows_are_kept_where_they_are_logged_and_only_of_ones_own(world: World, carrier: str) -> None:
+    async with devices(world.server, name("box"), name("thief"), carrier=carrier) as (box, thief):
+        await box.join(world.approved)
+        await thief.join(world.approved)
+        report = {"NodeKey": str(box.node.public()), "Start": format_time(datetime.now(UTC))}
+        report |= {"End": report["Start"], "VirtualTraffic": [{"src": "100.64.0.1:1", "dst": "100.64.0.2:2"}]}
+        path = "/machine/trenza/flows"
+        assert (await thief.ask(path, report)).status == 400
+        assert (await box.ask(path, report | {"VirtualTraffic": "all"})).status == 400
+        assert (await box.ask(path, report)).status == 403
+        await asyncio.to_thread(world.server.command, "tailnetsettings", "default", "flow_logging=on")
+        try:
+            await box.until(lambda netmap: "trenza/log-flows" in netmap.node.cap_map)
+            assert (await box.ask(path, report)).status == 200
+        finally:
+            await asyncio.to_thread(world.server.command, "tailnetsettings", "default", "flow_logging=off")
+        await box.until(lambda netmap: "trenza/log-flows" not in netmap.node.cap_map)
+        assert (await box.ask(path, report)).status == 403
 
 
 @pytest.mark.long

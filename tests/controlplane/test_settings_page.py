@@ -61,6 +61,7 @@ def test_who_sees_the_page_and_who_changes_it(role: Role) -> None:
         ("device-approval", "device_approval", True),
         ("users-approval", "users_approval", False),
         ("auto-renew", "auto_renew", False),
+        ("flow-logging", "flow_logging", False),
     ],
 )
 def test_a_switch_changes_and_the_log_knows_both_values(name: str, field: str, before: bool) -> None:
