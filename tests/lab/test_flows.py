@@ -1,4 +1,4 @@
-"""Network flow logs: what two nodes tell of real traffic is what was sent, and nothing unless it is wanted."""
+"""Network flow logs: what two nodes tell of real traffic is what was sent, and only while it is wanted."""
 
 from __future__ import annotations
 
