@@ -102,8 +102,9 @@ def describe_invite(
         "id": str(invite.pk),
         "role": invite.role,
         "tailnetId": invite.tailnet_id,
-        "email": invite.email,
     }
+    if invite.email:
+        described["email"] = invite.email
     if invite.invited_by_id is not None:
         described["inviterId"] = invite.invited_by_id
     if mailed_at is not None:

@@ -32,7 +32,7 @@ class UserInvite(Closed):
     id = Text()
     role = Choice(choices=GIVEN)
     tailnetId = Number()
-    email = Text(help_text="Whom its mail went to; whoever opens the link joins.")
+    email = Text(required=False, help_text="Whom it is for, though whoever opens the link joins.")
     inviterId = Number(required=False, help_text="Who invites; absent when no person does.")
     lastEmailSentAt = serializers.DateTimeField(required=False, help_text="When its mail went out.")
     inviteUrl = Text(required=False, help_text="The link: only when it was made just now.")
@@ -42,7 +42,11 @@ class NewUserInvite(Closed):
     """Whom to invite, as what."""
 
     email = Matching(
-        EMAIL, "ana@example.com", max_length=MAX_EMAIL, help_text="Where the mail with the link goes."
+        EMAIL,
+        "ana@example.com",
+        required=False,
+        max_length=MAX_EMAIL,
+        help_text="Where the mail with the link goes; without it the link is yours to pass on.",
     )
     role = Choice(choices=GIVEN, default=Role.MEMBER.value)
 
@@ -87,7 +91,7 @@ class InvitesView(ApiView):
                 raise Forbidden("you may invite only to roles that rank below your own")
         made = invites.create_invites(
             tailnet=self.caller.tailnet,
-            wanted=[(wanted["email"], wanted["role"]) for wanted in body],
+            wanted=[(wanted.get("email", ""), wanted["role"]) for wanted in body],
             by=self.caller.actor,
         )
         return [_made(one) for one in made]

@@ -46,13 +46,16 @@ class NewInvite:
 def create_invite(
     *, tailnet: Tailnet, email: str, role: str = Role.MEMBER, by: Actor, now: datetime | None = None
 ) -> NewInvite:
-    """Invite an address: its mail goes out where the server has a mail server; the link is returned."""
-    now, email = now or timezone.now(), check_email(email)
+    """Invite an address: its mail goes out where the server has a mail server; the link is returned.
+
+    Without an address whoever gets the link from the sender is invited.
+    """
+    now, email = now or timezone.now(), check_email(email) if email else ""
     secret = new_url_token()
     with write(tailnet) as change:
         _require_right(by, role)
         open_ones = Invite.objects.filter(accepted_at__isnull=True)
-        if open_ones.filter(email__iexact=email, expires__gt=now).exists():
+        if email and open_ones.filter(email__iexact=email, expires__gt=now).exists():
             raise Conflict(f"{email} has an open invitation already: send that one again")
         if open_ones.count() >= MAX_OPEN:
             raise Invalid(f"at most {MAX_OPEN} invitations can be open: withdraw some first")
@@ -184,7 +187,7 @@ def _open_row(invite: Invite) -> Invite:
 def _sent(invite: Invite, secret: NewSecret, by: Actor) -> NewInvite:
     """The invitation with its link, its mail noted in the open transaction."""
     link = f"{settings.BASE_URL}/invite/{secret.text}"
-    mailed = settings.MAIL_IS_SET_UP and _may_mail()
+    mailed = bool(invite.email) and settings.MAIL_IS_SET_UP and _may_mail()
     if mailed:
         _note_mail(invite, secret, link, by)
     return NewInvite(invite, link, mailed)

@@ -24,7 +24,7 @@ EVERY, MEMBER, SHARED = "all", "member", "shared"
 MAX_DIGITS = 18  # of an id; more fit in no column
 
 
-class ApiUser(Closed):
+class User(Closed):
     """A person of the tailnet."""
 
     id = Text()
@@ -44,7 +44,7 @@ class ApiUser(Closed):
 class UserList(Closed):
     """People, by address."""
 
-    users = ApiUser(many=True)
+    users = User(many=True)
 
 
 class UserQuery(Closed):
@@ -98,7 +98,7 @@ class _OneUser(ApiView):
 class UserView(_OneUser):
     """``/users/{user_id}``"""
 
-    @operation("getUser", about="Get a person", scope="users:read", answer=ApiUser)
+    @operation("getUser", about="Get a person", scope="users:read", answer=User)
     def get(self, user_id: str) -> dict[str, Any]:
         now, person = timezone.now(), self.found(user_id)
         return _described(person, facts_of([person], now)[person.user_id], now)

@@ -171,7 +171,7 @@ def _revoke(request: HttpRequest, found: Invite) -> HttpResponse:
     invites.revoke_invite(invite=found, by=actor_of(request))
     if not is_htmx(request):
         return redirect(PAGE)
-    words: dict[str, Any] = {"email": found.email}
+    words: dict[str, Any] = {"email": found.email or _("whoever has the link")}
     return say(HttpResponse(), _("The invitation of %(email)s is withdrawn.") % words)
 
 

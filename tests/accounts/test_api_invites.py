@@ -10,13 +10,13 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts import tasks
 from accounts.actors import Actor
-from accounts.models import AuditEvent, Invite, Tailnet, User
+from accounts.models import AuditEvent, Invite, Outbox, Tailnet, User
 from accounts.roles import Role
 from accounts.services import invites
 from accounts.tenancy import scope
 from tests.accounts import factories
 from tests.api import as_client, as_person
-from tests.pages import plain_static_files
+from tests.pages import Visitor, plain_static_files
 
 __all__ = ["plain_static_files"]
 pytestmark = pytest.mark.django_db
@@ -89,7 +89,7 @@ def test_when_the_mail_went_out_is_told(place: tuple[Tailnet, User], settings: A
     ("body", "status", "words"),
     [
         ({}, 400, "list"),
-        ([{}], 400, "email"),
+        ([{"email": ""}], 400, "email"),
         ([{"email": "nobody"}], 400, "email: write it like"),
         ([{"email": "a@example.com\n"}], 400, "email: write it like"),
         ([{"email": "a@example.com", "role": "owner"}], 400, "role: is none of the values there are"),
@@ -106,6 +106,21 @@ def test_a_wrong_list_invites_nobody(place: tuple[Tailnet, User], body: Any, sta
     assert (refused.status, words in refused.message) == (status, True), refused
     with scope(tailnet=tailnet):
         assert not Invite.objects.exists()
+
+
+def test_without_an_address_the_link_is_the_callers_to_pass_on(
+    place: tuple[Tailnet, User], settings: Any
+) -> None:
+    settings.MAIL_IS_SET_UP = True
+    tailnet, owner = place
+    api = as_person(tailnet, owner)
+    first, second = api.post(LIST, [{}, {"role": "auditor"}])
+    assert (first["role"], second["role"], "email" in first) == ("member", "auditor", False)
+    with scope(tailnet=tailnet):
+        assert not Outbox.objects.exists()
+    page = Visitor(owner).get("/users/invitations").content.decode()
+    assert "Withdraw whoever has the link" in page
+    assert invites.accept_invite(token=second["inviteUrl"].rpartition("/")[2], user=factories.person())
 
 
 def test_nobody_is_invited_is_an_empty_list(place: tuple[Tailnet, User]) -> None:

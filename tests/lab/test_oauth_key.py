@@ -25,7 +25,9 @@ def call(world: World, token: str, path: str, body: dict[str, Any]) -> dict[str,
 @pytest.fixture
 def secret(world: World) -> str:
     """The secret of a client that may make auth keys, made by the API itself."""
-    token = str(world.server.manage("createapitoken", "default", "owner@localhost", "--json")["key"])
+    token = str(
+        world.server.manage("createapitoken", "default", "--user", "owner@localhost", "--json")["key"]
+    )
     wanted = {"keyType": "client", "scopes": ["auth_keys"], "tags": ["tag:ci", "tag:web"]}
     return str(call(world, token, "/tailnet/-/keys", wanted)["key"])
 

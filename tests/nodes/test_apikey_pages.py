@@ -122,7 +122,10 @@ def test_a_client_is_made_as_asked_and_shown_once(place: tuple[Tailnet, User]) -
     assert text not in page
     assert "0 access tokens" in page
     issue_access_token(client_secret=text)
-    assert "1 access token<" in shown(visitor, "/keys?show=clients")
+    assert "Never" in page
+    page = shown(visitor, "/keys?show=clients")
+    assert "1 access token<" in page
+    assert "Never" not in page
 
 
 def test_only_who_may_tag_sees_the_field(place: tuple[Tailnet, User]) -> None:
