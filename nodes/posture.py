@@ -16,7 +16,7 @@ CUSTOM = "custom:"
 MAX_KEY = 50  # characters, with the prefix
 KEY = re.compile(r"custom:[A-Za-z0-9_]{1,43}", re.ASCII)
 MAX_TEXT_VALUE = 50
-TEXT_VALUE = r"\A[A-Za-z0-9_.]*\Z"
+TEXT_VALUE = r"^[A-Za-z0-9_.]*$"
 MAX_NUMBER = 2**53 - 1  # what every JSON reader takes exactly
 MAX_ATTRIBUTES = 100  # of one device
 
@@ -31,7 +31,7 @@ def is_key(text: str) -> bool:
 def is_value(value: Any) -> bool:
     """Whether an attribute may have this value."""
     if isinstance(value, str):
-        return len(value) <= MAX_TEXT_VALUE and re.search(TEXT_VALUE, value) is not None
+        return len(value) <= MAX_TEXT_VALUE and re.fullmatch(TEXT_VALUE[1:-1], value) is not None
     return isinstance(value, int | float) and abs(value) <= MAX_NUMBER
 
 

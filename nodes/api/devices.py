@@ -39,6 +39,7 @@ OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 IPV4 = rf"\A100\.(6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])\.{OCTET}\.{OCTET}\Z"  # 100.64.0.0/10
 PREFIX = r"\A[0-9A-Fa-f:.]{2,45}/[0-9]{1,3}\Z"
 TAG = r"\Atag:[A-Za-z][A-Za-z0-9-]{0,62}\Z"
+MAX_ENABLED = 2 * MAX_ROUTES  # those it offers, and those it may offer later
 DETAILS = ("advertisedRoutes", "enabledRoutes", "sshEnabled", "distro", "clientConnectivity")
 
 
@@ -109,7 +110,9 @@ class Device(Closed):
     tailnetLockKey = Text()
     tailnetLockError = Text()
     advertisedRoutes = Texts(required=False, allow_null=False, help_text="With fields=all.")
-    enabledRoutes = Texts(required=False, allow_null=False, help_text="With fields=all.")
+    enabledRoutes = Texts(
+        required=False, allow_null=False, max_length=MAX_ENABLED, help_text="With fields=all."
+    )
     sshEnabled = Flag(required=False, help_text="With fields=all.")
     distro = Distro(required=False, help_text="With fields=all.")
     clientConnectivity = ClientConnectivity(required=False, help_text="With fields=all.")
@@ -125,7 +128,7 @@ class DeviceRoutes(Closed):
     """Prefixes that a device offers, and those that are approved; an approved one may be offered later."""
 
     advertisedRoutes = Texts(allow_null=False)
-    enabledRoutes = Texts(allow_null=False)
+    enabledRoutes = Texts(allow_null=False, max_length=MAX_ENABLED)
 
 
 def describe_routes(routes: Routes) -> dict[str, Any]:

@@ -25,24 +25,24 @@ NEVER = 1  # the year of Go's empty moment
 EXAMPLE = {"value": 87, "expiry": "2030-01-31T12:00:00Z", "comment": "audited"}
 
 
-@extend_schema_field(
-    {
-        "oneOf": [
-            {
-                "type": "string",
-                "maxLength": MAX_TEXT_VALUE,
-                "pattern": TEXT_VALUE.replace(r"\A", "^").replace(r"\Z", "$"),
-            },
-            {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER},
-            {"type": "boolean"},
-        ]
-    }
-)
-class AttributeValue(serializers.Field[Any, Any, Any, Any]):
-    """A text of letters, digits, _ and ., a number, true or false."""
+VALUES: list[dict[str, Any]] = [
+    {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER},
+    {"type": "boolean"},
+]
+TEXT = {"type": "string", "maxLength": MAX_TEXT_VALUE, "pattern": TEXT_VALUE}
+
+
+@extend_schema_field({"oneOf": [{"type": "string"}, *VALUES]})
+class AnyValue(serializers.Field[Any, Any, Any, Any]):
+    """A text, a number, true or false."""
+
+
+@extend_schema_field({"oneOf": [TEXT, *VALUES]})
+class NewValue(serializers.Field[Any, Any, Any, Any]):
+    """A short text without blanks, a number, true or false."""
 
     default_error_messages = {
-        "invalid": "is neither true, false, a number nor a text of at most 50 of a-z, 0-9, _ and ."
+        "invalid": "is neither true, false, a number nor a text of at most 50 of A-Z, a-z, 0-9, _ and ."
     }
 
     def to_internal_value(self, data: Any) -> Value:
@@ -51,14 +51,11 @@ class AttributeValue(serializers.Field[Any, Any, Any, Any]):
         found: Value = data
         return found
 
-    def to_representation(self, value: Any) -> Any:
-        return value
-
 
 class Attribute(Closed):
     """What an attribute shall be."""
 
-    value = AttributeValue()
+    value = NewValue()
     expiry = Moment(required=False, allow_null=True, help_text="When it goes by itself.")
 
 
@@ -78,7 +75,7 @@ class AttributesChange(Closed):
 class Attributes(Closed):
     """A device's posture attributes by their keys; those that begin with ``custom:`` were set by people."""
 
-    attributes = serializers.DictField(child=AttributeValue())
+    attributes = serializers.DictField(child=AnyValue())
     expiries = serializers.DictField(child=Moment(), help_text="Of those that go by themselves.")
 
 
