@@ -111,6 +111,16 @@ def each_tailnet(due: str | None = None, where: Q | None = None) -> Iterator[Tai
             yield tailnet
 
 
+def totals(label: str, *by: str, where: Q | None = None, **sums: Any) -> list[dict[str, Any]]:
+    """Sums over all tailnets' rows of a model, one for each value of ``by``; never a row.
+
+    For the server's own measures, which say nothing of any one tailnet.
+    """
+    with scopes_disabled():
+        rows = apps.get_model(label)._default_manager.filter(where or Q()).order_by()
+        return list(rows.values(*by).annotate(**sums)) if by else [rows.aggregate(**sums)]
+
+
 def memberships_of(user_id: int) -> list[Membership]:
     """A person's memberships in every tailnet, tailnets loaded, by name (for switcher and confirm page)."""
     with scopes_disabled():

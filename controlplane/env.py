@@ -1,6 +1,7 @@
 """The server's environment, read once, typed, and refused with one clear line when it is wrong.
 
-Every variable is listed in the README's table of settings. Nothing else in the server reads ``os.environ``.
+Every variable is listed in the README's table of settings, but for ``TRENZA_WORKER``, which ``serve`` sets
+for its own workers. Nothing else in the server reads ``os.environ``.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class Environment:
     relay_tls: bool = True
     relay_token: str | None = field(default=None, repr=False)
     metrics_token: str | None = field(default=None, repr=False)
+    worker: int | None = None  # a web worker's place among those of ``serve``, which tells it
     secret_key_override: str | None = field(default=None, repr=False)
     debug: bool = False
 
@@ -99,6 +101,11 @@ class Environment:
     @property
     def host(self) -> str:
         return urlsplit(self.url).hostname or ""
+
+    @property
+    def measures(self) -> Path:
+        """Where web workers keep what they count, for one another."""
+        return self.data / "measures"
 
     @property
     def scaled(self) -> bool:
@@ -229,6 +236,7 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
         )
     relay_listen, relay_stun = get("RELAY_LISTEN"), get("RELAY_STUN")
     relay_host, relay_port = _relay_host(get("RELAY_HOST") or host)
+    worker = get("WORKER") or ""
     return Environment(
         url=url,
         listen=HostPort.parse(get("LISTEN") or DEFAULT_LISTEN, "TRENZA_LISTEN"),
@@ -257,6 +265,7 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
         relay_tls=_switch(get("RELAY_TLS") or "on", "TRENZA_RELAY_TLS"),
         relay_token=get("RELAY_TOKEN"),
         metrics_token=get("METRICS_TOKEN"),
+        worker=int(worker) if worker.isdigit() else None,
         secret_key_override=get("SECRET_KEY"),
         debug=_switch(get("DEBUG") or "off", "TRENZA_DEBUG"),
     )

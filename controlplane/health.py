@@ -10,11 +10,12 @@ from channels.layers import get_channel_layer
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from accounts.changes import LAYER_ERRORS
 from accounts.limits import address_of
 from controlplane.env import environment
+from controlplane.metrics import exposition
 from controlplane.middleware import DIRECT
 
 LAYER_SECONDS = 3.0
@@ -62,7 +63,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus metrics: by ``TRENZA_METRICS_TOKEN`` where it is set, else on this host without a proxy."""
     if not may_read_metrics(request, environment().metrics_token):
         return HttpResponse(status=404)
-    return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+    return HttpResponse(exposition(), content_type=CONTENT_TYPE_LATEST)
 
 
 def may_read_metrics(request: HttpRequest, token: str | None) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable
+from time import perf_counter
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 
 from controlplane.env import environment
+from controlplane.measures import count_request
 
 MAX_FORWARDED_HOPS = 16
 # What a proxy adds: the request is not from this host then, though its socket is.
 FORWARDED = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP")
 DIRECT = "trenza.direct"
+API = ("/api/v2/", "/api/trenza/")
 
 
 def is_trusted_proxy(peer: str, trusted: Iterable[str]) -> bool:
@@ -59,6 +62,21 @@ class CompressedPagesMiddleware(GZipMiddleware):
         if request.method != "GET" or not is_page:
             return response
         return super().process_response(request, response)
+
+
+class MeasuredApiMiddleware:
+    """Counts the public API's requests, by what they are answered."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not request.path.startswith(API):
+            return self.get_response(request)
+        begun = perf_counter()
+        response = self.get_response(request)
+        count_request(request.method or "", response.status_code, perf_counter() - begun)
+        return response
 
 
 class TrustedProxyMiddleware:

@@ -15,7 +15,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from accounts.api.values import Closed
-from accounts.scopes import ALL, LOG, ORDER, READ
+from accounts.scopes import ALL, ORDER, READ
 
 Schema = dict[str, Any]
 
@@ -64,16 +64,11 @@ PLACES: Mapping[str, Place] = {
     "tailnet": Place("The tailnet's name, or `-` for the one that the token is of.", "-"),
     "organization": Place("Always `-`.", "-"),
     "deviceId": Place("A device's `nodeId`, or its `id`.", "n8x2kqLw3CNTRL"),
-    "key": Place("The name of an attribute.", "custom:tier"),
-    "attribute": Place("The name of an attribute.", "custom:tier"),
     "attributeKey": Place("The name of an attribute.", "custom:tier"),
     "keyId": Place("The `id` of a key, which is no secret.", "k7Hn2WqLCNTRL"),
     "userId": Place("The `id` of a person.", "42"),
     "inviteId": Place("The `id` of an invitation.", "7"),
-    "userInviteId": Place("The `id` of an invitation.", "7"),
-    "webhookId": Place("The `endpointId` of a webhook.", "wQ4n7xLCNTRL"),
     "endpointId": Place("The `endpointId` of a webhook.", "wQ4n7xLCNTRL"),
-    "contactType": Place("Which contact.", "security"),
     "kind": Place("Which contact.", "security"),
 }
 
@@ -100,12 +95,15 @@ AREA_WORDS: Mapping[str, str] = {
     "policy_file": "access rules, and what belongs to the network as such",
     "dns": "DNS settings",
     "auth_keys": "auth keys",
+    "api_access_tokens": "API tokens",
     "oauth_keys": "OAuth clients",
     "federated_keys": "federated identities",
     "feature_settings": "settings and webhooks",
     "account_settings": "contacts",
     "services": "services",
     "log_streaming": "log streaming",
+    "logs:configuration": "the log of changes",
+    "logs:network": "the log of traffic",
 }
 
 
@@ -113,10 +111,8 @@ def scope_words(scope: str) -> str:
     """What a scope lets its token do."""
     if scope in (ALL, ALL + READ):
         return "everything" if scope == ALL else "see everything"
-    if scope == LOG:
-        return "see the audit log"
     area = scope.removesuffix(READ)
-    words = AREA_WORDS.get(area, area.replace("_", " "))
+    words = AREA_WORDS[area]
     return f"see {words}" if scope != area else f"see and change {words}"
 
 
@@ -158,6 +154,15 @@ class DescribedSchema(AutoSchema):
     def get_description(self) -> str:
         """What :func:`accounts.api.views.operation` says; a view's docstring is for its readers alone."""
         return ""
+
+    def _get_examples(self, *args: Any, **kwargs: Any) -> Schema:
+        """An example of a list is written as a list already."""
+        examples: Schema = super()._get_examples(*args, **kwargs)
+        for example in examples.values():
+            value = example["value"]
+            if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+                example["value"] = value[0]
+        return examples
 
     def _map_basic_serializer(self, serializer: Any, direction: str) -> Schema:
         schema: Schema = super()._map_basic_serializer(serializer, direction)

@@ -21,6 +21,7 @@ from accounts.changes import LAYER_ERRORS
 from accounts.errors import LimitExceeded
 from controlplane.control.streams import TEXT_HEADERS
 from controlplane.env import environment
+from controlplane.measures import REGISTRATIONS
 from controlplane.netmap.snapshot import TAGGED_LOGIN, TAGGED_NAME, TAGGED_USER_ID
 from controlplane.snapshots import in_thread
 from nodes.hostinfo import cleaned
@@ -118,6 +119,8 @@ def _login_token(followup: str) -> str:
 def _answer(request: RegistrationRequest) -> RegisterResponse | int:
     """The response, or the id of the login to wait for. Runs in a database thread."""
     result = answer_registration(request=request)
+    if result.outcome is not Outcome.WAIT:
+        REGISTRATIONS.labels(result.outcome.value).inc()
     if result.outcome is Outcome.WAIT:
         return result.login_id
     if result.outcome is Outcome.LIMITED:

@@ -11,6 +11,7 @@ from controlplane.hub.database import Database
 from controlplane.hub.layer import Layer
 from controlplane.hub.rooms import Rooms
 from controlplane.liveness import PROBE_SECONDS
+from controlplane.measures import STREAMS
 
 logger = logging.getLogger("trenza.hub")
 
@@ -45,6 +46,7 @@ class Clockwork:
         """Keys that have ended, and keepalives that are due (one loop for all streams)."""
         await asyncio.sleep(TICK_SECONDS)
         now, loop_now = datetime.now(UTC), asyncio.get_running_loop().time()
+        STREAMS.set(sum(len(room.audience.listeners()) for room in self._rooms))
         for room in self._rooms:
             room.expire(now)
             room.audience.keep_alive(loop_now)

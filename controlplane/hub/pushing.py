@@ -10,9 +10,11 @@ import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from time import perf_counter
 
 from controlplane.background import Tasks
 from controlplane.hub.audience import Audience, Subscriber
+from controlplane.measures import FULL_MAPS, PUSH_SECONDS, PUSHES
 from controlplane.netmap.engine import Engine, Update
 from wire.codec import compress, frame_map
 
@@ -51,7 +53,7 @@ class Pushes:
         self._audience = audience
         self._workshop = workshop
         self._tasks = tasks
-        self._line: deque[Update] = deque()
+        self._line: deque[tuple[Update, float]] = deque()  # and since when it waits
         self._sending = asyncio.Lock()
         self.rest_until = 0.0
 
@@ -61,34 +63,39 @@ class Pushes:
 
     def line_up(self, update: Update) -> None:
         """Give an update its place; :meth:`send` follows."""
-        self._line.append(update)
+        self._line.append((update, perf_counter()))
 
     async def send(self) -> None:
         """Send what is in line."""
         async with self._sending:
             while self._line:
-                await self._send_update(self._line.popleft())
+                update, since = self._line.popleft()
+                await self._send_update(update, since)
 
     def push_soon(self, update: Update) -> None:
         """Give an update its place now, and have a task send it."""
         self.line_up(update)
         self._tasks.spawn(self.send())
 
-    async def _send_update(self, update: Update) -> None:
+    async def _send_update(self, update: Update, since: float) -> None:
         """Send each subscriber what concerns it; equal bytes are compressed and framed once."""
         if update.is_empty:
             return
         loop = asyncio.get_running_loop()
         started, now = loop.time(), datetime.now(UTC)
         frames: dict[tuple[bytes, bool], bytes] = {}
+        pushed = 0
         for count, subscriber in enumerate(self._audience.listeners(), 1):
             if count % FAN_OUT_BATCH == 0:
                 await asyncio.sleep(0)
             message = update.message_for(subscriber.node_id, now)
             if message is not None:
                 self._deliver(subscriber, message, frames)
+                pushed += 1
             if subscriber.node_id in update.changed and subscriber.node_id not in update.new.nodes:
                 subscriber.stream.close()
+        PUSHES.inc(pushed)
+        PUSH_SECONDS.observe(perf_counter() - since)
         took = loop.time() - started
         self.rest_until = loop.time() + min(REST_RATIO * took, MAX_REST_SECONDS)
 
@@ -129,6 +136,7 @@ class Pushes:
                 message = await self._workshop.compress(message)
             subscriber.stream.send(frame_map(message))
             subscriber.behind = False
+            FULL_MAPS.inc()
         if engine.snapshot is not sent:
             missed = engine.since(sent).message_for(subscriber.node_id, datetime.now(UTC))
             if missed is not None:

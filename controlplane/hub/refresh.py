@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from controlplane.background import Tasks
 from controlplane.env import environment
 from controlplane.hub.database import Database
+from controlplane.measures import READ_SECONDS
 from controlplane.netmap.engine import Engine
 from controlplane.netmap.snapshot import TailnetSnapshot
 
@@ -88,6 +90,7 @@ class Refresher:
         self._gone = gone
         self.unread = Unread(engine.snapshot.version)
         self._reading: asyncio.Task[None] | None = None
+        self._heard: float | None = None  # when the first of what is unread was heard of
         self._reconcile_at = asyncio.get_running_loop().time() + SETTLE_SECONDS
 
     @property
@@ -132,6 +135,8 @@ class Refresher:
 
     def _read_soon(self, delay: float) -> asyncio.Task[None]:
         """The task that reads what is unread."""
+        if self._heard is None:
+            self._heard = perf_counter()
         if self._reading is None or self._reading.done():
             self._reading = self._tasks.spawn(self._read(delay))
         return self._reading
@@ -141,7 +146,8 @@ class Refresher:
         if delay:
             await asyncio.sleep(delay)
         while self.unread:
-            reading = self.unread.take()
+            reading, heard = self.unread.take(), self._heard
+            self._heard = None
             try:
                 fresh = await self._load(reading)
             except Exception:
@@ -151,7 +157,10 @@ class Refresher:
                 await self._gone()
                 return
             self.unread.version = max(self.unread.version, fresh.version)
+            if heard is not None:
+                READ_SECONDS.observe(perf_counter() - heard)
             await self._take(fresh, reading.rows)
+        self._heard = None
 
     async def _load(self, reading: Reading) -> TailnetSnapshot | None:
         snapshot = self._engine.snapshot

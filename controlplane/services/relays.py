@@ -17,6 +17,7 @@ from accounts.changes import ChangedRow, record_change
 from accounts.credentials import digest
 from accounts.models import Tailnet
 from controlplane.env import Environment, environment
+from controlplane.measures import RELAY_BYTES
 from controlplane.models import FIRST_OWN_REGION, Relay
 from wire.derpmap import PIN_PREFIX
 from wire.errors import WireError
@@ -100,8 +101,17 @@ def _record_stats(relay_id: int, counters: dict[str, int]) -> None:
     """Keep the counters, and as ``rate`` the bytes a second that it passed on since those before."""
     now = timezone.now()
     before = Relay.objects.filter(pk=relay_id).values_list("stats", "last_seen").first()
+    if before:
+        _count_bytes(before[0], counters)
     rate = _rate(before[0], counters, (now - before[1]).total_seconds()) if before and before[1] else 0
     Relay.objects.filter(pk=relay_id).update(stats=counters | {"rate": rate}, last_seen=now)
+
+
+def _count_bytes(before: Any, counters: Mapping[str, int]) -> None:
+    """Add what has come since the report before; a relay that was started again begins at 0."""
+    for name, direction in (("bytes_in", "in"), ("bytes_out", "out")):
+        old = _counter(before.get(name)) if isinstance(before, dict) else 0
+        RELAY_BYTES.labels(direction).inc(counters[name] - (old if counters[name] >= old else 0))
 
 
 def _rate(before: Any, counters: Mapping[str, int], seconds: float) -> int:

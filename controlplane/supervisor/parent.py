@@ -31,7 +31,13 @@ class Supervisor:
         self.stopping = asyncio.Event()
         self.sock = bind_web_socket(env.listen)
         self.tasks = Tasks()
-        self.workers = Workers(self.sock, count=workers, tasks=self.tasks, unusable=self._give_up)
+        self.workers = Workers(
+            self.sock,
+            count=workers,
+            tasks=self.tasks,
+            unusable=self._give_up,
+            measures=env.measures,
+        )
         self.relay = RelayKeeper(env)
 
     async def run(self) -> None:

@@ -10,6 +10,8 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count as counting
+from pathlib import Path
 
 from controlplane.background import Tasks
 from controlplane.env import CHECKOUT, UNUSABLE
@@ -24,9 +26,11 @@ READY_SECONDS = 60.0
 class Slot:
     """One web worker's place, kept filled until it is retired. ``ready``: a process in it has accepted.
 
+    ``number`` is no other slot's; what the process counts goes by it (:mod:`controlplane.measures`).
     ``lifeline`` is the process's; it closes when the parent dies.
     """
 
+    number: int = 0
     process: asyncio.subprocess.Process | None = None
     lifeline: int = -1
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,11 +58,27 @@ class Slot:
         return await self.process.wait() if self.process is not None else 0
 
 
+def forget_measures(folder: Path, pattern: str = "*.db") -> None:
+    """Remove what workers have counted: all of it before the first starts, what was so of one that ends."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for file in folder.glob(pattern):
+        file.unlink(missing_ok=True)
+
+
 class Workers:
-    """The slots of one socket. ``unusable`` is called when a worker finds that it cannot run at all."""
+    """The slots of one socket. ``unusable`` is called when a worker finds that it cannot run at all.
+
+    ``measures`` is the folder of what workers count.
+    """
 
     def __init__(
-        self, sock: socket.socket, *, count: int, tasks: Tasks, unusable: Callable[[], None]
+        self,
+        sock: socket.socket,
+        *,
+        count: int,
+        tasks: Tasks,
+        unusable: Callable[[], None],
+        measures: Path,
     ) -> None:
         self.slots: list[Slot] = []
         self._sock = sock
@@ -66,13 +86,16 @@ class Workers:
         self._tasks = tasks
         self._unusable = unusable
         self._replacing = asyncio.Lock()
+        self._measures = measures
+        forget_measures(measures)
 
     async def fill(self) -> list[Slot]:
         """As many new slots as there are to be."""
         return [await self.add() for _ in range(self._count)]
 
     async def add(self) -> Slot:
-        slot = Slot()
+        taken = {slot.number for slot in self.slots}
+        slot = Slot(next(number for number in counting() if number not in taken))
         await self._start(slot)
         self.slots.append(slot)
         self._tasks.spawn(self._keep(slot))
@@ -110,6 +133,7 @@ class Workers:
             f"--ready={ready_write}",
             pass_fds=(self._sock.fileno(), lifeline_read, ready_write),
             start_new_session=True,
+            env=os.environ | {"TRENZA_WORKER": str(slot.number)},
         )
         os.close(lifeline_read)
         os.close(ready_write)
@@ -139,6 +163,7 @@ class Workers:
             started = loop.time()
             code = await slot.ended()
             slot.close_lifeline()
+            forget_measures(self._measures, f"gauge_*_{slot.number}.db")
             if slot.retired.is_set():
                 break
             if code == UNUSABLE:  # it has said why
