@@ -16,7 +16,7 @@ from typing import Protocol
 
 from client.engine.base import USERSPACE, Engine
 from client.engine.host import require_free_port
-from client.errors import ClientError, EngineError, SetupError
+from client.errors import ClientError, EngineError, PeerNotFound, SetupError
 from client.flows.table import FlowTable
 from client.magicsock.endpoints import Endpoint
 from client.magicsock.netcheck import Report
@@ -138,10 +138,13 @@ class Tunnel:
         return self.sock.live_paths() if self.sock is not None else {}
 
     def all_paths(self) -> dict[int, PathStatus]:
-        """The paths of all peers."""
-        if self.sock is None or self._netmap is None:
-            return {}
-        return {node_id: self.sock.path_status(node_id) for node_id in self._netmap.peers}
+        """The paths of all peers; one that has just left may be missing."""
+        found: dict[int, PathStatus] = {}
+        if self.sock is not None and self._netmap is not None:
+            for node_id in self._netmap.peers:
+                with contextlib.suppress(PeerNotFound):
+                    found[node_id] = self.sock.path_status(node_id)
+        return found
 
     @property
     def is_userspace(self) -> bool:
