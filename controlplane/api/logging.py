@@ -12,7 +12,6 @@ from accounts.api.values import Closed, Text, Texts
 from accounts.api.views import ApiView, operation
 from accounts.describe import describe_audit_event
 from accounts.models import AuditEvent
-from accounts.scopes import LOG
 from accounts.selectors import audit_events
 
 VERSION = "1.1"  # of the format
@@ -112,7 +111,7 @@ class ConfigurationLogView(ApiView):
     @operation(
         "listConfigurationAuditLogs",
         about="Get the log of changes",
-        scope=LOG,
+        scope="logs:configuration:read",
         query=AuditQuery,
         answer=AuditLog,
     )
