@@ -31,9 +31,9 @@ OTHER = "other"
 
 if environment().worker is not None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(environment().measures)
-    values.ValueClass = values.MultiProcessValue(lambda: environment().worker)
+    values.ValueClass = values.MultiProcessValue(lambda: environment().worker)  # type: ignore[no-untyped-call]
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
 
 STREAMS = Gauge(
@@ -94,5 +94,5 @@ def counted() -> CollectorRegistry:
     if environment().worker is None:
         return REGISTRY
     everybody = CollectorRegistry()
-    MultiProcessCollector(everybody, path=str(environment().measures))
+    MultiProcessCollector(everybody, path=str(environment().measures))  # type: ignore[no-untyped-call]
     return everybody

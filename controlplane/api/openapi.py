@@ -151,13 +151,13 @@ class DescribedSchema(AutoSchema):
         scopes = getattr(getattr(self.view, self.method.lower()), "scopes", ())
         return [{BEARER: []}, {BASIC: []}, *({OAUTH: [scope]} for scope in scopes)]
 
-    def get_description(self) -> str:
+    def get_description(self) -> str:  # type: ignore[override]
         """What :func:`accounts.api.views.operation` says; a view's docstring is for its readers alone."""
         return ""
 
     def _get_examples(self, *args: Any, **kwargs: Any) -> Schema:
         """An example of a list is written as a list already."""
-        examples: Schema = super()._get_examples(*args, **kwargs)
+        examples: Schema = super()._get_examples(*args, **kwargs)  # type: ignore[no-untyped-call]
         for example in examples.values():
             value = example["value"]
             if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
@@ -165,7 +165,7 @@ class DescribedSchema(AutoSchema):
         return examples
 
     def _map_basic_serializer(self, serializer: Any, direction: str) -> Schema:
-        schema: Schema = super()._map_basic_serializer(serializer, direction)
+        schema: Schema = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
         is_closed = isinstance(serializer, Closed) or (
             isinstance(serializer, type) and issubclass(serializer, Closed)
         )
@@ -275,5 +275,6 @@ def _is_free_text(schema: Schema) -> bool:
 def document() -> Schema:
     """The whole description, made once in a process, in English. Not to be changed."""
     with translation.override("en"):
-        made: Schema = SchemaGenerator().get_schema(request=None, public=True)
+        generator: Any = SchemaGenerator()  # type: ignore[no-untyped-call]
+        made: Schema = generator.get_schema(request=None, public=True)
     return made
