@@ -87,7 +87,7 @@ def operation(
     scope: str = "",
     any_of: Sequence[str] = (),
     body: Serializer | None = None,
-    query: Serializer | None = None,
+    query: type[serializers.Serializer[Any]] | None = None,
     answer: Any = Nothing,
     example: Mapping[str, Any] | Sequence[Any] | None = None,
 ) -> Callable[[Handler], Handler]:

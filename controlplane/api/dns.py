@@ -165,7 +165,7 @@ class SplitDnsRequest(SplitDns):
     domains = serializers.DictField(child=Addresses())
 
 
-class SplitDnsSchema(OpenApiSerializerExtension):  # type: ignore[misc]
+class SplitDnsSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
     """How the description says it: an object whose members are named by people."""
 
     target_class, match_subclasses = SplitDns, True

@@ -13,7 +13,9 @@ from accounts.tenancy import scope
 from controlplane.services import dns
 from tests.accounts import factories as people
 from tests.api import Api, as_client, as_person
+from tests.pages import plain_static_files
 
+__all__ = ["plain_static_files"]
 pytestmark = pytest.mark.django_db
 BASE = "/tailnet/-/dns"
 EMPTY: dict[str, Any] = {

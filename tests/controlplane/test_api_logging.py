@@ -23,7 +23,9 @@ from controlplane.services import dns
 from tests.accounts import factories as people
 from tests.api import Api, as_client, as_person
 from tests.nodes.factories import node
+from tests.pages import plain_static_files
 
+__all__ = ["plain_static_files"]
 pytestmark = pytest.mark.django_db
 LOG = "/tailnet/-/logging/configuration"
 

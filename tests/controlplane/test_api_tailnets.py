@@ -13,7 +13,9 @@ from accounts.services.tokens import issue_access_token
 from accounts.tenancy import memberships_of, scope
 from tests.accounts import factories as people
 from tests.api import Api, as_client, as_person
+from tests.pages import plain_static_files
 
+__all__ = ["plain_static_files"]
 pytestmark = pytest.mark.django_db
 MINE = "/organizations/-/tailnets"
 

@@ -104,7 +104,7 @@ def test_what_no_form_offers_stays_when_the_panel_saves(tailnet: Tailnet, api: A
     made = api.post(HOOKS, {"endpointUrl": URL, "subscriptions": wanted})
     admin = people.member(tailnet, Role.ADMIN).user
     form = {"url": URL, "provider": "", "subscriptions": ["nodeDeleted"]}
-    Visitor(admin).post(f"/settings/webhooks/{made['endpointId']}/edit", form)
+    Visitor(admin).submit(f"/settings/webhooks/{made['endpointId']}/edit", **form)
     kept = api.get(f"/webhooks/{made['endpointId']}")["subscriptions"]
     assert kept == ["nodeDeleted", "subnetIPForwardingNotEnabled"]
 
