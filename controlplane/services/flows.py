@@ -78,13 +78,14 @@ def described(logs: QuerySet[FlowLog], *, tailnet: Tailnet) -> Iterator[bytes]:
     """The JSON of an API v2 answer in pieces, oldest first; each slice is read in a scope of its own."""
     yield b'{"logs":['
     after: tuple[datetime, int] | None = None
-    while True:
+    more = True
+    while more:
         with scope(tailnet=tailnet):
             found = list(_slice(logs, after))
-        if not found:
-            break
-        yield (b"," if after else b"") + b",".join(map(_described, found))
-        after = found[-1].logged, found[-1].pk
+        if found:
+            yield (b"," if after else b"") + b",".join(map(_described, found))
+            after = found[-1].logged, found[-1].pk
+        more = len(found) == SLICE
     yield b"]}"
 
 

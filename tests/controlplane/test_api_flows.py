@@ -161,6 +161,7 @@ def test_who_reads_them_and_who_does_not() -> None:
 def test_reading_costs_the_same_queries_however_many_there_are() -> None:
     tailnet, node, owner = logging_tailnet()
     api, counts = as_person(tailnet, owner), []
+    asked(api)  # that the token was used is noted now and then
     for more in (1, 9):
         for number in range(more):
             tells(node, NOON + timedelta(seconds=10 * more + number))
