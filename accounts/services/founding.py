@@ -26,9 +26,7 @@ def found_tailnet(*, owner: User, title: str, by: Actor) -> tuple[Tailnet, NewCl
     """
     with transaction.atomic():
         tailnet = _made(owner, title, by)
-        client = create_oauth_client(
-            tailnet=tailnet, by=by, scopes=[ALL], description="The first"
-        )
+        client = create_oauth_client(tailnet=tailnet, by=by, scopes=[ALL], description="The first")
         return tailnet, client
 
 
