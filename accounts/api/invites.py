@@ -11,7 +11,7 @@ from accounts.api.fields import MAX_EMAIL, Matching
 from accounts.api.values import Choice, Closed, Number, Text
 from accounts.api.views import ApiView, operation
 from accounts.describe import describe_invite
-from accounts.errors import Forbidden, NotFound
+from accounts.errors import Conflict, Forbidden, NotFound
 from accounts.models import Invite
 from accounts.roles import Role
 from accounts.selectors import open_invites
@@ -56,8 +56,10 @@ class NewUserInvites(serializers.ListSerializer[Any]):
 
     child = NewUserInvite()
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **({"max_length": MAX_AT_ONCE} | options))
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, list) and len(data) > MAX_AT_ONCE:
+            raise Conflict(f"at most {MAX_AT_ONCE} people are invited at once")
+        return super().to_internal_value(data)
 
 
 def _made(made: NewInvite) -> dict[str, Any]:

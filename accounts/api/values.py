@@ -98,7 +98,7 @@ class Choice(serializers.ChoiceField):
 class Texts(serializers.ListField):
     """A list of strings; ``null`` is an empty one, as Go writes it."""
 
-    child = Text()
+    child: serializers.Field[Any, Any, Any, Any] = Text()
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**({"max_length": MAX_ITEMS, "allow_null": True} | options))

@@ -69,7 +69,7 @@ class DeviceCreation(Closed):
 class DeviceCapabilities(Closed):
     """What an auth key is for."""
 
-    create = DeviceCreation(required=False)
+    create = DeviceCreation(required=False)  # type: ignore[assignment]  # DRF takes it out
 
 
 class KeyCapabilities(Closed):
@@ -122,7 +122,7 @@ class CreatedDevice(Closed):
 class CreatedDevices(Closed):
     """What devices are that join by it."""
 
-    create = CreatedDevice()
+    create = CreatedDevice()  # type: ignore[assignment]  # as above
 
 
 class AuthKeyCapabilities(Closed):
