@@ -107,9 +107,9 @@ def test_what_two_nodes_tell_is_what_was_sent(world: World) -> None:
     assert (back["txPkts"], back["rxPkts"]) == (there["rxPkts"], PINGS) or lost
     got = summed(found, ids["ned"], TCP, rut, port=PORT)
     sent = summed(found, ids["rut"], TCP, ned, port=PORT)
-    for one, other in ((got["rxBytes"], sent["txBytes"]), (sent["rxBytes"], got["txBytes"])):
-        assert one <= other, "nobody got more than was sent"
-    assert MEGABYTE < got["rxBytes"] < 1.2 * MEGABYTE
+    # The content and its headers, of which several segments that the kernel handles as one have one.
+    for size in (got["rxBytes"], sent["txBytes"]):
+        assert MEGABYTE < size < 1.1 * MEGABYTE
     carried = [flow for flow in flows(found, ids["ned"], "physical") if flow["src"] == f"{rut.address()}:0"]
     assert sum(flow["rxBytes"] for flow in carried) > got["rxBytes"]
     assert {flow["dst"].partition(":")[0] for flow in carried} <= {
