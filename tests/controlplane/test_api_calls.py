@@ -139,6 +139,16 @@ def test_every_example_asks_for_something_that_is_there(
     assert wrongs == []
 
 
+def test_who_is_signed_in_to_the_panel_is_nobody_here(estate: Estate) -> None:
+    """A page of another origin could otherwise make a browser call for its reader."""
+    visitor = Visitor(estate.owner, estate.tailnet)
+    for call in calls(document(), places(estate)):
+        cache.clear()
+        answer = visitor.generic(call.method, call.path, json.dumps(call.body or {}), content_type=JSON)
+        assert answer.status_code == (401 if call.needs_token or call.is_token_request else 200), call.path
+        assert answer["Content-Type"] == JSON
+
+
 def test_there_is_an_example_of_every_operation() -> None:
     made = list(calls(document()))
     described = [(path, method) for path, item in document()["paths"].items() for method in item]
