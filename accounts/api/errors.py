@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from django.http.request import HttpRequest, RawPostDataException
 from django.http.response import JsonResponse
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -67,6 +68,7 @@ def sentence(detail: Any) -> str:
     return str(detail)
 
 
+@csrf_exempt
 def nothing_here(request: HttpRequest, rest: str = "") -> JsonResponse:
     """For every address under the API's that is none."""
     return JsonResponse({"message": NOTHING_HERE}, status=404)

@@ -20,12 +20,15 @@ NAMES = {
     "usersApprovalOn": "users_approval",
     "networkFlowLoggingOn": "flow_logging",
 }
+# What the API's clients name: which of several routers carries a subnet.
+ROUTE_SELECTIONS = ["active-passive-failover", "regional-routing", "regional-routing-failover", "magicroute"]
 FIXED: Mapping[str, Any] = {
     "aclsExternallyManagedOn": False,
     "aclsExternalLink": "",
     "devicesAutoUpdatesOn": False,
     "usersRoleAllowedToJoinExternalTailnets": "none",
     "regionalRoutingOn": False,
+    "routeSelection": "active-passive-failover",
     "postureIdentityCollectionOn": False,
     "httpsEnabled": False,
 }
@@ -45,6 +48,7 @@ class Settings(Closed):
     usersRoleAllowedToJoinExternalTailnets = Choice(choices=["none", "member", "admin"])
     networkFlowLoggingOn = Flag(help_text="Whether Trenza's clients report who talks to whom.")
     regionalRoutingOn = Flag()
+    routeSelection = Choice(choices=ROUTE_SELECTIONS, help_text="Which of several routers carries a subnet.")
     postureIdentityCollectionOn = Flag()
     httpsEnabled = Flag()
 

@@ -45,6 +45,8 @@ def test_settings_are_read_and_changed() -> None:
         ({"devicesKeyDurationDays": True}, 400, "is no whole number"),
         ({"devicesKeyDurationDays": 181}, 400, "180"),
         ({"colour": 1}, 400, "colour: there is no member of this name"),
+        ({"routeSelection": "regional-routing"}, 409, "routeSelection is active-passive-failover on"),
+        ({"routeSelection": "best"}, 400, "routeSelection: is none of the values"),
         ({"httpsEnabled": True}, 409, "httpsEnabled is false on this server"),
         (b'"' + b"x" * (1 << 20) + b'"', 413, "at most"),
     ],
