@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from accounts.models import Tailnet
-from nodes.facts import Facts, facts_of
+from nodes.facts import Facts, facts_of, timestamp
 from nodes.hostinfo import MAX_HOSTNAME, hostname, lowered, region_seconds, text
 from nodes.models import Node, PreAuthKey
 from nodes.offers import routes_of
@@ -18,26 +18,19 @@ from nodes.versions import Kind, Version, is_old, newest
 TAGGED_DEVICES = "tagged-devices"
 
 
-def timestamp(moment: datetime | None) -> str:
-    """RFC 3339 in UTC to the second; "" for none (what the API shows of a device)."""
-    return f"{moment.astimezone(UTC).isoformat()[:19]}Z" if moment is not None else ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Around:
     """What around a device says how it is described: its tailnet's domain, regions, and newest clients."""
 
     domain: str
-    now: datetime
     regions: Mapping[int, str]
     newest: Mapping[Kind, Version]
 
 
-def what_is_around(tailnet: Tailnet, *, base_domain: str, now: datetime, everything: bool = True) -> Around:
+def what_is_around(tailnet: Tailnet, *, base_domain: str, everything: bool = True) -> Around:
     """The same for all devices of a tailnet, whose scope must be open; two queries at most."""
     return Around(
         domain=f"{tailnet.name}.{base_domain}",
-        now=now,
         regions=region_names(tailnet.pk) if everything else {},
         newest=newest(Node.objects.get_queryset()),
     )
@@ -55,40 +48,39 @@ def describe_device(
 
     Whoever describes many gives what is ``around`` them, which then is read once.
     """
-    around = around or what_is_around(node.tailnet, base_domain=base_domain, now=now, everything=everything)
-    return describe_facts(facts_of(node), around, everything=everything)
+    around = around or what_is_around(node.tailnet, base_domain=base_domain, everything=everything)
+    return describe_facts(facts_of(node, now), around, everything=everything)
 
 
 def describe_facts(facts: Facts, around: Around, *, everything: bool) -> dict[str, Any]:
     """The same, of one of many devices of which only these facts were read."""
     hostinfo = lowered(facts.hostinfo)
-    online = facts.online_until is not None and facts.online_until > around.now
     device: dict[str, Any] = {
         "id": str(facts.id),
         "nodeId": facts.stable_id,
         "name": f"{facts.name}.{around.domain}",
         "hostname": facts.hostname or facts.name,
-        "user": TAGGED_DEVICES if facts.user_id is None else facts.login_name,
+        "user": facts.login_name or TAGGED_DEVICES,
         "addresses": [facts.ipv4, facts.ipv6],
         "os": _text(hostinfo, "os"),
         "clientVersion": _text(hostinfo, "ipnversion"),
         "updateAvailable": is_old(facts.version, (facts.app, facts.system), around.newest),
-        "created": timestamp(facts.created),
-        "connectedToControl": online,
-        "expires": timestamp(facts.key_expiry),
-        "keyExpiryDisabled": facts.user_id is None or facts.key_expiry_disabled,
-        "authorized": facts.approved_at is not None,
+        "created": facts.created,
+        "connectedToControl": facts.online,
+        "expires": facts.key_expiry,
+        "keyExpiryDisabled": facts.login_name is None or facts.key_expiry_disabled,
+        "authorized": facts.approved,
         "isExternal": False,
         "isEphemeral": facts.ephemeral,
         "machineKey": facts.machine_key,
         "nodeKey": facts.node_key,
         "blocksIncomingConnections": hostinfo.get("shieldsup") is True,
-        "multipleConnections": facts.cloned_at is not None,
+        "multipleConnections": facts.cloned,
         "tailnetLockKey": "",
         "tailnetLockError": "",
     }
-    if not online:
-        device["lastSeen"] = timestamp(facts.last_seen or facts.created)
+    if not facts.online:
+        device["lastSeen"] = facts.last_seen or facts.created
     if facts.tags:
         device["tags"] = facts.tags
     if everything:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -16,6 +17,8 @@ MAX_STABLE_ID = 32
 MAX_ENDPOINTS = 64
 MAX_PORT = 65535
 MAX_LATENCY = 60.0  # seconds
+NUMBERS = (float, int)
+MAX_DIGITS = 9  # of a region's number
 EXIT_ROUTES = frozenset({"0.0.0.0/0", "::/0"})
 
 
@@ -119,12 +122,19 @@ def region_seconds(reported: Any) -> dict[int, float]:
     """A NetInfo's ``DERPLatency`` by region, the faster of both families; what is no latency is left out."""
     found: dict[int, float] = {}
     for key, seconds in reported.items() if isinstance(reported, dict) else ():
-        region = str(key).partition("-")[0]
-        if not (region.isascii() and region.isdigit()) or isinstance(seconds, bool):
+        region = _region_of(key)
+        if region is None or type(seconds) not in NUMBERS:  # true and false are numbers, too
             continue
-        if isinstance(seconds, int | float) and 0 <= seconds <= MAX_LATENCY:
-            found[int(region)] = min(float(seconds), found.get(int(region), MAX_LATENCY))
+        if 0 <= seconds <= found.get(region, MAX_LATENCY):
+            found[region] = float(seconds)
     return found
+
+
+@lru_cache(maxsize=4096)
+def _region_of(key: str) -> int | None:
+    """The region of ``900-v4``."""
+    region = key.partition("-")[0]
+    return int(region) if region.isascii() and region.isdigit() and len(region) <= MAX_DIGITS else None
 
 
 MAX_TEXT = 1024

@@ -11,9 +11,8 @@ from rest_framework.request import Request
 
 from accounts.api.callers import Caller, place_of_client
 from accounts.limits import address_of, check_limit, count_attempt
-from accounts.models import ApiToken, Membership
+from accounts.models import ApiToken
 from accounts.services.tokens import authenticate_token
-from accounts.tenancy import scope
 
 MAX_TOKEN = 200  # characters
 WRONG, MAX_WRONG = "api-wrong", 60  # wrong tokens a minute, from one place
@@ -29,21 +28,14 @@ class TokenAuthentication(BaseAuthentication):
             return None
         address = address_of(request)
         check_limit(WRONG, address, limit=MAX_WRONG)
-        token = authenticate_token(text=text) if 0 < len(text) <= MAX_TOKEN else None
-        if token is None:
+        proven = authenticate_token(text=text) if 0 < len(text) <= MAX_TOKEN else None
+        if proven is None:
             count_attempt(WRONG, address)
             raise AuthenticationFailed(REFUSED)
-        return Caller(token, _place(token)), token
+        return Caller(proven.token, proven.place or place_of_client(proven.token.tailnet)), proven.token
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="API"'
-
-
-def _place(token: ApiToken) -> Membership:
-    if token.user is None:
-        return place_of_client(token.tailnet)
-    with scope(tailnet=token.tailnet):
-        return Membership.objects.select_related("user", "tailnet").get(user=token.user)
 
 
 def presented(header: str) -> str | None:

@@ -133,24 +133,43 @@ def create_api_token(
     return NewToken(token, secret.text)
 
 
-def authenticate_token(*, text: str, now: datetime | None = None) -> ApiToken | None:
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A token that is valid, and its person's place in its tailnet; none = an OAuth client's."""
+
+    token: ApiToken
+    place: Membership | None
+
+
+def authenticate_token(*, text: str, now: datetime | None = None) -> Proven | None:
     """The token, with its tailnet and user loaded, if it is valid and its owner may act; else ``None``.
 
     Checked at use: expiry, revocation, the owner's membership, and the OAuth client's revocation; and what
     its client may no longer do, an access token may not either.
     """
     now = now or timezone.now()
-    found = find_by_credential("api_token", text)
-    if found is None:
+    token: ApiToken | None = find_by_credential("api_token", text)
+    if token is None or token.revoked_at is not None or (token.expires is not None and token.expires <= now):
         return None
-    with scope(tailnet=found.tailnet):
-        token = ApiToken.objects.select_related("tailnet", "user", "oauth_client").filter(pk=found.pk).first()
-        if token is None or not _is_valid(token, now):
+    with scope(tailnet=token.tailnet):
+        place = _place(token)
+        if place is None and (token.oauth_client is None or token.oauth_client.revoked_at is not None):
             return None
         if token.last_used_at is None or now - token.last_used_at > USE_RESOLUTION:
             ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
         _bind(token)
-        return token
+        return Proven(token, place)
+
+
+def _place(token: ApiToken) -> Membership | None:
+    """Where the token's person acts, read with the person in one query: every call of the API asks."""
+    if token.oauth_client_id is not None or token.user_id is None:
+        return None
+    active = Membership.objects.filter(status=Membership.Status.ACTIVE, user__is_active=True)
+    place = active.select_related("user").filter(user_id=token.user_id).first()
+    if place is not None:
+        place.tailnet, token.user = token.tailnet, place.user
+    return place
 
 
 def _bind(token: ApiToken) -> None:
@@ -159,16 +178,6 @@ def _bind(token: ApiToken) -> None:
     if client is not None and (token.scopes, token.tags) != (client.scopes, client.tags):
         token.scopes = common(token.scopes, client.scopes)
         token.tags = [tag for tag in token.tags if tag in client.tags]
-
-
-def _is_valid(token: ApiToken, now: datetime) -> bool:
-    if token.revoked_at is not None or (token.expires is not None and token.expires <= now):
-        return False
-    if token.oauth_client is not None:
-        return token.oauth_client.revoked_at is None
-    if token.user is None or not token.user.is_active:
-        return False
-    return Membership.objects.filter(user=token.user, status=Membership.Status.ACTIVE).exists()
 
 
 def revoke_api_token(*, token: ApiToken, by: Actor, now: datetime | None = None) -> ApiToken:

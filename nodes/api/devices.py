@@ -141,7 +141,7 @@ def describe_routes(routes: Routes) -> dict[str, Any]:
 class DeviceFields(Closed):
     """Which members are answered."""
 
-    fields = Choice(
+    fields = Choice(  # type: ignore[assignment]
         choices=["default", "all"],
         required=False,
         help_text=f"all adds {', '.join(DETAILS)}.",
@@ -211,7 +211,9 @@ class Asked:
         """Some devices, and after which id the next are; -1 when there are none."""
         everything = self.everything or any(name in DETAILS for name in self.filters)
         with scope(tailnet=self.membership.tailnet_id):
-            slice_ = read_slice(visible_nodes(self.membership), after=after, routes=everything)
+            slice_ = read_slice(
+                visible_nodes(self.membership), after=after, now=timezone.now(), routes=everything
+            )
         described = (describe_facts(facts, around, everything=everything) for facts in slice_)
         found = [device for device in described if fits(device, self.filters)]
         if everything and not self.everything:
@@ -231,9 +233,7 @@ class DevicesView(ApiView):
     def get(self, query: dict[str, Any]) -> HttpResponse:
         everything = query.pop("fields", "default") == "all"
         filters = {name: frozenset(values) for name, values in query.items()}
-        around = what_is_around(
-            self.caller.tailnet, base_domain=settings.BASE_DOMAIN, now=timezone.now(), everything=everything
-        )
+        around = what_is_around(self.caller.tailnet, base_domain=settings.BASE_DOMAIN, everything=everything)
         asked = Asked(self.caller.membership, everything, filters)
         pieces = asked.pieces(around)
         return streamed(self.request._request, pieces, content_type="application/json")

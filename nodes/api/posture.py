@@ -13,7 +13,7 @@ from accounts.api.fields import Moment, beyond_the_schema
 from accounts.api.values import Closed, Text
 from accounts.api.views import ApiView, operation
 from nodes.access import NodeAction, node_for, nodes_for
-from nodes.describe import timestamp
+from nodes.facts import timestamp
 from nodes.models import Node
 from nodes.posture import MAX_NUMBER, MAX_TEXT_VALUE, TEXT_VALUE, Value, is_value, own_attributes
 from nodes.selectors import live_attributes

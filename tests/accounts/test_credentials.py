@@ -76,8 +76,10 @@ def test_a_token_acts_while_all_that_it_stands_on_holds() -> None:
     made = tokens.create_api_token(
         tailnet=tailnet, user=member.user, by=Actor.person(member.user), scopes=["devices:core"]
     )
-    found = tokens.authenticate_token(text=made.text)
-    assert found is not None
+    proven = tokens.authenticate_token(text=made.text)
+    assert proven is not None
+    found = proven.token
+    assert proven.place == member
     assert (found.tailnet, found.user, found.scopes) == (tailnet, member.user, ["devices:core"])
     assert tokens.authenticate_token(text=made.text + "x") is None
     assert tokens.authenticate_token(text=made.text, now=timezone.now() + timedelta(days=91)) is None
@@ -111,8 +113,10 @@ def test_an_oauth_client_gets_tokens_for_an_hour() -> None:
     client = tokens.create_oauth_client(tailnet=tailnet, by=ME, scopes=["dns"], tags=["tag:ci"])
     assert client.text.startswith("tskey-client-")
     made = tokens.issue_access_token(client_secret=client.text)
-    token = tokens.authenticate_token(text=made.text)
-    assert token is not None
+    proven = tokens.authenticate_token(text=made.text)
+    assert proven is not None
+    assert proven.place is None
+    token = proven.token
     assert (token.scopes, token.tags, token.user) == (["dns"], ["tag:ci"], None)
     assert tokens.authenticate_token(text=made.text, now=timezone.now() + timedelta(minutes=61)) is None
     tokens.revoke_oauth_client(client=client.client, by=ME)

@@ -305,7 +305,7 @@ def test_a_member_acts_on_their_own_as_in_the_panel(
 ) -> None:
     tailnet, owner = place
     member = people.member(tailnet)
-    own, others = factories.node(tailnet, member.user), factories.node(tailnet, owner, hostname="other")
+    own, others = factories.node(tailnet, member.user), factories.node(tailnet, owner, hostname="second")
     api = as_person(tailnet, member.user)
     hidden = 403 if path == "/routes" else 404
     assert api.refusal(method, f"/device/{others.pk}{path}", body).status == hidden

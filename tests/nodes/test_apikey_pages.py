@@ -63,8 +63,9 @@ def test_a_token_is_made_as_asked_and_shown_once(place: tuple[Tailnet, User]) ->
         access="some",
         **{"dns": "dns:read", "users": "users"},
     )
-    token = authenticate_token(text=text)
-    assert token is not None
+    proven = authenticate_token(text=text)
+    assert proven is not None
+    token = proven.token
     assert (token.user, token.scopes, token.description) == (owner, ["dns:read", "users"], "backups")
     assert token.expires is not None
     assert abs(token.expires - timezone.now() - timedelta(days=7)) < timedelta(minutes=1)

@@ -25,7 +25,7 @@ class Command(JsonCommand):
     def answer(self, *, tailnet: str, **options: Any) -> list[dict[str, Any]]:
         found, now, base = require_tailnet(tailnet), timezone.now(), environment().base_domain
         with scope(tailnet=found):
-            around = what_is_around(found, base_domain=base, now=now)
+            around = what_is_around(found, base_domain=base)
             return [
                 describe_device_with_state(node, base_domain=base, now=now, around=around) for node in nodes()
             ]
