@@ -147,24 +147,26 @@ def _routes_of(first: int, last: int) -> Iterator[tuple[int, str, datetime | Non
 def _facts(row: tuple[Any, ...], routes: list[tuple[str, bool]], now: str) -> Facts:
     """Databases write moments as ``2026-11-30 18:37:00.123456``, in UTC: in the same order as texts."""
     online_until = row[16]
-    return Facts(
-        *row[:5],
-        _read(row[5], []),
-        *row[6:10],
-        _moment(row[10]),
-        _moment(row[11]),
-        _moment(row[12]),
-        row[13],
-        row[14] is not None,
-        row[15] is not None,
-        online_until is not None and online_until > now,
-        row[17],
-        _read(row[18], {}),
-        *row[19:22],
-        _read(row[22], []),
-        row[23],
-        _read(row[24], []),
-        routes,
+    return Facts._make(
+        (
+            *row[:5],
+            _read(row[5], []),
+            *row[6:10],
+            _moment(row[10]),
+            _moment(row[11]),
+            _moment(row[12]),
+            row[13],
+            row[14] is not None,
+            row[15] is not None,
+            online_until is not None and online_until > now,
+            row[17],
+            _read(row[18], {}),
+            *row[19:22],
+            _read(row[22], []),
+            row[23],
+            _read(row[24], []),
+            routes,
+        )
     )
 
 
