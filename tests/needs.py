@@ -18,13 +18,16 @@ from pathlib import Path
 import pytest
 
 POSTGRES_HOMES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+GO_CLIENT = Path(__file__).resolve().parent / "controlplane/clients/go"
+DOWNLOAD_SECONDS = 60
 VERSION = "import ensurepip, sys, venv; print('%d.%d' % sys.version_info[:2])"
 BY_MARKER = {"root": ("root", "netns", "tun"), "browser": ("chromium",)}
 
 
 def program(name: str) -> str | None:
-    """The path of a program, also where Debian hides it (sbin, PostgreSQL's own folders)."""
-    folders = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *map(str, POSTGRES_HOMES)]
+    """The path of a program, also where it hides: sbin, PostgreSQL's own folders, and Go's."""
+    hidden = ["/usr/sbin", "/sbin", *map(str, POSTGRES_HOMES), "/usr/local/go/bin"]
+    folders = [os.environ.get("PATH", os.defpath), *hidden]
     return shutil.which(name, path=os.pathsep.join(folders))
 
 
@@ -65,6 +68,25 @@ def _kernel_wireguard() -> str:
     return "" if done.returncode == 0 else "this kernel has no WireGuard (make test-kernel has one)"
 
 
+def _go_client() -> str:
+    """Go, and the modules of its client, which are fetched where they are missing."""
+    go = program("go")
+    if go is None:
+        return "no Go (https://go.dev/dl), which the client in Go is built with"
+    try:
+        done = subprocess.run(
+            [go, "mod", "download"],
+            cwd=GO_CLIENT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DOWNLOAD_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"the modules of the client in Go did not come within {DOWNLOAD_SECONDS} s"
+    return "" if done.returncode == 0 else f"no modules of the client in Go: {done.stderr.strip()[-300:]}"
+
+
 def _system_python() -> str:
     """The distribution's Python, of this environment's version: what packages are built for."""
     done = subprocess.run(["/usr/bin/python3", "-c", VERSION], capture_output=True, text=True, check=False)
@@ -96,6 +118,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "miniupnpd": lambda: _installed("miniupnpd", "miniupnpd-nftables"),
     "dropbear": lambda: _installed("dropbear", "dropbear-bin"),
     "systemd-resolved": _resolved,
+    "go-client": _go_client,
     "caddy": lambda: _installed("caddy", "Caddy"),
     "nginx": lambda: _installed("nginx", "nginx"),
     "tailscaled": lambda: _official("tailscaled"),

@@ -540,7 +540,7 @@ async def test_webhooks(harbour: Harbour) -> None:
         assert rotated.secret == harbour.ask("secret_of", endpoint_id=made.endpoint_id) != made.secret
         await api.test_webhook(made.endpoint_id)
         (tried,) = harbour.rows("accounts.Outbox", kind="webhook", target=made.endpoint_id)
-        assert tried["payload"]["type"] == "test"
+        assert tried["payload"]["event"]["type"] == "test"
         await api.delete_webhook(made.endpoint_id)
         await api.delete_webhook(chat.endpoint_id)
         with pytest.raises(TailscaleNotFoundError):
