@@ -52,7 +52,7 @@ class OrganizationTailnets(Closed):
 
     tailnets = serializers.ListField(child=OrganizationTailnet())
     cursor = Text(required=False, help_text="There is more: ask again with it.")
-    totalCount = Number(help_text="How many there are in all.")
+    totalCount = Number(required=False, help_text="How many there are in all: with limit or cursor.")
 
 
 class NewTailnet(Closed):
@@ -106,11 +106,15 @@ class OrganizationView(ApiView):
         answer=OrganizationTailnets,
     )
     def get(self, organization: str, query: dict[str, Any]) -> dict[str, Any]:
-        """Those in which the token's person has a place, in pages."""
+        """Those in which the token's person has a place. With ``limit`` or ``cursor`` they come in pages;
+        without, all come at once, and nothing else does: the Go client can read nothing but lists then.
+        """
         person = self.person(organization)
         places = [one for one in memberships_of(person.pk) if one.is_active]
         places.sort(key=lambda one: one.tailnet_id)
         after, most = int(query.get("cursor", 0)), query.get("limit", PAGE)
+        if not query:
+            return {"tailnets": [describe_tailnet(one.tailnet, person) for one in places]}
         left = [one for one in places if one.tailnet_id > after]
         shown = [describe_tailnet(one.tailnet, person) for one in left[:most]]
         more = {"cursor": str(left[most - 1].tailnet_id)} if len(left) > most else {}

@@ -28,12 +28,12 @@ def test_a_persons_tailnets_come_in_pages() -> None:
     suspend_member(membership=place, by=Actor.command())
     api = as_person(tailnet, owner, "account_settings:read")
     whole = api.get(MINE)
-    assert whole["totalCount"] == 3
-    assert "cursor" not in whole
+    assert whole.keys() == {"tailnets"}  # the Go client can read no other member
     assert [one["id"] for one in whole["tailnets"]] == [str(one.pk) for one in (tailnet, *others[:2])]
     assert whole["tailnets"][0]["displayName"] == "First"
     first = api.get(f"{MINE}?limit=2")
     second = api.get(f"{MINE}?limit=2&cursor={first['cursor']}")
+    assert first["totalCount"] == second["totalCount"] == 3
     assert first["tailnets"] + second["tailnets"] == whole["tailnets"]
     assert "cursor" not in second
     assert api.get(f"/organizations/{owner.pk}/tailnets") == whole
