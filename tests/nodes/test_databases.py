@@ -32,6 +32,8 @@ ABOUT_ROWS = (
     "tests/accounts/test_records.py",
     "tests/accounts/test_tenancy.py",
     "tests/nodes/test_addresses.py",
+    "tests/nodes/test_api_devices.py",
+    "tests/nodes/test_api_posture.py",
     "tests/nodes/test_bulk.py",
     "tests/nodes/test_changes.py",
     "tests/nodes/test_clones.py",
