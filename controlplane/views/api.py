@@ -10,6 +10,8 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -41,6 +43,7 @@ class ShownCall:
     """A call and its two examples."""
 
     call: Call
+    about: SafeString
     curl: str
     python: str
 
@@ -55,7 +58,20 @@ class ShownCall:
 def every_call() -> tuple[ShownCall, ...]:
     """Made once in a process, as the description is."""
     base = settings.BASE_URL
-    return tuple(ShownCall(call, call.curl(base), call.python(base)) for call in calls(document()))
+    return tuple(
+        ShownCall(call, paragraphs(call.description), call.curl(base), call.python(base))
+        for call in calls(document())
+    )
+
+
+def paragraphs(text: str) -> SafeString:
+    """A description, as Markdown has it, on a page: its paragraphs, and what is code in them."""
+    return format_html_join("", "<p>{}</p>", ((_with_code(one),) for one in text.split("\n\n") if one))
+
+
+def _with_code(text: str) -> SafeString:
+    parts = ((("{}", "<code>{}</code>")[number % 2], part) for number, part in enumerate(text.split("`")))
+    return mark_safe("".join(format_html(shape, part) for shape, part in parts))  # noqa: S308 - escaped
 
 
 @never_cache

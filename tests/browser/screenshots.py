@@ -115,6 +115,14 @@ def _make_key(page: Page) -> None:
     page.wait_for_selector("#secret")
 
 
+def _open_call(page: Page) -> None:
+    page.locator(".calls summary").first.click()
+
+
+def _drawn_reference(page: Page) -> None:
+    page.wait_for_selector("#reference[data-drawn] .opblock-tag")
+
+
 def _drawn_map(page: Page) -> None:
     page.wait_for_selector("#map[data-drawn]")
 
@@ -284,6 +292,8 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "client-made": ("/keys?show=clients", _make_client),
         "keys-clients": ("/keys?show=clients", _nothing),
         "api": ("/api", _nothing),
+        "api-calls": ("/api/calls?q=webhook", _open_call),
+        "api-reference": ("/api/reference", _drawn_reference),
         "map": ("/map", _drawn_map),
         "map-device": ("/map", _pick_on_map),
         "map-table": ("/map?view=table", _nothing),

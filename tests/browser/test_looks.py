@@ -149,7 +149,8 @@ def addresses(page: Page, server: Server, demo: Demo) -> Iterator[str]:
         "/relays",
     )
     yield from (f"/dns/{kind}/add" for kind in ("nameserver", "search", "record"))
-    yield from ("/relays/add", "/map", "/map?view=table", "/logs", "/settings", "/settings/rename", "/api")
+    yield from ("/relays/add", "/map", "/map?view=table", "/logs", "/settings", "/settings/rename")
+    yield from ("/api", "/api/calls")
     yield from ("/settings/transfer", "/settings/delete", "/settings/webhooks", "/settings/webhooks/add")
     yield from ("/tailnets", "/tailnets/new", "/account", "/accounts/2fa/totp/activate/")
     yield from ("/accounts/2fa/webauthn/add/", "/accounts/2fa/recovery-codes/generate/", "/search?q=a")
