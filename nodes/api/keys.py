@@ -362,7 +362,8 @@ class KeyView(ApiView):
     @operation("deleteKey", about="Revoke a key", any_of=TO_WRITE)
     def delete(self, key_id: str) -> dict[str, Any]:
         caller = self.caller
-        name, row = _found(caller, key_id, "")
+        name, row = _found(caller, key_id, READ)
+        caller.need(KINDS[name].area)
         if isinstance(row, PreAuthKey):
             key = key_for(membership=caller.membership, public_id=row.public_id, revoke=True)
             authkeys.revoke_auth_key(key=key, by=caller.actor)
