@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.controlplane.clients.live import ROUTES, Harbour, second, stored
-from tests.needs import GO_CLIENT, need, program
+from tests.needs import GO_CLIENT, program
 
+pytestmark = pytest.mark.needs("go-client")
 BUILD_SECONDS = 270
 RUN_SECONDS = 120
 ZERO = "0001-01-01T00:00:00Z"  # what Go reads where there is nothing
@@ -50,7 +51,6 @@ class Run:
 
 @pytest.fixture(scope="module")
 def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need("go-client")
     built = tmp_path_factory.mktemp("go") / "client"
     subprocess.run(
         [str(program("go")), "build", "-mod=readonly", "-o", str(built), "."],
