@@ -16,5 +16,9 @@ window.SwaggerUIBundle({
   filter: true,
   persistAuthorization: false,
   validatorUrl: null,
-  onComplete: () => { place.dataset.drawn = ""; },
+  onComplete: () => {
+    // A list without a name says nothing to those who hear it.
+    place.querySelector("#servers")?.setAttribute("aria-label", "Server");
+    place.dataset.drawn = "";
+  },
 });

@@ -28,7 +28,7 @@ OVERLAPS = """
   const shown = [...document.querySelectorAll("a[href], button, input, select, summary")].filter((one) => {
     const box = one.getBoundingClientRect();
     const style = getComputedStyle(one);
-    return box.width > 1 && box.height > 1 && style.visibility === "visible"
+    return box.width > 1 && box.height > 1 && style.visibility === "visible" && one.checkVisibility()
       && !one.closest("[inert], .skip, .scrim")
       && (!document.querySelector("dialog[open]") || one.closest("dialog[open]"))
       && (!document.querySelector(".menu:popover-open") || one.closest(".menu:popover-open"));
