@@ -54,7 +54,7 @@ def make() -> dict[str, Any]:
     client = create_oauth_client(
         tailnet=tailnet, by=ME, scopes=["devices:core", "auth_keys"], tags=["tag:web"], description="builds"
     )
-    terms = {"reusable": True, "preauthorized": True}
+    terms: dict[str, Any] = {"reusable": True, "preauthorized": True}
     return {
         "people": people,
         "token": token.text,
@@ -76,8 +76,8 @@ def rows(model: str, **filters: Any) -> list[dict[str, Any]]:
         return list(kind.objects.filter(**filters).order_by("pk").values(*columns))
 
 
-def tailnets() -> list[dict[str, Any]]:
-    """All tailnets of the server."""
+def tailnets() -> list[Any]:
+    """All tailnets of the server, by their columns."""
     return list(Tailnet.objects.order_by("pk").values())
 
 
@@ -88,7 +88,7 @@ def brief_tailnet() -> dict[str, Any]:
     return {"id": tailnet.pk, "token": create_api_token(tailnet=tailnet, user=owner, by=ME).text}
 
 
-def secret_of(endpoint_id: str) -> str:
+def secret_of(endpoint_id: str) -> str | None:
     """What a webhook's deliveries are signed with."""
     with scope(tailnet=Tailnet.objects.get(name=NAME)):
         return unseal(apps.get_model("controlplane.Webhook").objects.get(public_id=endpoint_id).sealed_secret)

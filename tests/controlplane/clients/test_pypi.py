@@ -59,7 +59,7 @@ async def client(harbour: Harbour, **credentials: str) -> AsyncIterator[Tailscal
     """The client, signed in by the owner's token unless told otherwise."""
     async with ClientSession() as session:
         redirected: Any = Redirected(session, URL(harbour.url))
-        signed_in = credentials or {"api_key": harbour.made["token"]}
+        signed_in: dict[str, Any] = dict(credentials) or {"api_key": harbour.made["token"]}
         made = Tailscale(session=redirected, request_timeout=PATIENCE_SECONDS, **signed_in)
         async with made:
             yield made
@@ -613,7 +613,7 @@ async def test_the_configuration_log(harbour: Harbour) -> None:
             assert (found.actor.login_name, found.actor.actor_type) == ("ana@harbour.example", "API_TOKEN")
             assert (found.target.target_id, found.target.target_type) == (router["stable_id"], "NODE")
             assert (found.target.property or "") == row["target_property"]
-        long_ago = {"start": start - 30 * DAY, "end": end}
+        long_ago: dict[str, Any] = {"start": start - 30 * DAY, "end": end}
         joined = await api.configuration_audit_logs(**long_ago, events=["NODE.CREATE"])
         created = harbour.rows("accounts.AuditEvent", target_type="NODE", action="CREATE")
         assert [one.event_group_id for one in joined] == [row["digest"] for row in created]
