@@ -106,6 +106,7 @@ class Node(TenantModel):
     capability_version = models.PositiveIntegerField(default=0)
     hostinfo = models.JSONField(default=dict, blank=True)
     reported_os = _reported("OS")
+    reported_distro = _reported("Distro")
     reported_app = _reported("App")
     reported_version = _reported("IPNVersion")
     reported_exit_node = _reported("ExitNodeID")

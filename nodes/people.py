@@ -142,7 +142,8 @@ class PeopleQuery:
 
     def _by_fact(self, found: QuerySet[Any], by_fact: Callable[[Facts], Any], now: datetime) -> list[int]:
         """The primary keys of these people in an order that their facts make."""
-        places = list(found.order_by("shown_name", "pk").only("pk", "user_id", "last_seen"))
+        light = found.select_related(None).only("pk", "user_id", "last_seen")
+        places = list(light.order_by("shown_name", "pk"))
         facts = facts_of(places, now)
         places.sort(key=lambda one: by_fact(facts[one.user_id]), reverse=self.sort.startswith("-"))
         return [one.pk for one in places]
@@ -150,11 +151,13 @@ class PeopleQuery:
 
 def facts_of(places: Collection[Membership], now: datetime) -> dict[int, Facts]:
     """The facts of these people by their user ids, in two queries."""
-    ids = {one.user_id for one in places}
-    counted = Node.objects.filter(user_id__in=ids).order_by().values_list("user_id")
-    known = {user: (n, last) for user, n, last in counted.annotate(n=Count("pk"), last=Max("last_seen"))}
-    held = Presence.objects.filter(expires__gt=now, node__user_id__in=ids)
-    online = set(held.values_list("node__user_id", flat=True))
+    devices, held = Node.objects.filter(user__isnull=False), Presence.objects.filter(expires__gt=now)
+    if len(places) <= PAGE_SIZE:  # more of them are found sooner among everybody's
+        ids = {one.user_id for one in places}
+        devices, held = devices.filter(user_id__in=ids), held.filter(node__user_id__in=ids)
+    counted = devices.order_by().values_list("user_id").annotate(n=Count("pk"), last=Max("last_seen"))
+    known = {user: (n, last) for user, n, last in counted}
+    online = set(held.order_by().values_list("node__user_id", flat=True).distinct())
     facts = {}
     for one in places:
         devices, last = known.get(one.user_id, (0, None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,12 +11,11 @@ from django.db.models import Case, Count, IntegerField, Q, QuerySet, Value, When
 
 from accounts.models import Membership
 from nodes.access import visible_nodes
-from nodes.hostinfo import field as hostinfo_field
-from nodes.hostinfo import region_seconds, used_exit_node
-from nodes.links import End, Kind, Link, merge, reported
+from nodes.hostinfo import region_seconds
+from nodes.links import End, Kind, Latencies, Link, merge, reported
 from nodes.listing import DeviceQuery, online_at
 from nodes.models import Node
-from nodes.selectors import LISTED
+from nodes.selectors import STATED, SYSTEM
 
 MAX_DRAWN = 250
 MAX_GROUPS = 8
@@ -94,11 +93,7 @@ def _links(ends: Iterable[End], drawn: Mapping[int, Node]) -> list[Link]:
     """The pairs of devices that are drawn."""
     told = [end for end in ends if end.node in drawn and end.peer in drawn]
     relayed = {pk for end in told if end.kind is Kind.RELAYED for pk in (end.node, end.peer)}
-    return merge(
-        told,
-        exit_nodes=_exit_nodes(drawn.values()),
-        latencies={pk: latencies_of(drawn[pk]) for pk in relayed},
-    )
+    return merge(told, exit_nodes=_exit_nodes(drawn.values()), latencies=_latencies(relayed))
 
 
 def _only(picture: Picture, path: Kind) -> Picture:
@@ -115,14 +110,15 @@ def _only(picture: Picture, path: Kind) -> Picture:
 
 def _connected_first(devices: QuerySet[Node], now: datetime) -> QuerySet[Node]:
     away = Case(When(online_at(now), then=Value(0)), default=Value(1), output_field=IntegerField())
-    light = devices.select_related(None).select_related("presence").only(*LISTED)
+    light = devices.select_related(None).select_related("presence")
+    light = light.only(*STATED, *SYSTEM, "reported_exit_node")
     return light.annotate(away=away).order_by("away", "name", "pk")
 
 
 def links_of(node: Node, *, membership: Membership, now: datetime) -> tuple[list[Link], dict[int, Node], int]:
     """One device's links, the peers at their other ends, and how many more there are that are not shown."""
     ends = reported([node.pk], now)
-    uses = {node.pk: used_exit_node(node.hostinfo)}
+    uses = {node.pk: node.reported_exit_node}
     visible = visible_nodes(membership)
     ids = {end.peer if end.node == node.pk else end.node for end in ends}
     found = visible.filter(Q(pk__in=ids) | Q(stable_id=uses[node.pk] or "-")).exclude(pk=node.pk)
@@ -132,17 +128,18 @@ def links_of(node: Node, *, membership: Membership, now: datetime) -> tuple[list
     return links, peers, len(ids - peers.keys())
 
 
-def latencies_of(node: Node) -> Mapping[int, float]:
-    """How far a device says that it is from the relay regions, in seconds."""
-    net = hostinfo_field(node.hostinfo, "NetInfo")
-    return region_seconds(hostinfo_field(net, "DERPLatency") if isinstance(net, dict) else None)
+def _latencies(devices: Collection[int]) -> Latencies:
+    """How far these devices say that they are from the relay regions, in one query."""
+    rows = Node.objects.filter(pk__in=devices).order_by()
+    told = rows.values_list("pk", "hostinfo__NetInfo__DERPLatency")
+    return {pk: region_seconds(latencies) for pk, latencies in told}
 
 
 def _exit_nodes(nodes: Iterable[Node]) -> dict[int, int]:
     """Which of these devices uses which of them as exit node."""
     nodes = list(nodes)
     by_stable_id = {node.stable_id: node.pk for node in nodes}
-    used = ((node.pk, by_stable_id.get(used_exit_node(node.hostinfo))) for node in nodes)
+    used = ((node.pk, by_stable_id.get(node.reported_exit_node or "")) for node in nodes)
     return {user: exit_node for user, exit_node in used if exit_node is not None}
 
 

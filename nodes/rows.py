@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Membership
 from nodes.access import NodeAction, may
-from nodes.hostinfo import field, text
+from nodes.hostinfo import field
 from nodes.models import Node, PreAuthKey, Presence
 from nodes.names import fqdn
 from nodes.offers import Offers, offers_of
@@ -122,10 +122,10 @@ def shown_state(node: Node, *, online: bool, now: datetime) -> Shown:
 
 def os_of(node: Node) -> tuple[str, str]:
     """The operating system's name and icon."""
-    reported = text(node.hostinfo, "OS")
+    reported: str = node.reported_os or ""
+    distro: str = node.reported_distro or ""
     name, icon = OS_NAMES.get(reported.lower(), (reported, "device-desktop"))
-    distro = text(node.hostinfo, "Distro").lower()
-    return name, DISTRO_ICONS.get(distro, icon)
+    return name, DISTRO_ICONS.get(distro.lower(), icon)
 
 
 def last_seen(node: Node, now: datetime) -> datetime | None:
@@ -154,7 +154,7 @@ def device_row(
         full_name=fqdn(node.name, membership.tailnet.name, base_domain).rstrip("."),
         os_name=os_name,
         os_icon=os_icon,
-        version=text(node.hostinfo, "IPNVersion", 40).partition("-")[0],
+        version=(node.reported_version or "").partition("-")[0],
         owner=node.user.login_name if node.user is not None else "",
         expires=expires,
         expires_soon=expires is not None and now < expires <= now + EXPIRES_SOON,

@@ -34,7 +34,17 @@ STATED = (
     "presence__node",
     "presence__expires",
 )
-LISTED = (*STATED, "tags", "ephemeral", "cloned_at", "ipv4", "ipv6", "last_seen", "hostinfo", "home_derp")
+SYSTEM = ("reported_os", "reported_distro")
+LISTED = (
+    *(*STATED, *SYSTEM),
+    "tags",
+    "ephemeral",
+    "cloned_at",
+    "ipv4",
+    "ipv6",
+    "last_seen",
+    "reported_version",
+)
 
 
 def listed(devices: QuerySet[Node]) -> QuerySet[Node]:

@@ -27,12 +27,17 @@ function refetch(path, target, swap) {
     htmx.ajax("GET", path, { source: target, target, swap });
   } else if (target.id && !onceMore.has(target.id)) {
     onceMore.add(target.id);
-    later(() => {
-      onceMore.delete(target.id);
-      const fresh = document.getElementById(target.id);
-      if (fresh) refetch(path, fresh, swap);
-    });
+    later(() => onceMore.delete(target.id));
+    laterFor(target, (fresh) => refetch(path, fresh, swap));
   }
+}
+const later = (action) => setTimeout(action, 1000);
+// In a while, with what stands in the element's place then: an answer may have replaced it.
+function laterFor(element, action) {
+  later(() => {
+    const fresh = element.isConnected ? element : element.id && document.getElementById(element.id);
+    if (fresh) action(fresh);
+  });
 }
 const here = () => location.pathname + location.search;
 const all = (selector) => [...document.querySelectorAll(selector)];
@@ -53,7 +58,7 @@ function concerns(element, { type, id }) {
 
 function refreshFragment(element) {
   if (!element.isConnected) return;
-  if (hasMenu(element)) later(() => refreshFragment(element));
+  if (hasMenu(element)) laterFor(element, refreshFragment);
   else refetch(element.dataset.src, element, "outerHTML");
 }
 
@@ -61,7 +66,7 @@ document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   const { target, requestConfig } = detail;
   if (requestConfig.elt !== target || target.dataset.live === undefined || !hasMenu(target)) return;
   detail.shouldSwap = false; // a menu was opened while the answer came
-  later(() => refreshFragment(target));
+  laterFor(target, refreshFragment);
 });
 
 // A device's paths are shown in its row.
@@ -86,7 +91,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (requestConfig.elt !== target || !target.querySelector(".htmx-request")) return;
   event.detail.shouldSwap = false;
   event.stopImmediatePropagation();
-  later(() => { if (target.isConnected) refetch(requestConfig.path, target, "outerHTML"); });
+  laterFor(target, (fresh) => refetch(requestConfig.path, fresh, "outerHTML"));
 });
 
 // A list that somebody is in is replaced only where that moves nothing; else a bar offers what is new. Rows that
@@ -102,8 +107,6 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (!same && bar) bar.hidden = false;
   if (!same || hasMenu(list) || list.querySelector(".is-done, tbody :focus:not([id])")) event.detail.shouldSwap = false;
 });
-
-const later = (action) => setTimeout(action, 1000);
 
 // For pages that draw by themselves: what changed; nothing named = anything.
 const tell = (batch) => document.dispatchEvent(new CustomEvent("changes", { detail: batch }));

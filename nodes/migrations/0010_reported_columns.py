@@ -22,6 +22,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='node',
+            name='reported_distro',
+            field=models.GeneratedField(db_persist=True, expression=django.db.models.functions.text.Left(django.db.models.fields.json.KeyTextTransform('Distro', 'hostinfo'), 64), output_field=models.CharField(max_length=64, null=True)),
+        ),
+        migrations.AddField(
+            model_name='node',
             name='reported_exit_node',
             field=models.GeneratedField(db_persist=True, expression=django.db.models.functions.text.Left(django.db.models.fields.json.KeyTextTransform('ExitNodeID', 'hostinfo'), 64), output_field=models.CharField(max_length=64, null=True)),
         ),

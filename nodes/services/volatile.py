@@ -46,7 +46,8 @@ def write_volatile(*, tailnet: Tailnet | int, reports: Iterable[Volatile]) -> in
     """Store the latest reports of some nodes of one tailnet; returns how many rows were written."""
     by_id = {report.node_id: report for report in reports}
     with transaction.atomic(), scope(tailnet=tailnet):
-        rows = list(Node.objects.filter(pk__in=by_id).only(*_FIELDS))
+        # Locked: a Hostinfo is merged into what is stored, and nobody else's change of it may be lost.
+        rows = list(Node.objects.select_for_update().filter(pk__in=by_id).only(*_FIELDS).order_by("pk"))
         for row in rows:
             _take(row, by_id[row.pk])
         if rows:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from tests.browser.conftest import Complaints, Place, Visit, live, mark, not_reloaded, row
 from tests.browser.server import Server
@@ -96,6 +97,33 @@ def test_a_devices_exit_node_is_set_refused_and_undone(server: Server, visit: Vi
     expect(choice).to_contain_text("Uses no exit node")
     expect(choice).not_to_contain_text("set by administrator")
     assert not_reloaded(page)
+
+
+def test_news_that_come_before_a_slow_answer_are_not_lost(server: Server, visit: Visit, place: Place) -> None:
+    place.device("late-way", approved=True, RoutableIPs=EXIT)
+    server.command("approveroutes", place.name, "late-way", "--json")
+    laptop = place.device("slow", approved=True, App="trenza")
+    laptop.listen()
+    page = page_of(visit, place, "slow")
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        answering = threading.Thread(target=laptop.is_asked)
+        answering.start()
+        held.append((route, route.fetch()))
+        answering.join()
+
+    page.route("**/use-exit-node", hold)
+    page.get_by_label("Exit node that this device uses").select_option(label="late-way (offline)")
+    page.get_by_role("button", name="Set", exact=True).click()
+    while not held:
+        page.wait_for_timeout(50)
+    with page.expect_response(re.compile(r"/devices/\w+$")):
+        laptop.says(ExitNodeID=place.node("late-way")["nodeId"])
+    route, answer = held[0]
+    assert "Uses no exit node" in answer.text(), "it is older than what the page was told since"
+    route.fulfill(response=answer)
+    expect(page.locator("#exit-choice")).to_contain_text("Uses exit node late-way")
 
 
 def test_without_scripts_a_form_does_the_same(server: Server, chrome: object, place: Place) -> None:

@@ -167,6 +167,7 @@ def test_in_spanish_on_a_phone_and_out_from_afar(
     phone.press("Cerrar las demás sesiones")
     expect(page.get_by_text("este navegador")).to_be_visible()
     expect(page.locator("#sessions li")).to_have_count(1)
+    expect(desk.page.get_by_role("button", name="Continue with Google")).to_be_visible()
     desk.go("/devices")
     desk.at("/sign-in?next=%2Fdevices")
     phone.go("/devices")

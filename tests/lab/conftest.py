@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cached_property
 
 import pytest
@@ -78,12 +78,27 @@ class World:
         """Let the nodes that there are live as long as the file's tests."""
         self._nodes.clear()
 
+    def told(self) -> Iterator[tuple[str, str]]:
+        """What the server and this test's nodes have said last, with the names of their logs."""
+        for one in (self.server, *self._nodes):
+            yield f"end of {one.daemon.log.parent.name}/{one.daemon.log.name}", one.daemon.tail()
+
     def clear(self) -> None:
         """End this test's nodes."""
         for node in self._nodes:
             node.namespace.kill_all()
             self.lab.remove(node.namespace)
         self._nodes.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure comes what everybody's log ends with: the logs go with the world."""
+    report = yield
+    world = getattr(item, "funcargs", {}).get("world")
+    if report.failed and report.when == "call" and isinstance(world, World):
+        report.sections += world.told()
+    return report
 
 
 @pytest.fixture(scope="module")
