@@ -12,7 +12,7 @@ TRENZA_TEST_PREPARED=$(mktemp -d)
 export TRENZA_TEST_PREPARED
 trap 'rm -rf "$TRENZA_TEST_PREPARED"' EXIT
 "$python" -m tests.controlplane.serving "$TRENZA_TEST_PREPARED" || exit 1
-run -n 2 --dist loadfile --no-loadscope-reorder -m "not root and not browser and not long" \
+run -n 3 --dist loadfile --no-loadscope-reorder -m "not root and not browser and not long" \
 	tests/{controlplane,nodes,client,accounts} tests
 # What takes longest comes first: nobody should wait for it at the end. A fourth lab would leave the processors
 # no room for the times that are promised.
