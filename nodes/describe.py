@@ -133,11 +133,12 @@ def _latency(reported: Any, home: int, regions: Mapping[int, str]) -> dict[str, 
     """
     found: dict[str, Any] = {}
     for region, seconds in region_seconds(reported).items():
-        one: dict[str, Any] = {"latencyMs": round(seconds * 1000, 2)}
-        if region == home:
-            one["preferred"] = True
         name = regions.get(region) or str(region)
-        found[f"{name} ({region})" if name in found else name] = one
+        if name in found:
+            name = f"{name} ({region})"
+        found[name] = {"latencyMs": int(seconds * 100_000 + 0.5) / 100}
+        if region == home:
+            found[name]["preferred"] = True
     return found
 
 

@@ -7,7 +7,8 @@ another: so the database gives these columns as text, of which most is passed on
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -126,16 +127,30 @@ COLUMNS = (
 )
 
 
-def read_slice(devices: QuerySet[Node], *, after: int, now: datetime, routes: bool) -> list[Facts]:
-    """The first :data:`SLICE` of the devices with ids ``after`` this; one query, two with ``routes``."""
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """At most :data:`SLICE` devices as the database gave them; ``last`` is the last one's id, 0 = no more."""
+
+    last: int
+    rows: Sequence[tuple[Any, ...]]
+    routes: Mapping[int, list[tuple[str, bool]]]
+    now: str
+
+    def facts(self) -> Iterator[Facts]:
+        """One by one: of thousands that live at once the garbage collector would make half of all work."""
+        return (_facts(row, self.routes.get(row[0], []), self.now) for row in self.rows)
+
+
+def read_slice(devices: QuerySet[Node], *, after: int, now: datetime, routes: bool) -> Slice:
+    """The first of the devices with ids ``after`` this; one query, two with ``routes``."""
     bare = devices.prefetch_related(None).select_related(None).order_by("pk")
     rows = list(bare.filter(pk__gt=after).values_list(*COLUMNS)[:SLICE])
     offered: dict[int, list[tuple[str, bool]]] = defaultdict(list)
     if rows and routes:
         for node_id, prefix, approved_at in _routes_of(rows[0][0], rows[-1][0]):
             offered[node_id].append((prefix, approved_at is not None))
-    written = f"{now.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"
-    return [_facts(row, offered.get(row[0], []), written) for row in rows]
+    last = rows[-1][0] if len(rows) == SLICE else 0
+    return Slice(last, rows, offered, f"{now.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}")
 
 
 def _routes_of(first: int, last: int) -> Iterator[tuple[int, str, datetime | None]]:

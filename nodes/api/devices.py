@@ -21,7 +21,7 @@ from accounts.models import Membership
 from accounts.tenancy import scope
 from nodes.access import NodeAction, node_for, visible_nodes
 from nodes.describe import Around, describe_device, describe_facts, what_is_around
-from nodes.facts import SLICE, read_slice
+from nodes.facts import Slice, read_slice
 from nodes.hostinfo import MAX_ROUTES
 from nodes.models import Node
 from nodes.names import short_name
@@ -199,26 +199,33 @@ class Asked:
     def pieces(self, around: Around) -> Iterator[bytes]:
         """The JSON of the list. The request's scope may have ended by now: each slice is read in its own."""
         yield b'{"devices":['
-        after, before = 0, b""
-        while after >= 0:
-            found, after = self._slice(after, around)
-            if found:
-                yield before + orjson.dumps(found)[1:-1]
+        before, after, ended = b"", 0, False
+        while not ended:
+            found = self._slice(after)
+            if piece := b",".join(self._written(found, around)):
+                yield before + piece
                 before = b","
+            after, ended = found.last, not found.last
         yield b"]}"
 
-    def _slice(self, after: int, around: Around) -> tuple[list[dict[str, Any]], int]:
-        """Some devices, and after which id the next are; -1 when there are none."""
-        everything = self.everything or any(name in DETAILS for name in self.filters)
+    @property
+    def _needs_details(self) -> bool:
+        return self.everything or any(name in DETAILS for name in self.filters)
+
+    def _slice(self, after: int) -> Slice:
         with scope(tailnet=self.membership.tailnet_id):
-            slice_ = read_slice(
-                visible_nodes(self.membership), after=after, now=timezone.now(), routes=everything
-            )
-        described = (describe_facts(facts, around, everything=everything) for facts in slice_)
-        found = [device for device in described if fits(device, self.filters)]
-        if everything and not self.everything:
-            found = [{name: device[name] for name in device if name not in DETAILS} for device in found]
-        return found, slice_[-1].id if len(slice_) == SLICE else -1
+            devices = visible_nodes(self.membership)
+            return read_slice(devices, after=after, now=timezone.now(), routes=self._needs_details)
+
+    def _written(self, found: Slice, around: Around) -> Iterator[bytes]:
+        """The JSON of each device that is asked for."""
+        details = self._needs_details
+        for facts in found.facts():
+            device = describe_facts(facts, around, everything=details)
+            if fits(device, self.filters):
+                if details and not self.everything:
+                    device = {name: device[name] for name in device if name not in DETAILS}
+                yield orjson.dumps(device)
 
 
 # --- the addresses -----------------------------------------------------------------------------------------

@@ -214,7 +214,6 @@ def test_a_list_of_several_slices_is_whole(
 ) -> None:
     tailnet, owner = place
     monkeypatch.setattr(facts, "SLICE", 2)
-    monkeypatch.setattr("nodes.api.devices.SLICE", 2)
     api = as_person(tailnet, owner)
     for count in range(6):
         devices = api.get(f"{DEVICES}?fields=all")["devices"]
