@@ -13,7 +13,7 @@ from nodes.hostinfo import MAX_HOSTNAME, hostname, lowered, region_seconds, text
 from nodes.models import Node, PreAuthKey
 from nodes.offers import routes_of
 from nodes.regions import region_names
-from nodes.versions import Kind, Version, is_old, newest
+from nodes.versions import Kind, Version, is_old, newest, of_kind
 
 TAGGED_DEVICES = "tagged-devices"
 
@@ -27,12 +27,15 @@ class Around:
     newest: Mapping[Kind, Version]
 
 
-def what_is_around(tailnet: Tailnet, *, base_domain: str, everything: bool = True) -> Around:
-    """The same for all devices of a tailnet, whose scope must be open; two queries at most."""
+def what_is_around(
+    tailnet: Tailnet, *, base_domain: str, everything: bool = True, kind: Kind | None = None
+) -> Around:
+    """The same for all devices of a tailnet (or those of one ``kind``), whose scope must be open."""
+    devices = Node.objects.get_queryset()
     return Around(
         domain=f"{tailnet.name}.{base_domain}",
         regions=region_names(tailnet.pk) if everything else {},
-        newest=newest(Node.objects.get_queryset()),
+        newest=newest(of_kind(devices, kind) if kind is not None else devices),
     )
 
 
@@ -48,8 +51,11 @@ def describe_device(
 
     Whoever describes many gives what is ``around`` them, which then is read once.
     """
-    around = around or what_is_around(node.tailnet, base_domain=base_domain, everything=everything)
-    return describe_facts(facts_of(node, now), around, everything=everything)
+    facts = facts_of(node, now)
+    around = around or what_is_around(
+        node.tailnet, base_domain=base_domain, everything=everything, kind=(facts.app, facts.system)
+    )
+    return describe_facts(facts, around, everything=everything)
 
 
 def describe_facts(facts: Facts, around: Around, *, everything: bool) -> dict[str, Any]:

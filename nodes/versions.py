@@ -34,6 +34,12 @@ def only_old(devices: QuerySet[Node]) -> QuerySet[Node]:
     return devices.filter(_any_of(kinds, old))
 
 
+def of_kind(devices: QuerySet[Node], kind: Kind) -> QuerySet[Node]:
+    """Those of the devices that have this client on this system."""
+    app, system = kind
+    return devices.filter(_is("app", app) & _is("os", system))
+
+
 def newest(devices: QuerySet[Node]) -> dict[Kind, Version]:
     """The newest version of each client on each system among the devices."""
     return {kind: max(found)[0] for kind, found in _kinds(devices).items()}
