@@ -8,7 +8,7 @@ STRICT := wire relay client accounts nodes controlplane
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help install run prepare check deb test test-fast test-browser test-long test-kernel demo walkthrough \
-	screenshots bench bench-relay bench-push bench-client messages locks system clean
+	screenshots bench bench-relay bench-push bench-client bench-panel bench-api messages locks system clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,7 +73,7 @@ walkthrough: install system ## root: follow docs/walkthrough.md to the letter, t
 screenshots: install system ## pictures of every page, in build/screenshots
 	$(BIN)/python -m tests.browser.screenshots build/screenshots
 
-bench: bench-relay bench-push bench-client ## all benchmarks
+bench: bench-relay bench-push bench-client bench-panel bench-api ## all benchmarks
 
 bench-relay: install ## the relay beside derper
 	$(BIN)/python -m bench.relay
@@ -83,6 +83,12 @@ bench-push: install ## pushes to 1,000 streams on each carrier, and a reconnect 
 
 bench-client: install system ## root: the client beside tailscaled: throughput, latency, memory, idling, joining
 	$(BIN)/python -m bench.client
+
+bench-panel: install ## the panel's pages with 5,000 devices
+	$(BIN)/python -m bench.panel
+
+bench-api: install ## the API's answers with 5,000 devices, and pushes meanwhile
+	$(BIN)/python -m bench.api
 
 messages: install ## refresh the translation catalogues
 	$(BIN)/python manage.py makemessages --all --no-location

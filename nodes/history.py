@@ -15,6 +15,7 @@ ICONS = {
     "LOGIN": "login",
     "LOGOUT": "logout",
     "APPROVE": "circle-check",
+    "UNAPPROVE": "clock-pause",
     "EXPIRE": "key-off",
     "ROTATE": "refresh",
     "CLONE": "alert-triangle",

@@ -26,9 +26,7 @@ class WebhookDetails(Closed):
     """A webhook."""
 
     endpointId = Text()
-    endpointUrl = Text(
-        help_text="Where it leads; its host alone for those who may not change it."
-    )
+    endpointUrl = Text(help_text="Where it leads; its host alone for those who may not change it.")
     providerType = Choice(choices=["", *CHATS], help_text="Whose form messages have; empty: signed JSON.")
     creatorLoginName = Text()
     created = serializers.DateTimeField()
