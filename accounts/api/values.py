@@ -74,11 +74,13 @@ class Flag(serializers.BooleanField):
 
 
 class Number(serializers.IntegerField):
-    """A whole number."""
+    """A whole number, also one that is written with a point, as JSON Schema has it: 90.0."""
 
     default_error_messages = {"invalid": "is no whole number"}
 
     def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, float) and data.is_integer():
+            data = int(data)
         if isinstance(data, bool) or not isinstance(data, int):
             self.fail("invalid")
         return int(super().to_internal_value(data))

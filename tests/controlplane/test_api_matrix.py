@@ -579,6 +579,25 @@ def test_a_tailnets_own_owner_sees_its_marks(estates: tuple[Estate, Estate]) -> 
     assert set(SHOWN) <= {line.name for line in LINES if not line.case}
 
 
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE"}
+
+
+def test_an_address_names_its_methods(estates: tuple[Estate, Estate]) -> None:
+    """Every other one is refused, and the refusal says which there are."""
+    home, away = estates
+    headers = {"Authorization": f"Bearer {token_of(Role.OWNER.value, home, away)}"}
+    known = defaultdict[str, set[str]](set)
+    for method, template in operation_names():
+        known[filled(template, places(home))].add(method)
+    for path, methods in known.items():
+        for method in sorted(METHODS - methods):
+            counters.clear()
+            answer = program().generic(method, path, headers=headers)
+            assert (answer.status_code, answer["Content-Type"]) == (405, JSON), f"{method} {path}"
+            named = set(answer["Allow"].split(", "))
+            assert named - {"HEAD", "OPTIONS"} == methods, path
+
+
 def test_what_is_no_address_says_so_in_json() -> None:
     for path in ("/api/v2/nothing", "/api/trenza/v1/nothing", "/api/v2/device", "/api/v2/tailnet/-/"):
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
