@@ -12,11 +12,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import django
-from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "controlplane.settings")
 django.setup(set_prefix=False)
-django_application = get_asgi_application()
 
 import uvicorn  # noqa: E402 - Django must be set up before anything that imports models
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
@@ -31,6 +29,7 @@ from controlplane.control.upgrade import ControlHttpProtocol  # noqa: E402
 from controlplane.env import environment  # noqa: E402
 from controlplane.hub import start_hub, stop_hub  # noqa: E402
 from controlplane.jobs import run_jobs  # noqa: E402
+from controlplane.request_threads import RequestHandler  # noqa: E402
 
 logger = logging.getLogger("trenza.web")
 
@@ -78,7 +77,7 @@ async def lifespan_application(scope: Any, receive: Any, send: Any) -> None:
 
 
 application = ProtocolTypeRouter(
-    {"http": django_application, "websocket": websockets, "lifespan": lifespan_application}
+    {"http": RequestHandler(), "websocket": websockets, "lifespan": lifespan_application}
 )
 
 

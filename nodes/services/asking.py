@@ -10,6 +10,7 @@ import asyncio
 import http.client
 import io
 import json
+import threading
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -26,7 +27,9 @@ from nodes.models import Node
 from nodes.selectors import is_online
 
 ANSWER_SECONDS = 35.0  # the worker gives a client 30 s
+MAX_ASKING = 12  # questions of one process that wait for an answer: each holds a thread that pages need, too
 MAX_WORDS = 300
+_places = threading.BoundedSemaphore(MAX_ASKING)
 
 
 class Why(StrEnum):
@@ -68,7 +71,12 @@ def ask_node(*, node: Node, path: str, body: Any = None, now: datetime | None = 
     """POST ``body`` (JSON) to the client's ``path``; raises :class:`NodeSilent`. Not on a server's loop."""
     if not is_online(node, now or timezone.now()):
         raise NodeSilent(Why.AWAY, "the device is not connected")
-    reply = async_to_sync(_ask)(node, path, body)
+    if not _places.acquire(blocking=False):
+        raise NodeSilent(Why.SILENT, "too many devices are being asked now: try again in a minute")
+    try:
+        reply = async_to_sync(_ask)(node, path, body)
+    finally:
+        _places.release()
     if reply.status != 200:
         raise NodeSilent(Why.REFUSED, reply.words or f"the device answered with status {reply.status}")
     return reply
