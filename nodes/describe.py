@@ -39,27 +39,8 @@ def what_is_around(
     )
 
 
-def describe_device(
-    node: Node,
-    *,
-    base_domain: str,
-    now: datetime,
-    everything: bool = False,
-    around: Around | None = None,
-) -> dict[str, Any]:
-    """An API v2 Device; ``everything`` as ``fields=all``. ``lastSeen`` is absent while connected.
-
-    Whoever describes many gives what is ``around`` them, which then is read once.
-    """
-    facts = facts_of(node, now)
-    around = around or what_is_around(
-        node.tailnet, base_domain=base_domain, everything=everything, kind=(facts.app, facts.system)
-    )
-    return describe_facts(facts, around, everything=everything)
-
-
 def describe_facts(facts: Facts, around: Around, *, everything: bool) -> dict[str, Any]:
-    """The same, of one of many devices of which only these facts were read."""
+    """An API v2 Device; ``everything`` as ``fields=all``. ``lastSeen`` is absent while connected."""
     hostinfo = lowered(facts.hostinfo)
     device: dict[str, Any] = {
         "id": str(facts.id),
@@ -151,8 +132,14 @@ def _latency(reported: Any, home: int, regions: Mapping[int, str]) -> dict[str, 
 def describe_device_with_state(
     node: Node, *, base_domain: str, now: datetime, around: Around | None = None
 ) -> dict[str, Any]:
-    """A Device plus what only Trenza tells: ``online`` and ``state``."""
-    device = describe_device(node, base_domain=base_domain, now=now, everything=True, around=around)
+    """A Device plus what only Trenza tells: ``online`` and ``state``.
+
+    Whoever describes many gives what is ``around`` them, which then is read once.
+    """
+    facts = facts_of(node, now)
+    kind = facts.app, facts.system
+    around = around or what_is_around(node.tailnet, base_domain=base_domain, kind=kind)
+    device = describe_facts(facts, around, everything=True)
     return device | {"online": device["connectedToControl"], "state": node.state}
 
 

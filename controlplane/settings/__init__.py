@@ -100,9 +100,11 @@ TEMPLATES: list[dict[str, Any]] = [
 # --- data ------------------------------------------------------------------------------------------------
 
 SQLITE_BUSY_SECONDS = 5
+CONNECTIONS_LAST = 60  # seconds
 SQLITE: dict[str, Any] = {
     "ENGINE": "django.db.backends.sqlite3",
     "NAME": str(ENV.data / "db.sqlite3"),
+    "CONN_MAX_AGE": CONNECTIONS_LAST,
     "OPTIONS": {
         "timeout": SQLITE_BUSY_SECONDS,
         # A write transaction takes its lock at once, so two writers wait instead of failing half way.
@@ -111,7 +113,9 @@ SQLITE: dict[str, Any] = {
     },
 }
 DATABASES: dict[str, Any] = {
-    "default": dict(dj_database_url.parse(ENV.database_url, conn_max_age=60)) if ENV.database_url else SQLITE
+    "default": dict(dj_database_url.parse(ENV.database_url, conn_max_age=CONNECTIONS_LAST))
+    if ENV.database_url
+    else SQLITE
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -19,8 +19,8 @@ from accounts.downloads import streamed
 from accounts.errors import Conflict, Forbidden
 from accounts.models import Membership
 from accounts.tenancy import scope
-from nodes.access import NodeAction, node_for, visible_nodes
-from nodes.describe import Around, describe_device, describe_facts, what_is_around
+from nodes.access import NodeAction, facts_for, node_for, visible_nodes
+from nodes.describe import Around, describe_facts, what_is_around
 from nodes.facts import Slice, read_slice
 from nodes.hostinfo import MAX_ROUTES
 from nodes.models import Node
@@ -258,12 +258,17 @@ class DeviceView(_OneDevice):
 
     @operation("getDevice", about="Get a device", scope=CORE_READ, query=DeviceFields, answer=Device)
     def get(self, device_id: str, query: dict[str, Any]) -> dict[str, Any]:
-        return describe_device(
-            self.node(device_id),
-            base_domain=settings.BASE_DOMAIN,
-            now=timezone.now(),
-            everything=query.get("fields") == "all",
+        everything = query.get("fields") == "all"
+        facts = facts_for(
+            membership=self.caller.membership, node_id=device_id, now=timezone.now(), routes=everything
         )
+        around = what_is_around(
+            self.caller.tailnet,
+            base_domain=settings.BASE_DOMAIN,
+            everything=everything,
+            kind=(facts.app, facts.system),
+        )
+        return describe_facts(facts, around, everything=everything)
 
     @operation("deleteDevice", about="Remove a device", scope=CORE)
     def delete(self, device_id: str) -> dict[str, Any]:

@@ -59,6 +59,11 @@ def places(estate: Estate) -> dict[str, str]:
     }
 
 
+def fitting(estate: Estate) -> dict[str, dict[str, str]]:
+    """For operations that take only some of the things of their kind: which of them."""
+    return {"setKey": {"keyId": estate.client.client.public_id}}
+
+
 def others(estate: Estate) -> dict[str, list[str]]:
     """For each parameter further things that there are, by whichever name they have."""
     people = [str(one.user_id) for one in (*estate.places.values(), estate.applicant)]

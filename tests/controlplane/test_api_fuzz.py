@@ -32,7 +32,7 @@ from schemathesis.pytest.lazy import get_all_tests
 from accounts.roles import Role
 from accounts.services.tokens import create_api_token, create_oauth_client, issue_access_token
 from controlplane.api.openapi import document, operations
-from tests.controlplane.api_places import bodies, furnished, others, places
+from tests.controlplane.api_places import bodies, fitting, furnished, others, places
 from tests.controlplane.estate import ME, Estate
 from tests.nodes import postgres
 from tests.nodes.test_databases import INNER, run
@@ -97,6 +97,8 @@ class Caller:
                 # What there is no method for is looked at before that: only what is there refuses by method.
                 if (value := self._named(name, choice if is_known else 2, chooser)) is not None:
                     case.path_parameters[name] = value
+                if choice > 5:
+                    case.path_parameters |= fitting(self.home).get(name_of(case), {})
         self.fill(case, {0: self.home, 1: self.home, 2: self.away}.get(chooser % 8))
 
     def fill(self, case: schemathesis.Case, estate: Estate | None) -> None:
