@@ -35,6 +35,7 @@ class NodeSnapshot:
     ``cloned``: two machines use its keys. ``renews_within``: a key with fewer seconds left than that starts a
     fresh period when it is rotated (0 = it does not).
     ``online_since`` is when its present time online began, ``None`` while it is offline or that is not known.
+    ``attributes`` are what postures judge: ``node:os`` … as the node says, ``custom:…`` as the API was told.
     """
 
     id: int
@@ -60,6 +61,7 @@ class NodeSnapshot:
     endpoints: tuple[str, ...] = ()
     home_derp: int = 0
     hostinfo: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     capability_version: int = 0
     online: bool = False
     online_since: datetime | None = None
@@ -68,12 +70,17 @@ class NodeSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSnapshot:
-    """Somebody whose nodes others see. ``picture_url`` is absolute or empty."""
+    """Somebody whose nodes others see. ``picture_url`` is absolute or empty.
+
+    ``role`` is the one in this tailnet, ``groups`` are those that the identity provider says (``group:…``).
+    """
 
     id: int
     login_name: str
     display_name: str
     picture_url: str = ""
+    role: str = "member"
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,23 @@
+"""The policy of a tailnet that has not written one."""
+
+from __future__ import annotations
+
+TEXT = """\
+// Who may reach what in this tailnet. Every rule allows; what no rule allows is closed.
+{
+	// Every device reaches every device, and may use every exit node.
+	"grants": [
+		{"src": ["*"], "dst": ["*"], "ip": ["*"]},
+	],
+
+	// People may use SSH to their own devices, after a fresh sign-in for root as for others.
+	"ssh": [
+		{
+			"action": "check",
+			"src":    ["autogroup:member"],
+			"dst":    ["autogroup:self"],
+			"users":  ["autogroup:nonroot", "root"],
+		},
+	],
+}
+"""
