@@ -135,6 +135,7 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
         identity, user = sociallogin.account.extra_data, sociallogin.user
         user.iss, user.sub, user.email = identity["iss"], identity["sub"], identity["email"]
         user.display_name, user.picture_url = identity["name"], identity["picture"]
+        user.groups = identity["groups"]
         return user
 
     def save_user(self, request: Any, sociallogin: Any, form: Any = None) -> Any:

@@ -172,7 +172,12 @@ class OpenIDProvider(OAuth2Provider):  # type: ignore[misc]
         return frozenset({self.metadata.issuer})
 
     def identity(self, claims: dict[str, Any]) -> Identity:
-        return identity_of(claims, issuer=self.metadata.issuer, says_domain=self.says_domain)
+        return identity_of(
+            claims,
+            issuer=self.metadata.issuer,
+            says_domain=self.says_domain,
+            groups_claim=self.app.settings.get("groups_claim", ""),
+        )
 
     def get_oauth2_adapter(self, request: HttpRequest) -> OpenIDAdapter:
         return OpenIDAdapter(request, self.id)
@@ -206,7 +211,7 @@ class OpenIDProvider(OAuth2Provider):  # type: ignore[misc]
     def extract_uid(self, data: Identity) -> str:
         return data.uid
 
-    def extract_extra_data(self, data: Identity) -> dict[str, str]:
+    def extract_extra_data(self, data: Identity) -> dict[str, Any]:
         return data.as_dict()
 
     def extract_common_fields(self, data: Identity) -> dict[str, Any]:

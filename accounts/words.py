@@ -47,6 +47,7 @@ PROPERTIES: dict[str, Promise] = {
     "DNS_SEARCH_PATHS": _("search domains"),
     "ENABLED": _("whether it is on"),
     "EXIT_NODE": _("exit node"),
+    "GROUPS": _("groups"),
     "IDENTITY": _("account to sign in with"),
     "IP_ADDRESS": _("IPv4 address"),
     "KEY_EXPIRY": _("key expiry"),

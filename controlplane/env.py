@@ -74,6 +74,7 @@ class Environment:
     oidc_client_id: str | None = None
     oidc_client_secret: str | None = field(default=None, repr=False)
     oidc_name: str = "OpenID"
+    oidc_groups_claim: str = ""
     email_url: str | None = field(default=None, repr=False)
     webhook_private: bool = False
     database_url: str | None = field(default=None, repr=False)
@@ -254,6 +255,7 @@ def parse_environment(variables: Mapping[str, str]) -> Environment:
         oidc_client_id=get("OIDC_CLIENT_ID"),
         oidc_client_secret=get("OIDC_CLIENT_SECRET"),
         oidc_name=get("OIDC_NAME") or "OpenID",
+        oidc_groups_claim=get("OIDC_GROUPS_CLAIM") or "",
         email_url=get("EMAIL_URL"),
         webhook_private=_switch(get("WEBHOOK_PRIVATE") or "off", "TRENZA_WEBHOOK_PRIVATE"),
         database_url=variables.get("DATABASE_URL") or None,

@@ -32,6 +32,7 @@ JOBS = (
     Job("nodes.tasks.clean_logins", 600),
     Job("nodes.tasks.rotate_due", 60),
     Job("nodes.tasks.clear_clones", 20),
+    Job("nodes.tasks.delete_expired_attributes", 10),
     Job("accounts.tasks.deliver_outbox", 5),
     Job("accounts.tasks.clean_outbox", 3600),
     Job("accounts.tasks.clean_access_tokens", 600),

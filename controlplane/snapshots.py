@@ -5,7 +5,7 @@ A whole tailnet costs a fixed number of queries; a few changed nodes cost a fixe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -25,9 +25,10 @@ from controlplane.netmap.snapshot import (
     TailnetSnapshot,
     UserSnapshot,
 )
-from nodes.models import Node, Presence, Route
+from nodes.models import Node, PostureAttribute, Presence, Route
 from nodes.names import fqdn
-from nodes.selectors import is_online
+from nodes.posture import Value, own_attributes
+from nodes.selectors import is_online, live_attributes
 from nodes.services.rotation import renews_within
 from nodes.state import KEY_IS_GOOD
 from wire.derpmap import DERPMap, DERPNode, DERPRegion
@@ -54,9 +55,10 @@ def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
     if tailnet is None:
         return None
     with scope(tailnet=tailnet):
-        roles = _roles(Membership.objects.all())
-        nodes = {node.pk: _snapshot(node, tailnet, roles) for node in _rows()}
-        users = User.objects.filter(Q(nodes__tailnet=tailnet)).distinct()
+        places = _places(Membership.objects.all())
+        attributes = _attributes(live_attributes(timezone.now()))
+        nodes = {node.pk: _snapshot(node, tailnet, places, attributes) for node in _rows()}
+        users = User.objects.filter(Q(nodes__tailnet=tailnet) | Q(pk__in=list(places))).distinct()
         return TailnetSnapshot(
             id=tailnet.pk,
             name=tailnet.title,
@@ -64,7 +66,7 @@ def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
             version=tailnet.netmap_version,
             logs_flows=tailnet.flow_logging,
             nodes=nodes,
-            users={user.pk: _user(user) for user in users},
+            users={user.pk: _user(user, places) for user in users},
             dns=_dns(DNSSettings.objects.filter(tailnet=tailnet).first()),
             derp_map=load_derp_map(tailnet.pk),
         )
@@ -76,17 +78,39 @@ def load_nodes(snapshot: TailnetSnapshot, node_ids: Collection[int], version: in
     with scope(tailnet=tailnet):
         rows = list(_rows().filter(pk__in=node_ids))
         owners = {row.user for row in rows if row.user is not None}
-        roles = _roles(Membership.objects.filter(user__in=owners))
+        places = _places(Membership.objects.filter(user__in=owners))
+        attributes = _attributes(live_attributes(timezone.now()).filter(node__in=[row.pk for row in rows]))
     nodes = {key: value for key, value in snapshot.nodes.items() if key not in node_ids}
-    nodes |= {row.pk: _snapshot(row, tailnet, roles) for row in rows}
-    users = dict(snapshot.users) | {owner.pk: _user(owner) for owner in owners}
+    nodes |= {row.pk: _snapshot(row, tailnet, places, attributes) for row in rows}
+    users = dict(snapshot.users) | {owner.pk: _user(owner, places) for owner in owners}
     return replace(snapshot, nodes=nodes, users=users, version=version)
 
 
-def _roles(memberships: QuerySet[Membership]) -> dict[int, str]:
-    """The roles of those who are active members; nobody else's device sees or is seen."""
-    active = memberships.filter(status=Membership.Status.ACTIVE, user__is_active=True)
-    return dict(active.values_list("user_id", "role"))
+class Place(NamedTuple):
+    """What an active member is in the tailnet: the role, and the groups that were given here."""
+
+    role: str
+    groups: Sequence[str]
+
+
+Attributes = Mapping[int, Mapping[str, Value]]  # by node, then by key
+
+
+def _places(memberships: QuerySet[Membership]) -> dict[int, Place]:
+    """The places of those who are active members; nobody else's device sees or is seen."""
+    rows = _active(memberships).values_list("user_id", "role", "groups")
+    return {user_id: Place(role, groups) for user_id, role, groups in rows}
+
+
+def _active(memberships: QuerySet[Membership]) -> QuerySet[Membership]:
+    return memberships.filter(status=Membership.Status.ACTIVE, user__is_active=True)
+
+
+def _attributes(rows: QuerySet[PostureAttribute]) -> Attributes:
+    found: dict[int, dict[str, Value]] = {}
+    for node_id, key, value in rows.values_list("node_id", "key", "value"):
+        found.setdefault(node_id, {})[key] = value
+    return found
 
 
 def _rows() -> QuerySet[Node]:
@@ -98,8 +122,11 @@ def _rows() -> QuerySet[Node]:
     )
 
 
-def _snapshot(node: Node, tailnet: Tailnet, roles: dict[int, str]) -> NodeSnapshot:
+def _snapshot(
+    node: Node, tailnet: Tailnet, places: Mapping[int, Place], attributes: Attributes
+) -> NodeSnapshot:
     now = timezone.now()
+    place = places.get(node.user_id or 0)
     approved: list[Route] = node.approved_routes  # type: ignore[attr-defined]
     online = is_online(node, now)
     return NodeSnapshot(
@@ -111,19 +138,20 @@ def _snapshot(node: Node, tailnet: Tailnet, roles: dict[int, str]) -> NodeSnapsh
         node_key=node.node_key,
         ipv4=str(node.ipv4),
         ipv6=str(node.ipv6),
-        standing=_standing(node, roles, now),
+        standing=_standing(node, places, now),
         created=node.created,
         tags=tuple(node.tags),
         key_expiry=node.expires,
         routes=tuple(route.prefix for route in approved),
         approved={route.prefix: route.approved_at for route in approved if route.approved_at is not None},
-        roles=ADMIN_ROLES.get(roles.get(node.user_id or 0, ""), ()),
+        roles=ADMIN_ROLES.get(place.role, ()) if place is not None else (),
         cloned=node.cloned_at is not None,
         renews_within=renews_within(tailnet, node),
         disco_key=node.disco_key,
         endpoints=tuple(node.endpoints),
         home_derp=node.home_derp,
         hostinfo=node.hostinfo,
+        attributes={**own_attributes(node.hostinfo), **attributes.get(node.pk, {})},
         capability_version=node.capability_version,
         online=online,
         online_since=node.presence.connected_at if online else None,
@@ -131,13 +159,13 @@ def _snapshot(node: Node, tailnet: Tailnet, roles: dict[int, str]) -> NodeSnapsh
     )
 
 
-def _standing(node: Node, roles: dict[int, str], now: datetime) -> Standing:
+def _standing(node: Node, places: Mapping[int, Place], now: datetime) -> Standing:
     """The state as it is now, whatever the expiry sweep has got to.
 
     The device of somebody who was suspended waits as one that was never approved: restoring brings it back.
     """
     standing = Standing(node.state)
-    if standing is Standing.ACTIVE and node.user_id is not None and node.user_id not in roles:
+    if standing is Standing.ACTIVE and node.user_id is not None and node.user_id not in places:
         standing = Standing.PENDING
     expires = node.expires
     if standing in (Standing.ACTIVE, Standing.PENDING) and expires is not None and expires <= now:
@@ -145,9 +173,16 @@ def _standing(node: Node, roles: dict[int, str], now: datetime) -> Standing:
     return standing
 
 
-def _user(user: User) -> UserSnapshot:
+def _user(user: User, places: Mapping[int, Place]) -> UserSnapshot:
+    """Somebody as rules see them; who is no active member has no role and is in no group."""
+    place = places.get(user.pk)
     return UserSnapshot(
-        id=user.pk, login_name=user.login_name, display_name=user.name, picture_url=user.picture_url
+        id=user.pk,
+        login_name=user.login_name,
+        display_name=user.name,
+        picture_url=user.picture_url,
+        role=place.role if place is not None else "",
+        groups=tuple(sorted({*place.groups, *user.groups})) if place is not None else (),
     )
 
 
@@ -244,7 +279,9 @@ def is_served_key(node_key: str) -> bool:
 def _served(nodes: QuerySet[Node]) -> list[Node]:
     """Those of these nodes (of the scope's tailnet) whose keys relays may serve now."""
     now = timezone.now()
-    active = Q(user__isnull=True) | Q(user__in=list(_roles(Membership.objects.all())))
+    active = Q(user__isnull=True) | Q(
+        user__in=list(_active(Membership.objects.all()).values_list("user_id", flat=True))
+    )
     rows = nodes.filter(active, state__in=[state.value for state in KEY_IS_GOOD])
     rows = rows.only(*DECIDE_ABOUT_KEYS)  # each change asks, and Hostinfos are dear to read
     return [node for node in rows if node.key_is_good(now)]

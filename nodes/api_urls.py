@@ -9,6 +9,7 @@ from nodes.api import devices, keys, posture, users
 TAILNET = "api/v2/tailnet/<str:tailnet>"
 DEVICE = "api/v2/device/<str:device_id>"
 USER = "api/v2/users/<str:user_id>"
+OWN_USER = "api/trenza/v1/users/<str:user_id>"
 
 urlpatterns = [
     path(f"{TAILNET}/devices", devices.DevicesView.as_view(), name="api-devices"),
@@ -32,4 +33,5 @@ urlpatterns = [
     path(f"{USER}/suspend", users.SuspendView.as_view()),
     path(f"{USER}/restore", users.RestoreView.as_view()),
     path(f"{USER}/delete", users.DeleteView.as_view()),
+    path(f"{OWN_USER}/groups", users.GroupsView.as_view(), name="api-groups"),
 ]

@@ -13,13 +13,14 @@ from django.utils import timezone
 from accounts.services.leases import take_lease
 from accounts.tasks import holder, sweep
 from accounts.tenancy import each_tailnet
-from nodes.services import clones, lifecycle, logins, rotation
+from nodes.services import clones, lifecycle, logins, posture, rotation
 
 # Longer than the pause between two runs, so that a lease held without a gap means "it ran all the time".
 EXPIRY_LEASE = timedelta(seconds=60)
 EPHEMERAL_LEASE = timedelta(seconds=90)
 ROTATION_LEASE = timedelta(seconds=120)
 CLONES_LEASE = timedelta(seconds=90)
+ATTRIBUTES_LEASE = timedelta(seconds=60)
 
 
 @shared_task(name="nodes.tasks.expire_due")  # type: ignore[untyped-decorator]
@@ -74,3 +75,13 @@ def clear_clones() -> int:
         return 0
     due = each_tailnet(due="nodes.Node", where=clones.no_longer_cloned(now))
     return sweep(due, lambda tailnet: clones.clear_clones(tailnet=tailnet, now=now))
+
+
+@shared_task(name="nodes.tasks.delete_expired_attributes")  # type: ignore[untyped-decorator]
+def delete_expired_attributes() -> int:
+    """Delete posture attributes whose time is over, and tell netmaps; returns how many."""
+    now = timezone.now()
+    if take_lease(name="nodes.attributes", holder=holder(), length=ATTRIBUTES_LEASE, now=now) is None:
+        return 0
+    due = each_tailnet(due="nodes.PostureAttribute", where=posture.expired(now))
+    return sweep(due, lambda tailnet: posture.delete_expired(tailnet=tailnet, now=now))

@@ -49,6 +49,7 @@ class User(AbstractBaseUser):
     picture_url = models.URLField(max_length=1000, blank=True)
     iss = models.CharField(max_length=255, default=LOCAL_ISSUER)
     sub = models.CharField(max_length=255, default=new_subject)
+    groups = models.JSONField(default=list, blank=True)  # as their provider said at the last sign-in
     is_active = models.BooleanField(default=True)
     language = models.CharField(max_length=10, blank=True)
     theme = models.CharField(max_length=10, choices=Theme, default=Theme.SYSTEM)

@@ -67,6 +67,7 @@ class Membership(TenantModel):
     status = models.CharField(max_length=20, choices=Status, default=Status.ACTIVE)
     created = models.DateTimeField(default=timezone.now)
     last_seen = models.DateTimeField(null=True, blank=True)
+    groups = models.JSONField(default=list, blank=True)  # given here, beside those of the person's provider
 
     objects = TenantManager["Membership"]()
 
@@ -79,6 +80,11 @@ class Membership(TenantModel):
     @property
     def is_active(self) -> bool:
         return self.status == self.Status.ACTIVE
+
+    @property
+    def all_groups(self) -> list[str]:
+        """The groups that access rules know the person by (``group:…``), whoever says so, sorted."""
+        return sorted({*self.groups, *self.user.groups})
 
 
 class Invite(TenantModel):

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
+from accounts.groups import groups_in
 from accounts.openid.errors import SignInRefused
 
 MAX_EMAIL = 254
@@ -24,6 +25,7 @@ class Identity:
     """A person at a provider: ``iss`` and ``sub`` are who they are, the rest is what they are called.
 
     ``hosted_domain`` is Google's word on the organisation that owns the account; empty from anybody else.
+    ``groups`` are those of the claim that the operator named, as access rules name them (``group:…``).
     """
 
     iss: str
@@ -32,21 +34,25 @@ class Identity:
     name: str = ""
     picture: str = ""
     hosted_domain: str = ""
+    groups: tuple[str, ...] = ()
 
     @property
     def uid(self) -> str:
         """One text of bounded length for issuer and subject: equal subjects of two issuers are two people."""
         return hashlib.sha256(f"{len(self.iss)}:{self.iss}{self.sub}".encode()).hexdigest()
 
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        return asdict(self) | {"groups": list(self.groups)}
 
 
-def identity_of(claims: dict[str, Any], *, issuer: str, says_domain: bool) -> Identity:
+def identity_of(
+    claims: dict[str, Any], *, issuer: str, says_domain: bool, groups_claim: str = ""
+) -> Identity:
     """Read the claims of a verified token; raises :class:`SignInRefused` unless the address is verified.
 
     ``issuer`` is the provider's one name, whatever spelling the token has. ``says_domain``: whether this
-    provider's ``hd`` counts.
+    provider's ``hd`` counts. ``groups_claim`` names the claim that has the person's groups; "" = none has.
     """
     email = claims.get("email")
     # `is True`, not truth: a provider that says "false" as text must not count as verified.
@@ -65,6 +71,7 @@ def identity_of(claims: dict[str, Any], *, issuer: str, says_domain: bool) -> Id
         name=_text(claims, "name")[:MAX_NAME],
         picture=_picture(claims),
         hosted_domain=_domain(claims) if says_domain else "",
+        groups=groups_in(claims.get(groups_claim)) if groups_claim else (),
     )
 
 

@@ -1,8 +1,9 @@
-"""What a person is called follows their provider: name, address and picture, at each sign-in."""
+"""What a person is called, and which groups they are in, follows their provider, at each sign-in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from django.db import transaction
 
@@ -13,10 +14,11 @@ from accounts.services import audit
 from accounts.tenancy import memberships_of
 
 
-def refresh_profile(*, user: User, identity: Mapping[str, str]) -> None:
+def refresh_profile(*, user: User, identity: Mapping[str, Any]) -> None:
     """Take over what the verified token of the person's own provider says; an added identity changes nothing.
 
-    Other devices show name and address, so every tailnet of the person learns of them.
+    Other devices show name and address, and access rules go by groups: every tailnet of the person learns of
+    them. A token that tells no groups any more ends them.
     """
     if (identity["iss"], identity["sub"]) != (user.iss, user.sub):
         return
@@ -24,6 +26,7 @@ def refresh_profile(*, user: User, identity: Mapping[str, str]) -> None:
         "email": identity["email"],
         "display_name": identity["name"],
         "picture_url": identity["picture"],
+        "groups": identity.get("groups", []),
     }
     changed = {name: value for name, value in said.items() if getattr(user, name) != value}
     if not changed:

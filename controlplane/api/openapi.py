@@ -36,7 +36,9 @@ class Group(NamedTuple):
 
 # The first that fits has the operation.
 GROUPS = (
-    Group("Trenza", r"^/api/trenza/v1/", "What only Trenza has: approvals, exit nodes, relays, paths."),
+    Group(
+        "Trenza", r"^/api/trenza/v1/", "What only Trenza has: approvals, exit nodes, relays, paths, groups."
+    ),
     Group("OAuth", r"^/api/v2/oauth/", "How a client gets a token, which lives an hour."),
     Group("Posture attributes", r"attributes(/|$)", "Facts about devices."),
     Group("Devices", r"/devices$|^/api/v2/device/", "Machines in the tailnet."),

@@ -193,7 +193,7 @@ if ENV.oidc_issuer and ENV.oidc_client_id and ENV.oidc_client_secret:
                 "name": ENV.oidc_name,
                 "client_id": ENV.oidc_client_id,
                 "secret": ENV.oidc_client_secret,
-                "settings": {"issuer": ENV.oidc_issuer},
+                "settings": {"issuer": ENV.oidc_issuer, "groups_claim": ENV.oidc_groups_claim},
             }
         ],
     }

@@ -9,12 +9,15 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from accounts.access import NOT_HERE, may_manage, member_of
-from accounts.api.values import Choice, Closed, Flag, Number, Text
+from accounts.api.fields import Matching, beyond_the_schema
+from accounts.api.values import Choice, Closed, Flag, Number, Text, Texts
 from accounts.api.views import ApiView, operation
 from accounts.errors import Forbidden, NotFound
+from accounts.groups import MAX_GROUPS, MAX_NAME
 from accounts.models import Membership
 from accounts.roles import Role
 from accounts.selectors import members
+from accounts.services.groups import set_groups
 from nodes.describe_people import USER_STATUSES, describe_user
 from nodes.people import Facts, facts_of
 from nodes.services.members import PersonAction, act_on_person
@@ -22,6 +25,7 @@ from nodes.services.members import PersonAction, act_on_person
 ROLES = [role.value for role in Role]
 EVERY, MEMBER, SHARED = "all", "member", "shared"
 MAX_DIGITS = 18  # of an id; more fit in no column
+GROUP = r"^group:\S(.*\S)?$"
 
 
 class User(Closed):
@@ -62,6 +66,25 @@ class NewRole(Closed):
     """What somebody shall be."""
 
     role = Choice(choices=ROLES, help_text="One that ranks below the caller's own.")
+
+
+class Groups(Closed):
+    """Which groups access rules know somebody by."""
+
+    groups = Texts(allow_null=False, help_text="Those that were given in this tailnet.")
+    providerGroups = Texts(
+        allow_null=False, help_text="Those that the person's identity provider told at their last sign-in."
+    )
+
+
+class NewGroups(Closed):
+    """In which groups somebody shall be, beside those of their identity provider."""
+
+    groups = Texts(
+        child=Matching(GROUP, "group:engineering", max_length=MAX_NAME),
+        max_length=MAX_GROUPS,
+        help_text="As access rules name them.",
+    )
 
 
 def _described(person: Membership, facts: Facts, now: datetime) -> dict[str, Any]:
@@ -150,3 +173,33 @@ class DeleteView(_OneUser):
     @operation("deleteUser", about="Remove a person, with their devices, keys and tokens", scope="users")
     def post(self, user_id: str) -> dict[str, Any]:
         return self.act(user_id, PersonAction.DELETE)
+
+
+class GroupsView(_OneUser):
+    """``/api/trenza/v1/users/{user_id}/groups``"""
+
+    @operation("getUserGroups", about="Get a person's groups", scope="users:read", answer=Groups)
+    def get(self, user_id: str) -> dict[str, Any]:
+        return _groups(self.found(user_id))
+
+    @operation(
+        "setUserGroups",
+        about="Put a person into groups",
+        scope="users",
+        body=NewGroups,
+        answer=Groups,
+        example={"groups": ["group:engineering", "group:on-call"]},
+    )
+    def put(self, user_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Replaces the groups that they were given in this tailnet; access rules count with it at once.
+        Whoever may write the rules may do it to everybody, others to whoever ranks below them.
+        """
+        with beyond_the_schema():
+            person = set_groups(
+                membership=self.found(user_id), groups=body["groups"] or [], by=self.caller.actor
+            )
+        return _groups(person)
+
+
+def _groups(person: Membership) -> dict[str, Any]:
+    return {"groups": person.groups, "providerGroups": person.user.groups}

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.actors import Actor
 from accounts.changes import ChangeSet, write
 from accounts.errors import Conflict, Invalid, NotFound
+from accounts.models import Tailnet
 from accounts.services import audit
 from nodes.models import Node, PostureAttribute
 from nodes.posture import MAX_ATTRIBUTES, MAX_KEY, Value, is_key, kind_of
 from nodes.selectors import live_attributes
 
 MAX_CHANGES = 1000  # attributes in one call
+SWEEP_BATCH = 500  # attributes that end in one transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ def set_attributes(
         for node, wanted in changes.items():
             old, new = _apply(change, node, wanted, known, current[node.pk])
             if old != new:
+                change.upsert("node", node.pk)  # postures judge by them
                 audit.record(
                     tailnet=change.tailnet,
                     by=by,
@@ -67,6 +71,22 @@ def remove_attribute(*, node: Node, key: str, by: Actor) -> None:
     if not live_attributes(timezone.now()).filter(node=node, key=key).exists():
         raise NotFound("this device has no such attribute")
     set_attributes(changes={node: {key: None}}, by=by)
+
+
+def expired(now: datetime) -> Q:
+    """Which attributes :func:`delete_expired` deletes."""
+    return Q(expires__lte=now)
+
+
+def delete_expired(*, tailnet: Tailnet, now: datetime | None = None) -> int:
+    """Delete attributes whose time is over, so that postures no longer count them; returns how many."""
+    with write(tailnet) as change:
+        rows = list(
+            PostureAttribute.objects.filter(expired(now or timezone.now())).order_by("pk")[:SWEEP_BATCH]
+        )
+        PostureAttribute.objects.filter(pk__in=[row.pk for row in rows]).delete()
+        change.upsert("node", *sorted({row.node_id for row in rows}))
+        return len(rows)
 
 
 def _check(changes: Mapping[Node, Changes], now: datetime) -> None:

@@ -147,5 +147,6 @@ def bodies(estate: Estate) -> dict[str, Any]:
         "createUserInvites": [{"email": "new@example.org", "role": "member"}],
         "createWebhook": {"endpointUrl": "https://example.org/", "subscriptions": ["nodeCreated"]},
         "updateUserRole": {"role": "auditor"},
+        "setUserGroups": {"groups": ["group:engineering"]},
         "updateWebhook": {"subscriptions": ["nodeDeleted"]},
     }

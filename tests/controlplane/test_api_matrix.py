@@ -92,6 +92,7 @@ users:read
 /users/{userId}                                               GET    200 200 200 200 200 403 403 200 404
 /tailnet/{tailnet}/user-invites                               GET    200 200 200 200 200 403 403 200 404
 /user-invites/{inviteId}                                      GET    200 200 200 200 200 403 403 200 404
+own/users/{userId}/groups                                     GET    200 200 200 200 200 403 403 200 404
 own/tailnet/{tailnet}/approvals#person                        GET    200 200 200 200 200 403 403 200 404
 
 users
@@ -103,6 +104,7 @@ users
 /tailnet/{tailnet}/user-invites                               POST   200 200 200 403 403 403 403 200 404
 /user-invites/{inviteId}                                      DELETE 200 200 200 403 403 403 403 200 404
 /user-invites/{inviteId}/resend                               POST   200 200 200 403 403 403 403 200 404
+own/users/{userId}/groups                                     PUT    200 200 200 403 403 403 403 200 404
 own/tailnet/{tailnet}/approvals/approve#person                POST   200 200 200 403 403 403 403 200 404
 own/tailnet/{tailnet}/approvals/decline#person                POST   200 200 200 403 403 403 403 200 404
 
@@ -202,6 +204,8 @@ own/device/{deviceId}/exit-node                               POST   409 403 403
 /users/{userId}/delete                                        POST   403
 /users/{userId}/role                                          POST   403
 /users/{userId}/suspend                                       POST   403
+own/users/{userId}/groups                                     GET    200 200 200 403 403
+own/users/{userId}/groups                                     PUT    403
 /tailnet/{tailnet}/keys/{keyId}                               GET    200 200 200 403 200
 /tailnet/{tailnet}/keys/{keyId}                               DELETE 200 200 403 403 200
 /tailnet/{tailnet}/keys/{keyId}#token                         GET    200 200 200 403 200

@@ -9,7 +9,9 @@ import pytest
 from django.utils import timezone
 
 from accounts.actors import Actor
-from accounts.models import Membership, Tailnet
+from accounts.models import Membership, Tailnet, User
+from accounts.roles import Role
+from accounts.services.groups import set_groups
 from accounts.services.people import restore_member, suspend_member
 from accounts.tenancy import scope
 from controlplane.netmap.engine import Engine
@@ -18,6 +20,7 @@ from controlplane.snapshots import ServedKeys, load_nodes, load_served_keys, loa
 from nodes.models import Node
 from nodes.offers import subnets_of
 from nodes.selectors import nodes
+from nodes.services.posture import Wanted, delete_expired, set_attributes
 from nodes.services.presence import claim_presence, release_presence
 from nodes.services.routes import set_approved_routes
 from nodes.services.volatile import Volatile, update_node_state
@@ -144,3 +147,46 @@ def test_every_worker_elects_the_same_carrier_from_the_rows() -> None:
 def set_route_of(tailnet: Tailnet, node: Node, prefixes: list[str]) -> None:
     with scope(tailnet=tailnet):
         set_approved_routes(node=node, prefixes=prefixes, by=Actor.command())
+
+
+def test_people_are_known_by_role_and_groups_and_devices_by_attributes() -> None:
+    """Also after a change of the row alone; who was suspended has neither role nor groups."""
+    tailnet, member, own, _tagged = devices()
+    User.objects.filter(pk=member.user_id).update(groups=["group:told"])
+    set_groups(membership=member, groups=["group:given"], by=Actor.command())
+    whole = snapshot(tailnet)
+    person = whole.users[member.user_id]
+    assert (person.role, person.groups) == ("member", ("group:given", "group:told"))
+    without_devices = people.member(tailnet, Role.AUDITOR).user_id
+    assert snapshot(tailnet).users[without_devices].role == "auditor"
+
+    with scope(tailnet=tailnet):
+        set_attributes(changes={own: {"custom:tier": Wanted("gold")}}, by=Actor.command())
+        update_node_state(
+            tailnet=tailnet, report=Volatile(node_id=own.pk, hostinfo={"OS": "linux", "Hostname": "renamed"})
+        )
+    for read in (snapshot(tailnet), load_nodes(whole, {own.pk}, whole.version)):
+        attributes = read.nodes[own.pk].attributes
+        assert (attributes["node:os"], attributes["custom:tier"]) == ("linux", "gold")
+
+    change(tailnet, member, "suspend")
+    for read in (snapshot(tailnet), load_nodes(whole, {own.pk}, whole.version)):
+        assert (read.users[member.user_id].role, read.users[member.user_id].groups) == ("", ())
+
+
+def test_an_attribute_whose_time_is_over_is_gone_and_netmaps_hear_of_it() -> None:
+    tailnet, _member, own, _tagged = devices()
+    soon = timezone.now() + timedelta(hours=1)
+    with scope(tailnet=tailnet):
+        before = snapshot(tailnet).version
+        set_attributes(
+            changes={own: {"custom:a": Wanted(1, soon), "custom:b": Wanted(2)}}, by=Actor.command()
+        )
+        assert snapshot(tailnet).version == before + 1
+        assert delete_expired(tailnet=tailnet) == 0
+        assert snapshot(tailnet).version == before + 1
+        assert delete_expired(tailnet=tailnet, now=soon) == 1
+    after = snapshot(tailnet)
+    assert after.version == before + 2
+    assert "custom:a" not in after.nodes[own.pk].attributes
+    assert after.nodes[own.pk].attributes["custom:b"] == 2
