@@ -88,6 +88,7 @@ class SSHTest:
     accept: tuple[str, ...]
     check: tuple[str, ...]
     deny: tuple[str, ...]
+    posture_attributes: Mapping[str, Any] = field(default_factory=dict)
     offset: int = 0
 
 
@@ -104,8 +105,8 @@ class NodeAttributes:
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """One condition of a posture: ``operator`` is ``==``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``IN``, ``NOT IN``,
-    ``IS SET`` or ``NOT SET``; ``value`` a string, number, boolean, tuple of these, or ``None``."""
+    """One condition of a posture. ``value`` is a string, number or boolean; a tuple of them for ``IN`` and
+    ``NOT IN``, ``None`` for ``IS SET`` and ``NOT SET``; other operators are ``==``, ``!=`` and the four orders."""
 
     attribute: str
     operator: str
