@@ -130,7 +130,7 @@ def _checked(text: str | bytes) -> str:
             return text.decode()
         except UnicodeDecodeError as error:
             before = text[: error.start].decode()
-            raise _error(before, error.start, "invalid UTF-8: save the file as UTF-8") from None
+            raise _error(before, len(before), "invalid UTF-8: save the file as UTF-8") from None
     try:
         _check_size(len(text) if text.isascii() else len(text.encode()))
     except UnicodeEncodeError as error:
