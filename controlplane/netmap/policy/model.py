@@ -105,8 +105,11 @@ class NodeAttributes:
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """One condition of a posture. ``value`` is a string, number or boolean; a tuple of them for ``IN`` and
-    ``NOT IN``, ``None`` for ``IS SET`` and ``NOT SET``; other operators are ``==``, ``!=`` and the four orders."""
+    """One condition of a posture.
+
+    ``value`` is a string, number or boolean; a tuple of them for ``IN`` and ``NOT IN``, ``None`` for
+    ``IS SET`` and ``NOT SET``. The other operators are ``==``, ``!=``, ``<``, ``<=``, ``>`` and ``>=``.
+    """
 
     attribute: str
     operator: str

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controlplane.netmap.policy.model import Assertion, Policy
 
+if TYPE_CHECKING:
+    from controlplane.netmap.policy.world import World
+
 VERSION_ATTRIBUTES = frozenset({"node:osVersion", "node:tsVersion"})
-OPERATING_SYSTEMS = {"macos": "macos", "darwin": "macos", "ios": "ios", "tvos": "tvos"}
 _RUNS = re.compile(r"(\D*)(\d*)")
-_TRACK = re.compile(r"\d+\.(\d+)")
 
 
 def compare_versions(left: str, right: str) -> int:
@@ -94,29 +95,12 @@ def asks(policy: Policy, asked: Iterable[str]) -> bool:
     return bool(tuple(asked) or policy.default_source_posture)
 
 
-def device_attributes(hostinfo: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``node:`` attributes of a device, from what its client reports (tailcfg.Hostinfo)."""
-    told = {name.lower(): value for name, value in hostinfo.items()}
-    attributes: dict[str, Any] = {}
-    if system := _text(told, "os").lower():
-        attributes["node:os"] = OPERATING_SYSTEMS.get(system, system)
-    if version := _text(told, "osversion"):
-        attributes["node:osVersion"] = version
-    if version := _text(told, "ipnversion"):
-        attributes["node:tsVersion"] = version.split("-", 1)[0]
-        attributes["node:tsReleaseTrack"] = _release_track(version)
-    attributes["node:tsAutoUpdate"] = told.get("allowsupdate") in (True, "true")
-    if (encrypted := told.get("stateencrypted")) in (True, False, "true", "false"):
-        attributes["node:tsStateEncrypted"] = encrypted in (True, "true")
-    return attributes
-
-
-def _text(told: Mapping[str, Any], name: str) -> str:
-    value = told.get(name)
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _release_track(version: str) -> str:
-    """Releases with an odd second number are unstable ones."""
-    match = _TRACK.match(version)
-    return "unstable" if match is not None and int(match[1]) % 2 else "stable"
+def meeting(world: World, asked: Iterable[str]) -> int:
+    """The nodes that :func:`meets` lets through, as bits of ``world``."""
+    if not asks(world.policy, asked := tuple(asked)):
+        return world.everyone
+    return sum(
+        1 << world.bits[node_id]
+        for node_id in world.ids(world.everyone)
+        if meets(world.policy, asked, world.nodes[node_id].attributes)
+    )

@@ -13,7 +13,7 @@ from controlplane.netmap.policy import hujson
 from controlplane.netmap.policy.errors import PolicyError
 from controlplane.netmap.policy.model import Assertion, Policy
 from controlplane.netmap.policy.parse_postures import parse_assertion, parse_posture_names, parse_postures
-from controlplane.netmap.policy.postures import compare_versions, device_attributes, holds, meets
+from controlplane.netmap.policy.postures import compare_versions, holds, meets
 
 LAPTOP: dict[str, Any] = {
     "node:os": "macos",
@@ -141,28 +141,3 @@ def test_posture_has_a_name_of_its_kind(text: str) -> None:
 def test_posture_without_conditions_is_refused() -> None:
     with pytest.raises(PolicyError, match="at least one condition"):
         parse_postures(hujson.parse('{"posture:x": []}'))
-
-
-def test_attributes_come_from_what_the_client_reports() -> None:
-    told = {
-        "OS": "macOS",
-        "OSVersion": "14.2.1",
-        "IPNVersion": "1.97.12-tdeadbeef-g123",
-        "AllowsUpdate": True,
-        "StateEncrypted": True,
-    }
-    assert device_attributes(told) == {
-        "node:os": "macos",
-        "node:osVersion": "14.2.1",
-        "node:tsVersion": "1.97.12",
-        "node:tsReleaseTrack": "unstable",
-        "node:tsAutoUpdate": True,
-        "node:tsStateEncrypted": True,
-    }
-    assert device_attributes({"os": "linux", "ipnVersion": "1.98.4"}) == {
-        "node:os": "linux",
-        "node:tsVersion": "1.98.4",
-        "node:tsReleaseTrack": "stable",
-        "node:tsAutoUpdate": False,
-    }
-    assert device_attributes({"OS": 7}) == {"node:tsAutoUpdate": False}

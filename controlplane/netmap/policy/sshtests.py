@@ -1,0 +1,143 @@
+"""The section ``sshTests``, run against the rules themselves: nobody needs to have a device for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from controlplane.netmap.policy.model import Policy, SSHRule, SSHTest
+from controlplane.netmap.policy.parse_ssh import ACCEPT, CHECK
+from controlplane.netmap.policy.postures import meets
+from controlplane.netmap.policy.ranges import IPSet, number, parse_prefix
+from controlplane.netmap.policy.selectors import SELF, Selector
+from controlplane.netmap.policy.ssh import in_order, local_users, localpart_of, names_people
+from controlplane.netmap.policy.subjects import (
+    Subject,
+    is_named,
+    of_group,
+    of_login,
+    of_node,
+    of_tags,
+    same_login,
+)
+from controlplane.netmap.policy.tests import TestFailure
+from controlplane.netmap.policy.world import World
+
+DENY = "deny"
+MAX_ERRORS = 20  # told of one test
+
+
+def run_ssh_tests(world: World) -> list[TestFailure]:
+    """The failing entries of ``sshTests``; none when all hold."""
+    rules = in_order(world.policy.ssh)
+    failures = []
+    for test in world.policy.ssh_tests:
+        errors = [error for error, _ in zip(_errors(test, rules, world), range(MAX_ERRORS), strict=False)]
+        if errors:
+            failures.append(TestFailure(test.source, tuple(errors), is_ssh=True))
+    return failures
+
+
+def _errors(test: SSHTest, rules: list[SSHRule], world: World) -> Iterator[str]:
+    try:
+        sources = _subjects(test.source, world)
+        targets = {target: _targets(target, world) for target in test.targets}
+    except ValueError as error:
+        yield str(error)
+        return
+    fitting = [rule for rule in rules if meets(world.policy, rule.postures, test.posture_attributes)]
+    for wanted, users in ((ACCEPT, test.accept), (CHECK, test.check), (DENY, test.deny)):
+        for user in users:
+            if not user:
+                yield f'user "" is not valid in {wanted}'
+                continue
+            for text, there in targets.items():
+                yield from _wrong(wanted, user, text, _outcomes(user, sources, there, fitting, world.policy))
+
+
+def _wrong(wanted: str, user: str, target: str, outcomes: Iterable[str]) -> Iterator[str]:
+    found = {outcome for outcome in outcomes if outcome != wanted}
+    for outcome in sorted(found):
+        yield f'as "{user}" on "{target}": want: {wanted}, got: {outcome}'
+
+
+def _outcomes(
+    user: str, sources: list[Subject], targets: list[Subject], rules: list[SSHRule], policy: Policy
+) -> Iterator[str]:
+    for source in sources:
+        for target in targets:
+            yield _outcome(user, source, target, rules, policy)
+
+
+def _outcome(user: str, source: Subject, target: Subject, rules: list[SSHRule], policy: Policy) -> str:
+    """What the first rule does that lets this source in there as that user."""
+    for rule in rules:
+        if (
+            any(is_named(source, selector, policy) for selector in rule.sources)
+            and _reaches(rule, source, target, policy)
+            and _may_be(user, source, rule)
+        ):
+            return rule.action
+    return DENY
+
+
+def _reaches(rule: SSHRule, source: Subject, target: Subject, policy: Policy) -> bool:
+    if any(_is_target(selector, source, target, policy) for selector in rule.targets):
+        return True
+    return names_people(rule.users) and _is_own(source, target)
+
+
+def _is_target(selector: Selector, source: Subject, target: Subject, policy: Policy) -> bool:
+    if selector.text == SELF:
+        return _is_own(source, target)
+    return is_named(target, selector, policy)
+
+
+def _is_own(source: Subject, target: Subject) -> bool:
+    return bool(source.login) and same_login(source.login, target.login) and not target.tags
+
+
+def _may_be(user: str, source: Subject, rule: SSHRule) -> bool:
+    users = local_users(rule.users)
+    if users.get(user, users.get("*", "")):
+        return True
+    return not source.tags and localpart_of(source.login, rule.users) == user
+
+
+def _targets(text: str, world: World) -> list[Subject]:
+    """What a destination stands for. IPv6 addresses are refused as Tailscale does it; a host may have one."""
+    if ":" in text and _is_address(text):
+        raise ValueError(f'dst "{text}": an IPv6 address cannot be tested: give it a name in hosts')
+    return _subjects(text, world)
+
+
+def _subjects(text: str, world: World) -> list[Subject]:
+    """The people, tagged devices or addresses that a test names. ``ValueError`` when it names nothing."""
+    if not text:
+        raise ValueError("src must be specified")
+    if text.startswith("tag:"):
+        return [of_tags([text])]
+    if text.startswith("group:"):
+        return of_group(text, world.policy, world.users)
+    if text in world.policy.hosts:
+        return _at(world.policy.hosts[text], text, world)
+    if _is_address(text):
+        prefix = parse_prefix(text)
+        return _at(IPSet.of_prefixes([prefix]), text, world)
+    if "@" in text:
+        return [of_login(text, world.users.values())]
+    raise ValueError(f'"{text}" is no user, group, tag or host')
+
+
+def _at(addresses: IPSet, text: str, world: World) -> list[Subject]:
+    """The devices that have an address; none has it: nobody in particular."""
+    if len(addresses.spans) != 1 or addresses.spans[0][0] != addresses.spans[0][1]:
+        raise ValueError(f'"{text}" is a network: name a host with one address')
+    nodes = world.ids(world.with_address_in(addresses))
+    return [of_node(world.nodes[node_id], world.users) for node_id in nodes] or [Subject()]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return number(text) >= 0
+    except ValueError:
+        return False
