@@ -8,6 +8,7 @@ from typing import Any
 from controlplane.netmap.policy.model import NodeAttributes, Policy
 from controlplane.netmap.policy.parse_nodeattrs import RESERVED
 from controlplane.netmap.policy.ranges import IPSet
+from controlplane.netmap.policy.selectors import Addresses
 from controlplane.netmap.policy.subjects import Subject, is_named
 from controlplane.netmap.policy.world import World
 
@@ -58,7 +59,10 @@ class Capabilities:
 def _mask(entry: NodeAttributes, world: World) -> int:
     mask = 0
     for target in entry.targets:
-        mask |= target.mask(world)
+        if isinstance(target, Addresses):  # who has an address in it, not the routers to it
+            mask |= world.with_address_in(target.spans)
+        else:
+            mask |= target.mask(world)
     return mask
 
 

@@ -156,20 +156,18 @@ def _bounded(seconds: Fraction, place: int) -> int:
     return math.ceil(seconds)
 
 
-def parse_ssh_tests(
-    section: Value | None, *, tags: Collection[str], groups: Collection[str]
-) -> tuple[SSHTest, ...]:
+def parse_ssh_tests(section: Value | None, *, tags: Collection[str]) -> tuple[SSHTest, ...]:
     """The tests in the order of the file; what they name must be single devices or people."""
-    return tuple(_test(entry, tags, groups) for entry in items(section, "sshTests"))
+    return tuple(_test(entry, tags) for entry in items(section, "sshTests"))
 
 
-def _test(entry: Value, tags: Collection[str], groups: Collection[str]) -> SSHTest:
+def _test(entry: Value, tags: Collection[str]) -> SSHTest:
     fields = members(entry, TEST_FIELDS, "SSH test")
     source = text(fields.get("src"), "src")
     targets = texts(fields.get("dst"), "dst")
-    _check_element(source, fields["src"].start if source else entry.start, "src", tags, groups)
+    _check_element(source, fields["src"].start if source else entry.start, "src", tags)
     for target, place in targets:
-        _check_element(target, place, "dst", tags, groups)
+        _check_element(target, place, "dst", tags)
     accept, check, deny = (
         tuple(user for user, _ in texts(fields.get(name), name)) for name in ("accept", "check", "deny")
     )
@@ -184,13 +182,11 @@ def _test(entry: Value, tags: Collection[str], groups: Collection[str]) -> SSHTe
     )
 
 
-def _check_element(name: str, place: int, side: str, tags: Collection[str], groups: Collection[str]) -> None:
+def _check_element(name: str, place: int, side: str, tags: Collection[str]) -> None:
     if name == "*" or name.startswith(("autogroup:", "ipset:", "user:")) or _is_network(name):
         raise PolicyError(f'SSH tests {side} contains disallowed element "{name}"', place)
     if name.startswith("tag:") and name not in tags:
         raise PolicyError(f'SSH tests {side} contains unknown tag "{name}"', place)
-    if name.startswith("group:") and name not in groups and "@" not in name:
-        raise PolicyError(f'SSH tests {side} contains unknown group "{name}"', place)
 
 
 def _is_network(name: str) -> bool:

@@ -229,7 +229,7 @@ class _RuleInWorld:
         return tuple(grants)
 
     def _grant(self, sources: int, users: dict[str, str]) -> Grant:
-        nodes = [self._world.nodes[node_id] for node_id in self._world.ids(sources)]
+        nodes = [self._world.nodes[node_id] for node_id in sorted(self._world.ids(sources))]
         wire: dict[str, Any] = {
             "principals": [{"nodeIP": node.ipv4} for node in nodes if node.ipv4]
             + [{"nodeIP": node.ipv6} for node in nodes if node.ipv6],

@@ -117,7 +117,7 @@ def _subjects(text: str, world: World) -> list[Subject]:
     if text.startswith("tag:"):
         return [of_tags([text])]
     if text.startswith("group:"):
-        return of_group(text, world.policy, world.users)
+        return _people(text, world)
     if text in world.policy.hosts:
         return _at(world.policy.hosts[text], text, world)
     if _is_address(text):
@@ -126,6 +126,13 @@ def _subjects(text: str, world: World) -> list[Subject]:
     if "@" in text:
         return [of_login(text, world.users.values())]
     raise ValueError(f'"{text}" is no user, group, tag or host')
+
+
+def _people(group: str, world: World) -> list[Subject]:
+    people = of_group(group, world.policy, world.users)
+    if not people and group not in world.policy.groups:
+        raise ValueError(f'group not found: "{group}"')
+    return people
 
 
 def _at(addresses: IPSet, text: str, world: World) -> list[Subject]:

@@ -39,7 +39,7 @@ def refusal(**changes: Any) -> str:
 
 def ssh_test_of(**changes: Any) -> SSHTest:
     section = hujson.parse(json.dumps([TEST | changes]))
-    return parse_ssh_tests(section, tags=TAGS, groups={"group:ops"})[0]
+    return parse_ssh_tests(section, tags=TAGS)[0]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,6 @@ def test_people_may_reach_themselves() -> None:
         ({"dst": ["autogroup:self"]}, 'SSH tests dst contains disallowed element "autogroup:self"'),
         ({"dst": ["tag:web:22"]}, 'SSH tests dst contains unknown tag "tag:web:22"'),
         ({"src": "tag:gone"}, 'SSH tests src contains unknown tag "tag:gone"'),
-        ({"src": "group:gone"}, 'SSH tests src contains unknown group "group:gone"'),
         ({"allow": ["root"]}, 'unknown field "allow"'),
         (
             {"srcPostureAttrs": {"node:os": ["linux"]}},
