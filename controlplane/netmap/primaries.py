@@ -10,20 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 
+from controlplane.netmap.ranking import rank
 from controlplane.netmap.snapshot import EXIT_ROUTES, NodeSnapshot, Standing
 from controlplane.netmap.visibility import is_offered
-
-Rank = tuple[int, datetime, int]
-
-
-def rank(node: NodeSnapshot, prefix: str) -> Rank:
-    """How well a node would carry a prefix, the lowest best: here, for how long, and the older node."""
-    approved = node.approved.get(prefix, node.created)
-    if node.online and node.online_since is not None:
-        return 0, max(node.online_since, approved), node.id
-    return (1 if node.online else 2), approved, node.id
 
 
 def is_router(node: NodeSnapshot | None) -> bool:

@@ -1,1 +1,1 @@
-"""The policy language and its evaluation: who reaches whom, with what, and what each node is told of it. Pure."""
+"""The policy language and its evaluation: who reaches whom, and what each node is told of it. Pure."""

@@ -18,8 +18,7 @@ class PolicyError(Exception):
 
 def line_and_column(text: str, offset: int) -> tuple[int, int]:
     """The place of a character of ``text``, both numbers from 1."""
-    line = text.count("\n", 0, offset) + 1
-    return line, offset - (text.rfind("\n", 0, offset) + 1) + 1
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 def located(error: PolicyError, text: str) -> PolicyError:
@@ -27,3 +26,8 @@ def located(error: PolicyError, text: str) -> PolicyError:
     if error.at is None and error.offset is not None:
         error.at = line_and_column(text, error.offset)
     return error
+
+
+def quoted(text: str) -> str:
+    """A name in double quotes, as errors show it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

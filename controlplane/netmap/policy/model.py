@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane.netmap.policy.ranges import IPSet, Prefix
-from controlplane.netmap.policy.selectors import Selector
+from controlplane.netmap.policy.selectors import Addresses, Selector
 
 DEFAULT_PROTOCOLS: tuple[int, ...] = ()  # on the wire: TCP, UDP and both ICMP
 ALL_PORTS = (0, 65535)
@@ -124,7 +124,7 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hosts: Mapping[str, IPSet] = field(default_factory=dict)
-    ipsets: Mapping[str, tuple[tuple[str, Selector], ...]] = field(default_factory=dict)
+    ipsets: Mapping[str, Addresses] = field(default_factory=dict)
     tag_owners: Mapping[str, tuple[Selector, ...]] = field(default_factory=dict)
     auto_approvers: AutoApprovers = AutoApprovers()
     ssh: tuple[SSHRule, ...] = ()

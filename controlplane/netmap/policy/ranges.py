@@ -96,14 +96,15 @@ class IPSet:
     def __sub__(self, other: IPSet) -> IPSet:
         result: list[Span] = []
         for first, last in self.spans:
+            start = first
             for cut_first, cut_last in other.spans:
-                if cut_last < first or cut_first > last:
+                if cut_last < start or cut_first > last:
                     continue
-                if cut_first > first:
-                    result.append((first, cut_first - 1))
-                first = cut_last + 1
-            if first <= last:
-                result.append((first, last))
+                if cut_first > start:
+                    result.append((start, cut_first - 1))
+                start = cut_last + 1
+            if start <= last:
+                result.append((start, last))
         return IPSet(tuple(result))
 
     def contains(self, first: int, last: int | None = None) -> bool:
@@ -118,8 +119,22 @@ class IPSet:
 
     def texts(self) -> list[str]:
         """The set in the wire's words."""
+        if self.spans == EVERYTHING.spans:
+            return ["*"]
         return [span_text(first, last) for first, last in self.spans]
 
 
 EVERYTHING = IPSet(((0, LAST_V4), (V6, LAST_V6)))
 NOTHING = IPSet()
+
+
+def ip_set(*prefixes: str) -> IPSet:
+    return IPSet.of_prefixes(parse_prefix(prefix) for prefix in prefixes)
+
+
+# What nodes of any tailnet have; ChromeOS keeps a part of the shared address space for itself.
+NODE_RANGES = ip_set("100.64.0.0/10", "fd7a:115c:a1e0::/48") - ip_set("100.115.92.0/23")
+# What exit nodes lead to: public unicast, so nothing private, link-local or of a tailnet.
+INTERNET_RANGES = ip_set("0.0.0.0/0", "2000::/3") - ip_set(
+    "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"
+)

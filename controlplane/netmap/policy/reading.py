@@ -75,3 +75,12 @@ def attribute_values(value: Value | None, where: str) -> dict[str, Any]:
 
 def is_null(value: Value) -> bool:
     return isinstance(value, Literal) and value.value is None
+
+
+def flag(value: Value | None, where: str) -> bool:
+    """A boolean; false when the field is not there."""
+    if value is None or is_null(value):
+        return False
+    if not isinstance(value, Literal) or not isinstance(value.value, bool):
+        raise PolicyError(f"{where} must be true or false", value.start)
+    return value.value

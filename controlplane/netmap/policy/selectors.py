@@ -8,13 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from controlplane.netmap.policy.ranges import EVERYTHING, IPSet, Prefix
+from controlplane.netmap.policy.ranges import EVERYTHING, NOTHING, IPSet
 
 if TYPE_CHECKING:
     from controlplane.netmap.policy.world import World
 
+MEMBER = "autogroup:member"
+TAGGED = "autogroup:tagged"
+SELF = "autogroup:self"
+INTERNET = "autogroup:internet"
+DANGER_ALL = "autogroup:danger-all"
+NONROOT = "autogroup:nonroot"
+
 # Autogroups of people by their role in the tailnet; an owner is an admin too.
-ROLE_AUTOGROUPS = {
+ROLE_AUTOGROUPS: dict[str, frozenset[str]] = {
     "autogroup:owner": frozenset({"owner"}),
     "autogroup:admin": frozenset({"owner", "admin"}),
     "autogroup:it-admin": frozenset({"it-admin"}),
@@ -22,12 +29,9 @@ ROLE_AUTOGROUPS = {
     "autogroup:billing-admin": frozenset({"billing-admin"}),
     "autogroup:auditor": frozenset({"auditor"}),
 }
-MEMBER = "autogroup:member"
-TAGGED = "autogroup:tagged"
-SELF = "autogroup:self"
-INTERNET = "autogroup:internet"
-DANGER_ALL = "autogroup:danger-all"
-NONROOT = "autogroup:nonroot"
+# Older spellings that the language still takes.
+AUTOGROUP_SPELLINGS = {"autogroup:members": MEMBER}
+PEOPLE_AUTOGROUPS = frozenset({MEMBER, *ROLE_AUTOGROUPS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,8 @@ class Selector:
         raise NotImplementedError
 
     def addresses(self, world: World) -> IPSet:
-        """The addresses that it means: those of its nodes, unless it names addresses itself."""
+        """The addresses that packets from it bear: those of its nodes, unless it names addresses itself."""
         return world.addresses_of(self.mask(world))
-
-    @property
-    def names_addresses(self) -> bool:
-        """Whether it means addresses, whoever has them, and not nodes."""
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Anything(Selector):
         return world.everyone
 
     def addresses(self, world: World) -> IPSet:
-        return EVERYTHING
+        return world.wildcard_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +97,29 @@ class Tag(Selector):
 
 @dataclass(frozen=True, slots=True)
 class Autogroup(Selector):
-    """``autogroup:…``; ``self`` and ``internet`` mean nothing without the rule they stand in."""
+    """``autogroup:…``; ``self`` means nothing without the source it stands beside."""
 
     def mask(self, world: World) -> int:
         return world.of_autogroup(self.text)
 
+    def addresses(self, world: World) -> IPSet:
+        return EVERYTHING if self.text == DANGER_ALL else world.addresses_of(self.mask(world))
+
 
 @dataclass(frozen=True, slots=True)
 class Addresses(Selector):
-    """An address, a prefix, a range, a name of ``hosts`` or an IP set: addresses known from the file.
+    """An address, prefix, range, host, IP set or ``autogroup:internet``: addresses known from the file.
 
-    ``spelled`` holds them as they were written (hosts resolved), for destinations on the wire.
+    It means the nodes that have such an address, and those whose approved subnets hold some.
+    ``internet``: it is (a part of) ``autogroup:internet``, which exit nodes lead to.
     """
 
-    spans: IPSet = IPSet()
-    prefixes: tuple[Prefix, ...] = ()
+    spans: IPSet = NOTHING
+    internet: bool = False
 
     def mask(self, world: World) -> int:
-        return world.with_address_in(self.spans)
+        found = world.with_address_in(self.spans) | world.with_subnet_in(self.spans)
+        return found | world.exits if self.internet else found
 
     def addresses(self, world: World) -> IPSet:
         return self.spans
-
-    @property
-    def names_addresses(self) -> bool:
-        return True
