@@ -89,7 +89,7 @@ def _policy(source: str, root: Value, provider_groups: Collection[str] | None) -
             sections.get("defaultSrcPosture"), postures, "defaultSrcPosture"
         ),
         tests=tuple(_test(entry) for entry in items(sections.get("tests"), "tests")),
-        ssh_tests=parse_ssh_tests(sections.get("sshTests"), tags=names.tags, groups=groups),
+        ssh_tests=parse_ssh_tests(sections.get("sshTests"), tags=names.tags),
         randomize_client_port=flag(sections.get("randomizeClientPort"), "randomizeClientPort"),
         disable_ipv4=flag(sections.get("disableIPv4"), "disableIPv4"),
         one_cgnat_route=_one_cgnat_route(sections.get("oneCGNATRoute")),
