@@ -16,6 +16,7 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Source: tailscale net/tsaddr.
 TAILNET_RANGES = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
+UNUSED_RANGES = (ipaddress.ip_network("100.115.92.0/23"),)  # of them: ChromeOS has it for itself
 EXIT_ROUTES: tuple[Network, Network] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 MAX_CACHED = 65536  # most texts come again with the next netmap
 

@@ -1,11 +1,14 @@
 """The packet filter on what comes out of the tunnel: an nftables table of our own, default drop.
 
-It stands before the interface comes up and is replaced in one transaction whenever the netmap's rules change.
-What leaves through the tunnel is not filtered. Semantics: tailscale wgengine/filter:
+It stands before the interface comes up, and every change of the netmap's rules is one transaction that leaves
+the chains where they are: no packet finds them missing. What another program removes is put back as soon as
+the kernel tells of it. What leaves through the tunnel is not filtered. Semantics: tailscale wgengine/filter:
 
 * TCP and UDP are judged by the rules' ports, and replies to own flows pass. Where the rules let all of both
   in anyway, connections are not tracked: the kernel would do so for every packet of this host, at about a
   seventh of WireGuard's throughput,
+* connections that run when the rules change go on. Those that nothing tracked until then are taken for what
+  they say they are for an hour: of TCP only what begins a connection (SYN) is judged,
 * ICMP errors and echo replies always pass, other ICMP when any rule joins source and destination,
 * other protocols need a rule for their number and all ports; where nothing is tracked, of SCTP only what
   begins an association does,
@@ -16,9 +19,13 @@ Everything that is rendered here has been parsed to numbers first: no text of a 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from client.errors import SetupError
 from client.net.forwarding import NO_GATEWAY, Gateway
 from client.net.nft import (
     ACCEPT,
@@ -40,11 +47,13 @@ from client.net.rules import (
     ICMP,
     ICMP6,
     SCTP,
-    TCP,
-    UDP,
     WITH_PORTS,
     Rule,
-    by_capability,
+    bearers,
+    capability_names,
+    condense,
+    everybody,
+    is_wide_open,
     own_addresses,
     reduce_rules,
 )
@@ -59,6 +68,9 @@ ICMP_ALWAYS = ["echo-reply", "destination-unreachable", "time-exceeded", "parame
 ICMP6_ALWAYS = [*ICMP_ALWAYS, "packet-too-big"]
 SCTP_CHUNK: Expression = {"payload": {"base": "th", "offset": 96, "len": 8}}  # the first one's type
 SCTP_INIT = 1  # it begins an association, and stands alone (RFC 9260, §6.10)
+NEWCOMERS = "untracked"  # holds the interface while connections run that nothing has tracked yet
+NEWCOMER_SECONDS = 3600
+REMOVED: list[Expression] = [{"add": {"table": TABLE}}, {"delete": {"table": TABLE}}]
 
 Door = tuple[IPAddress, int]  # one of this node's own addresses, and a TCP port of it
 
@@ -72,13 +84,12 @@ def ruleset(
     rules: Sequence[Rule],
     doors: Iterable[Door] = (),
     gateway: Gateway = NO_GATEWAY,
-) -> dict[str, Any]:
-    """libnftables JSON that replaces the table in one transaction; ``doors`` are open to every peer."""
-    tunnel, wide = match(meta("iifname"), interface), is_wide_open(own, rules)
-    body: list[Expression] = [
-        {"add": {"table": TABLE}},
-        {"delete": {"table": TABLE}},
-        {"add": {"table": TABLE}},
+    *,
+    tracks: bool = True,
+) -> list[Expression]:
+    """The table's chains and rules in libnftables' JSON; ``doors`` are open to every peer."""
+    tunnel = match(meta("iifname"), interface)
+    return [
         _chain("from_tunnel"),
         _chain("input", hook="input"),
         _chain("forward", hook="forward"),
@@ -90,30 +101,38 @@ def ruleset(
         _rule("forward", tunnel, {"jump": {"target": "from_tunnel"}} if gateway.routes else DROP),
         _rule("from_tunnel", protocols([INTERFACE_MESSAGES]), DROP),
         *_only_to(own, gateway),
-        *([] if wide else [_rule("from_tunnel", _answers(), ACCEPT)]),
+        *([_rule("from_tunnel", _answers(), ACCEPT), _GOING_ON] if tracks else []),
         *[rendered for rule in rules for rendered in _render(rule)],
+        *[_icmp(rule) for rule in condense(replace(rule, protocols=(), ports=()) for rule in rules)],
         _rule("from_tunnel", match(payload("icmp", "type"), {"set": ICMP_ALWAYS}), ACCEPT),
         _rule("from_tunnel", match(payload("icmpv6", "type"), {"set": ICMP6_ALWAYS}), ACCEPT),
         *[
             _rule("from_tunnel", sent_to(address), match(payload("tcp", "dport"), port), ACCEPT)
             for address, port in sorted(doors, key=str)
         ],
-        *([_SCTP_ANSWERS] if wide else []),
+        *([] if tracks else [_SCTP_ANSWERS]),
         _rule("from_tunnel", DROP),
         *_masquerade(interface, gateway),
     ]
-    return {"nftables": body}
 
 
-def is_wide_open(own: Iterable[IPAddress], rules: Iterable[Rule]) -> bool:
-    """Whether all TCP and UDP comes in from everybody anyway."""
-    wide = {
-        rule.version
-        for rule in rules
-        if rule.sources is None and rule.destinations is None
-        if {TCP, UDP} <= set(rule.protocols) and ALL_PORTS in rule.ports
-    }
-    return {address.version for address in own} <= wide
+def whole(table: Sequence[Expression]) -> list[Expression]:
+    """What makes the table anew."""
+    return [*REMOVED, {"add": {"table": TABLE}}, _NEWCOMERS, *table]
+
+
+def change(table: Sequence[Expression], before: Sequence[Expression]) -> list[Expression]:
+    """What puts other rules into the chains, which never cease to be in force.
+
+    Whoever judges a packet meanwhile does so by the former rules or by the new ones. When the table is gone,
+    nft refuses it.
+    """
+    gone = [item for item in _chains(before) if item not in _chains(table)]
+    return [{"flush": {"table": TABLE}}, *({"delete": item["add"]} for item in gone), *table]
+
+
+def _chains(table: Sequence[Expression]) -> list[Expression]:
+    return [item for item in table if "chain" in item["add"]]
 
 
 def _only_through_the_tunnel(addresses: Iterable[IPAddress]) -> list[Expression]:
@@ -131,22 +150,29 @@ def _answers() -> Expression:
 
 
 def _render(rule: Rule) -> list[Expression]:
-    """A rule's own protocols and ports (most is of these), and the ICMP that any rule lets through."""
+    """A rule's own protocols and ports: most is of these."""
+    ends, rendered = _ends(rule), []
+    if with_ports := sorted(WITH_PORTS & set(rule.protocols)):
+        ports = [] if ALL_PORTS in rule.ports else [match(payload("th", "dport"), port_set(rule.ports))]
+        rendered.append(_rule("from_tunnel", *ends, protocols(with_ports), *ports, ACCEPT))
+    others = sorted({number for number in rule.protocols if _is_other(number)})
+    if others and ALL_PORTS in rule.ports:
+        rendered.append(_rule("from_tunnel", *ends, protocols(others), ACCEPT))
+    return rendered
+
+
+def _icmp(rule: Rule) -> Expression:
+    """Any rule lets it through, whatever else it is about."""
+    return _rule("from_tunnel", *_ends(rule), protocols([ICMP if rule.version == 4 else ICMP6]), ACCEPT)
+
+
+def _ends(rule: Rule) -> list[Expression]:
     family = "ip" if rule.version == 4 else "ip6"
     ends = [match(meta("nfproto"), "ipv4" if rule.version == 4 else "ipv6")]
     for side, spans in (("saddr", rule.sources), ("daddr", rule.destinations)):
         if spans is not None:
             ends.append(match(payload(family, side), address_set(spans, rule.version)))
-    rendered = []
-    with_ports = sorted(WITH_PORTS & set(rule.protocols))
-    if with_ports:
-        ports = [] if ALL_PORTS in rule.ports else [match(payload("th", "dport"), port_set(rule.ports))]
-        rendered.append(_rule("from_tunnel", *ends, protocols(with_ports), *ports, ACCEPT))
-    rendered.append(_rule("from_tunnel", *ends, protocols([ICMP if rule.version == 4 else ICMP6]), ACCEPT))
-    others = sorted({number for number in rule.protocols if _is_other(number)})
-    if others and ALL_PORTS in rule.ports:
-        rendered.append(_rule("from_tunnel", *ends, protocols(others), ACCEPT))
-    return rendered
+    return ends
 
 
 def _is_other(number: int) -> bool:
@@ -193,6 +219,20 @@ def _rule(chain: str, *expressions: Expression) -> Expression:
 
 
 _SCTP_ANSWERS = _rule("from_tunnel", protocols([SCTP]), match(SCTP_CHUNK, SCTP_INIT, "!="), ACCEPT)
+_GOING_ON = _rule(
+    "from_tunnel",
+    match(meta("iifname"), f"@{NEWCOMERS}"),
+    match({"&": [payload("tcp", "flags"), {"|": ["syn", "ack"]}]}, "syn", "!="),
+    ACCEPT,
+)
+_OF_NEWCOMERS = {"family": TABLE["family"], "table": TABLE["name"], "name": NEWCOMERS}
+_NEWCOMERS: Expression = {"add": {"set": _OF_NEWCOMERS | {"type": "ifname", "flags": ["timeout"]}}}
+
+
+def _take_in(interface: str) -> list[Expression]:
+    """From now on connections are tracked: those that run are taken in."""
+    element: Expression = {"elem": {"val": interface, "timeout": NEWCOMER_SECONDS}}
+    return [{"flush": {"set": _OF_NEWCOMERS}}, {"add": {"element": _OF_NEWCOMERS | {"elem": [element]}}}]
 
 
 # --- applying --------------------------------------------------------------------------------------------
@@ -209,21 +249,66 @@ class Firewall:
         self.doors: frozenset[Door] = frozenset()
         self._interface = interface
         self._load = load
-        self._applied: dict[str, Any] | None = None
+        self._applied: list[Expression] | None = None
+        self._tracks = True
         self._basis: object = None  # what the rules were made of: most netmaps change none of it
+        self._named: tuple[object, frozenset[str]] = (None, frozenset())  # the capabilities in a filter
+        self._one_by_one = asyncio.Lock()
 
     async def apply(self, netmap: NetMap, *, shields_up: bool, gateway: Gateway = NO_GATEWAY) -> None:
-        """Put the netmap's rules in force; ``shields_up``: none of them. Raises :class:`SetupError`."""
-        basis = (netmap.packet_filters, netmap.node.addresses, shields_up, self.doors, gateway)
-        if self._applied is not None and basis == self._basis and not by_capability(netmap):
+        """Put the netmap's rules in force; ``shields_up``: none of them. Raises :class:`SetupError`.
+
+        Where these rules cannot be had, nobody begins anything any more: the former ones may let in whom
+        the server has shut out.
+        """
+        senders, able = everybody(netmap), bearers(netmap.peers, self._capabilities(netmap))
+        facts = (netmap.packet_filters, netmap.node.addresses, senders, able)
+        basis = (*facts, shields_up, self.doors, gateway)
+        if self._applied is not None and basis == self._basis:
             return
-        rules = [] if shields_up else reduce_rules(netmap, gateway)
-        wanted = ruleset(self._interface, own_addresses(netmap.node), rules, self.doors, gateway)
-        if wanted != self._applied:
-            await self._load(wanted)
-            self._applied = wanted
+        self._basis = None
+        own = own_addresses(netmap.node)
+        async with self._one_by_one:
+            try:
+                rules = [] if shields_up else reduce_rules(netmap, gateway)
+                await self._put(own, rules, gateway, tracks=not is_wide_open(own, rules, senders))
+            except SetupError:
+                with contextlib.suppress(SetupError):
+                    await self._put(own, [], gateway, tracks=True)
+                raise
         self._basis = basis  # only now: what nft refused is tried again
 
+    def _capabilities(self, netmap: NetMap) -> frozenset[str]:
+        if self._named[0] is not netmap.packet_filters:
+            self._named = (netmap.packet_filters, capability_names(netmap))
+        return self._named[1]
+
+    async def _put(
+        self, own: Sequence[IPAddress], rules: Sequence[Rule], gateway: Gateway, *, tracks: bool
+    ) -> None:
+        before = self._applied
+        wanted = ruleset(self._interface, own, rules, self.doors, gateway, tracks=tracks)
+        if wanted == before:
+            return
+        taken_in = _take_in(self._interface) if before and tracks and not self._tracks else []
+        try:
+            await self._send(change(wanted, before) if before else whole(wanted), taken_in)
+        except SetupError:
+            if before is None:
+                raise
+            await self._send(whole(wanted), taken_in)  # somebody may have removed the table
+        self._applied, self._tracks = wanted, tracks
+
+    async def _send(self, *parts: Sequence[Expression]) -> None:
+        await self._load({"nftables": [item for part in parts for item in part]})
+
+    async def restore(self) -> None:
+        """The table is gone, by no doing of ours: put it back as it was. Raises :class:`SetupError`."""
+        async with self._one_by_one:
+            if self._applied is not None:
+                await self._send(whole(self._applied))
+
     async def remove(self) -> None:
-        self._applied = None
-        await self._load({"nftables": [{"add": {"table": TABLE}}, {"delete": {"table": TABLE}}]})
+        async with self._one_by_one:
+            self._applied = None
+            await self._send(REMOVED)

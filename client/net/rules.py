@@ -5,12 +5,13 @@ A rule is about this node's own addresses and, on a router, about the networks t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from client.errors import SetupError
 from client.net.forwarding import NO_GATEWAY, Gateway
-from client.net.spans import Span, intersect, merge, parse_span
-from client.prefixes import IPAddress, tailnet_addresses
+from client.net.spans import Span, intersect, merge, parse_span, span_of, subtract
+from client.prefixes import TAILNET_RANGES, UNUSED_RANGES, IPAddress, tailnet_addresses
 from wire.netmap import FilterRule, NetMap, Node, PortRange
 
 ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132
@@ -18,6 +19,8 @@ DEFAULT_PROTOCOLS = (TCP, UDP, ICMP, ICMP6)
 WITH_PORTS = {TCP, UDP, SCTP}
 ALL_PORTS = (0, 65535)
 CAPABILITY_SOURCE = "cap:"
+MAX_RULES = 20_000  # of what nft gets at once; a node that more concerns has a server that errs
+MAX_SPANS = 500_000  # addresses, ranges and ports in all of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +55,114 @@ def reduce_rules(netmap: NetMap, gateway: Gateway = NO_GATEWAY) -> list[Rule]:
                         version=version,
                         sources=sources,
                         protocols=rule.protocols or DEFAULT_PROTOCOLS,
-                        ports=merge(ports),
+                        ports=_ports(ports),
                         destinations=None if destinations == ours else destinations,
                     )
                 )
-    return reduced
+    return _bounded(condense(reduced))
 
 
-def by_capability(netmap: NetMap) -> bool:
-    """Whether the rules depend on the peers, and not only on the rules' own addresses."""
-    rules = netmap.filter_rules or ()
-    return any(text.startswith(CAPABILITY_SOURCE) for rule in rules for text in rule.sources)
+def condense(rules: Iterable[Rule]) -> list[Rule]:
+    """Fewer rules that let in the same: who may do the same is one rule's, what the same may do, too."""
+    by_ends = _joined(
+        rules,
+        lambda rule: (rule.version, rule.protocols, rule.ports, rule.destinations),
+        lambda rule, same: replace(rule, sources=_union(item.sources for item in same)),
+    )
+    return _joined(
+        by_ends,
+        lambda rule: (rule.version, rule.protocols, rule.sources, rule.destinations),
+        lambda rule, same: replace(rule, ports=_ports([span for item in same for span in item.ports])),
+    )
+
+
+def _ports(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Merged; but only what was meant to be all ports becomes that, as that means other protocols, too."""
+    merged = merge(spans)
+    if merged != (ALL_PORTS,) or ALL_PORTS in spans:
+        return merged
+    middle = ALL_PORTS[1] // 2
+    return (ALL_PORTS[0], middle), (middle + 1, ALL_PORTS[1])
+
+
+def _joined(
+    rules: Iterable[Rule], key: Callable[[Rule], object], join: Callable[[Rule, list[Rule]], Rule]
+) -> list[Rule]:
+    groups: dict[object, list[Rule]] = {}
+    for rule in rules:
+        groups.setdefault(key(rule), []).append(rule)
+    return [join(same[0], same) if len(same) > 1 else same[0] for same in groups.values()]
+
+
+def _union(sources: Iterable[tuple[Span, ...] | None]) -> tuple[Span, ...] | None:
+    spans: list[Span] = []
+    for item in sources:
+        if item is None:
+            return None
+        spans += item
+    return merge(spans)
+
+
+def _bounded(rules: list[Rule]) -> list[Rule]:
+    """Raises :class:`SetupError` for what would keep the kernel busy for minutes."""
+    spans = sum(len(rule.sources or ()) + len(rule.ports) + len(rule.destinations or ()) for rule in rules)
+    if len(rules) > MAX_RULES or spans > MAX_SPANS:
+        raise SetupError(
+            f"the server's access rules are too many for this node: {len(rules)} with {spans} ranges, where "
+            f"{MAX_RULES} with {MAX_SPANS} are bearable; nobody gets in until the policy says it with fewer"
+        )
+    return rules
+
+
+def everybody(netmap: NetMap) -> Mapping[int, tuple[Span, ...]]:
+    """Who can send at all, by IP version: peers, and what lies behind those whose routes are used."""
+    behind = {text for peer in netmap.peers.values() for text in peer.allowed_ips or () if _leads_on(peer)}
+    found = [span for span in map(parse_span, behind) if span is not None]
+    return {
+        version: subtract(
+            [
+                *(span_of(whole) for whole in TAILNET_RANGES if whole.version == version),
+                *(span for kind, span in found if kind == version),
+            ],
+            [span_of(hole) for hole in UNUSED_RANGES if hole.version == version],
+        )
+        for version in (4, 6)
+    }
+
+
+def _leads_on(peer: Node) -> bool:
+    return peer.allowed_ips is not None and peer.allowed_ips != peer.addresses
+
+
+def is_wide_open(
+    own: Iterable[IPAddress], rules: Iterable[Rule], senders: Mapping[int, tuple[Span, ...]]
+) -> bool:
+    """Whether all TCP and UDP of whoever can send (:func:`everybody`) comes in anyway."""
+    wide = {
+        rule.version
+        for rule in rules
+        if {TCP, UDP} <= set(rule.protocols) and ALL_PORTS in rule.ports and rule.destinations is None
+        if rule.sources is None or not subtract(senders[rule.version], rule.sources)
+    }
+    return {address.version for address in own} <= wide
+
+
+def capability_names(netmap: NetMap) -> frozenset[str]:
+    """The capabilities that rules name their sources by: what these rules are depends on the peers, too."""
+    return frozenset(
+        text.removeprefix(CAPABILITY_SOURCE)
+        for rule in netmap.filter_rules or ()
+        for text in rule.sources
+        if text.startswith(CAPABILITY_SOURCE)
+    )
+
+
+def bearers(peers: Mapping[int, Node], names: Iterable[str]) -> Mapping[str, Sequence[str]]:
+    """The addresses of those peers that have each capability."""
+    return {
+        name: [address for peer in peers.values() if name in peer.cap_map for address in peer.addresses]
+        for name in names
+    }
 
 
 def own_addresses(node: Node) -> list[IPAddress]:
@@ -116,6 +216,6 @@ def _sources(texts: Sequence[str], version: int, peers: Mapping[int, Node]) -> t
     return merge(spans)
 
 
-def _with_capability(text: str, peers: Mapping[int, Node]) -> list[str]:
+def _with_capability(text: str, peers: Mapping[int, Node]) -> Sequence[str]:
     name = text.removeprefix(CAPABILITY_SOURCE)
-    return [address for peer in peers.values() if name in peer.cap_map for address in peer.addresses]
+    return bearers(peers, [name])[name]
