@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -102,8 +102,7 @@ def ruleset(
         _rule("from_tunnel", protocols([INTERFACE_MESSAGES]), DROP),
         *_only_to(own, gateway),
         *([_rule("from_tunnel", _answers(), ACCEPT), _GOING_ON] if tracks else []),
-        *[rendered for rule in rules for rendered in _render(rule)],
-        *[_icmp(rule) for rule in condense(replace(rule, protocols=(), ports=()) for rule in rules)],
+        *_sorted_by_protocol(rules),
         _rule("from_tunnel", match(payload("icmp", "type"), {"set": ICMP_ALWAYS}), ACCEPT),
         _rule("from_tunnel", match(payload("icmpv6", "type"), {"set": ICMP6_ALWAYS}), ACCEPT),
         *[
@@ -149,30 +148,46 @@ def _answers() -> Expression:
     return match(key_of("ct", "state"), {"set": ["established", "related"]}, "in")
 
 
-def _render(rule: Rule) -> list[Expression]:
-    """A rule's own protocols and ports: most is of these."""
-    ends, rendered = _ends(rule), []
-    if with_ports := sorted(WITH_PORTS & set(rule.protocols)):
-        ports = [] if ALL_PORTS in rule.ports else [match(payload("th", "dport"), port_set(rule.ports))]
-        rendered.append(_rule("from_tunnel", *ends, protocols(with_ports), *ports, ACCEPT))
-    others = sorted({number for number in rule.protocols if _is_other(number)})
-    if others and ALL_PORTS in rule.ports:
-        rendered.append(_rule("from_tunnel", *ends, protocols(others), ACCEPT))
+def _sorted_by_protocol(rules: Sequence[Rule]) -> list[Expression]:
+    """A chain for each kind of packet, so that one passes by few rules, and each rule needs few sets."""
+    kinds: dict[tuple[int, tuple[int, ...]], list[list[Expression]]] = {}
+    for rule in rules:
+        for numbers, condition in _kinds(rule):
+            kinds.setdefault((rule.version, numbers), []).append([*_ends(rule), *condition, ACCEPT])
+    for rule in condense(
+        replace(rule, protocols=(), ports=()) for rule in rules
+    ):  # any rule lets ICMP through
+        number = ICMP if rule.version == 4 else ICMP6
+        kinds.setdefault((rule.version, (number,)), []).append([*_ends(rule), ACCEPT])
+    rendered = []
+    for (version, numbers), bodies in kinds.items():
+        name = "_".join(map(str, (f"ip{version}", *numbers)))
+        family = match(meta("nfproto"), "ipv4" if version == 4 else "ipv6")
+        rendered += [
+            _chain(name),
+            *(_rule(name, *body) for body in bodies),
+            _rule("from_tunnel", family, protocols(numbers), {"jump": {"target": name}}),
+        ]
     return rendered
 
 
-def _icmp(rule: Rule) -> Expression:
-    """Any rule lets it through, whatever else it is about."""
-    return _rule("from_tunnel", *_ends(rule), protocols([ICMP if rule.version == 4 else ICMP6]), ACCEPT)
+def _kinds(rule: Rule) -> Iterator[tuple[tuple[int, ...], list[Expression]]]:
+    """The protocols of a rule, and what it asks of their ports."""
+    if with_ports := sorted(WITH_PORTS & set(rule.protocols)):
+        ports = [] if ALL_PORTS in rule.ports else [match(payload("th", "dport"), port_set(rule.ports))]
+        yield tuple(with_ports), ports
+    others = sorted({number for number in rule.protocols if _is_other(number)})
+    if others and ALL_PORTS in rule.ports:
+        yield tuple(others), []
 
 
 def _ends(rule: Rule) -> list[Expression]:
     family = "ip" if rule.version == 4 else "ip6"
-    ends = [match(meta("nfproto"), "ipv4" if rule.version == 4 else "ipv6")]
-    for side, spans in (("saddr", rule.sources), ("daddr", rule.destinations)):
-        if spans is not None:
-            ends.append(match(payload(family, side), address_set(spans, rule.version)))
-    return ends
+    return [
+        match(payload(family, side), address_set(spans, rule.version))
+        for side, spans in (("saddr", rule.sources), ("daddr", rule.destinations))
+        if spans is not None
+    ]
 
 
 def _is_other(number: int) -> bool:

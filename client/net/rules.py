@@ -5,7 +5,7 @@ A rule is about this node's own addresses and, on a router, about the networks t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from client.errors import SetupError
@@ -19,8 +19,8 @@ DEFAULT_PROTOCOLS = (TCP, UDP, ICMP, ICMP6)
 WITH_PORTS = {TCP, UDP, SCTP}
 ALL_PORTS = (0, 65535)
 CAPABILITY_SOURCE = "cap:"
-MAX_RULES = 20_000  # of what nft gets at once; a node that more concerns has a server that errs
-MAX_SPANS = 500_000  # addresses, ranges and ports in all of them
+MAX_RULES = 5_000  # condensed: what nft does in about 15 s on a small machine
+MAX_SPANS = 250_000  # addresses, ranges and ports in all of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,29 +37,36 @@ class Rule:
 def reduce_rules(netmap: NetMap, gateway: Gateway = NO_GATEWAY) -> list[Rule]:
     """The netmap's rules as they concern this node; malformed entries are skipped."""
     own = own_addresses(netmap.node)
-    reduced: list[Rule] = []
-    for version in (4, 6):
-        ours = merge(
+    ours = {
+        version: merge(
             [
                 *((int(address), int(address)) for address in own if address.version == version),
                 *gateway.spans(version),
             ]
         )
-        for rule in netmap.filter_rules or ():
-            sources = _sources(rule.sources, version, netmap.peers)
-            if sources == ():
-                continue
-            for destinations, ports in _opened(rule.destinations, version, ours).items():
-                reduced.append(
-                    Rule(
-                        version=version,
-                        sources=sources,
-                        protocols=rule.protocols or DEFAULT_PROTOCOLS,
-                        ports=_ports(ports),
-                        destinations=None if destinations == ours else destinations,
-                    )
-                )
+        for version in (4, 6)
+    }
+    reduced = [item for rule in netmap.filter_rules or () for item in _reduce(rule, ours, netmap.peers)]
     return _bounded(condense(reduced))
+
+
+def _reduce(
+    rule: FilterRule, ours: Mapping[int, tuple[Span, ...]], peers: Mapping[int, Node]
+) -> Iterator[Rule]:
+    opened = {version: _opened(rule.destinations, version, mine) for version, mine in ours.items()}
+    if not any(opened.values()):
+        return
+    sources = _sources(rule.sources, peers)
+    for version, places in opened.items():
+        if sources is None or sources[version]:
+            for destinations, ports in places.items():
+                yield Rule(
+                    version=version,
+                    sources=None if sources is None else sources[version],
+                    protocols=rule.protocols or DEFAULT_PROTOCOLS,
+                    ports=_ports(ports),
+                    destinations=None if destinations == ours[version] else destinations,
+                )
 
 
 def condense(rules: Iterable[Rule]) -> list[Rule]:
@@ -196,8 +203,8 @@ def _covers(text: str, address: IPAddress) -> bool:
 
 def comes_from(rule: FilterRule, address: IPAddress, peers: Mapping[int, Node]) -> bool:
     """Whether a rule is about what ``address`` sends."""
-    spans = _sources(rule.sources, address.version, peers)
-    return spans is None or any(first <= int(address) <= last for first, last in spans)
+    spans = _sources(rule.sources, peers)
+    return spans is None or any(first <= int(address) <= last for first, last in spans[address.version])
 
 
 def leads_to(rule: FilterRule, address: IPAddress, port: int) -> bool:
@@ -205,15 +212,16 @@ def leads_to(rule: FilterRule, address: IPAddress, port: int) -> bool:
     return any(item.first <= port <= item.last and _covers(item.ip, address) for item in rule.destinations)
 
 
-def _sources(texts: Sequence[str], version: int, peers: Mapping[int, Node]) -> tuple[Span, ...] | None:
+def _sources(texts: Sequence[str], peers: Mapping[int, Node]) -> Mapping[int, tuple[Span, ...]] | None:
+    """Whom they mean, by IP version; ``None``: anybody."""
     if "*" in texts:
         return None
-    spans: list[Span] = []
+    spans: dict[int, list[Span]] = {4: [], 6: []}
     for text in texts:
-        expanded = _with_capability(text, peers) if text.startswith(CAPABILITY_SOURCE) else [text]
-        found = (parse_span(item) for item in expanded)
-        spans += [span for item in found if item is not None and item[0] == version for span in [item[1]]]
-    return merge(spans)
+        expanded = _with_capability(text, peers) if text.startswith(CAPABILITY_SOURCE) else (text,)
+        for version, span in filter(None, map(parse_span, expanded)):
+            spans[version].append(span)
+    return {version: merge(found) for version, found in spans.items()}
 
 
 def _with_capability(text: str, peers: Mapping[int, Node]) -> Sequence[str]:

@@ -6,6 +6,7 @@ What a server writes as text comes out of here as numbers, or not at all.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -18,12 +19,15 @@ Span = tuple[int, int]  # first and last, as numbers
 def parse_span(text: str) -> tuple[int, Span] | None:
     """IP version and (first, last) of an address, a prefix without host bits or ``a-b``; else ``None``."""
     try:
+        if text.count(".") == 3 and text.replace(".", "").isdecimal():  # most are this, by far
+            number = int.from_bytes(socket.inet_pton(socket.AF_INET, text))
+            return 4, (number, number)
         if "-" in text:
             first, last = (ipaddress.ip_address(part) for part in text.split("-", 1))
             ordered = first.version == last.version and int(first) <= int(last)
             return (first.version, (int(first), int(last))) if ordered else None
         network = ipaddress.ip_network(text)
-    except ValueError:
+    except (ValueError, OSError):
         return None
     return network.version, span_of(network)
 
