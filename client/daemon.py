@@ -14,10 +14,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from client.authkey import read_auth_key
 from client.backend import Backend
@@ -40,6 +40,7 @@ from client.localapi.server import Server
 from client.net.hostdns import HostDns
 from client.net.monitor import Monitor
 from client.net.nft import find_nft
+from client.net.tablewatch import TableWatch
 from client.peerapi.api import PeerAPI
 from client.peerapi.send import connect_by
 from client.peerapi.server import listen_here
@@ -232,7 +233,10 @@ async def _serve(
     try:
         for proxy in proxies:
             await proxy.start()
-        await _until_signal(backend, monitor)
+        work = [backend.run(), monitor.run()]
+        if rootless is None:  # in a network of our own nobody else sets filters
+            work.append(TableWatch(backend.tunnel.keep_filter).run())
+        await _until_signal(work)
     finally:
         for proxy in proxies:
             await proxy.close()
@@ -240,17 +244,17 @@ async def _serve(
         await backend.close()
 
 
-async def _until_signal(backend: Backend, monitor: Monitor) -> None:
+async def _until_signal(doing: Iterable[Coroutine[Any, Any, None]]) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in ENDS:
         loop.add_signal_handler(number, ended.set)
-    work = [asyncio.create_task(backend.run()), asyncio.create_task(monitor.run())]
+    work = [asyncio.create_task(one) for one in doing]
     waiter = asyncio.create_task(ended.wait())
     try:
         done, _ = await asyncio.wait({*work, waiter}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {waiter}:
-            task.result()  # neither ends by itself: what it raises is the reason
+            task.result()  # none ends by itself: what it raises is the reason
     finally:
         for task in (*work, waiter):
             task.cancel()

@@ -21,7 +21,7 @@ from client.flows.table import FlowTable
 from client.magicsock.endpoints import Endpoint
 from client.magicsock.netcheck import Report
 from client.magicsock.sock import Magicsock, PathStatus, PingResult
-from client.net.firewall import Door, Firewall
+from client.net.firewall import TABLE, Door, Firewall
 from client.net.forwarding import NO_GATEWAY
 from client.net.hold import Hold
 from client.net.marks import MARK
@@ -221,6 +221,11 @@ class Tunnel:
             self._firewall.doors = doors
             if self._netmap is not None:
                 await self._firewall.apply(self._netmap, shields_up=self._shields_up, gateway=self._gateway)
+
+    async def keep_filter(self, lost: str) -> None:
+        """A table of this host's, by name ("": any), is gone; ours is put back. Raises ``SetupError``."""
+        if lost in ("", TABLE["name"]) and await self._firewall.restore():
+            logger.warning("another program of this host removed the tunnel's filter; it is back")
 
     async def _filter(self, netmap: NetMap, prefs: Prefs) -> None:
         """The filter for this node, and for what it serves."""

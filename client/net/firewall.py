@@ -34,6 +34,7 @@ from client.net.nft import (
     Load,
     address_set,
     key_of,
+    list_nft,
     match,
     meta,
     payload,
@@ -253,6 +254,10 @@ def _take_in(interface: str) -> list[Expression]:
 # --- applying --------------------------------------------------------------------------------------------
 
 
+async def _is_there() -> bool:
+    return any(item.get("table", {}).items() >= TABLE.items() for item in await list_nft("tables"))
+
+
 class Firewall:
     """The table on this host (in this network namespace), or wherever ``load`` puts it.
 
@@ -317,11 +322,16 @@ class Firewall:
     async def _send(self, *parts: Sequence[Expression]) -> None:
         await self._load({"nftables": [item for part in parts for item in part]})
 
-    async def restore(self) -> None:
-        """The table is gone, by no doing of ours: put it back as it was. Raises :class:`SetupError`."""
+    async def restore(self) -> bool:
+        """Put the table back as it was, if it is gone by no doing of ours; returns whether it was.
+
+        Of this host's own network only. Raises :class:`SetupError`.
+        """
         async with self._one_by_one:
-            if self._applied is not None:
-                await self._send(whole(self._applied))
+            if self._applied is None or await _is_there():
+                return False
+            await self._send(whole(self._applied))
+            return True
 
     async def remove(self) -> None:
         async with self._one_by_one:

@@ -408,14 +408,15 @@ class TestInTheKernel:
         with in_namespace():
             firewall = Firewall("trenza0")
             await firewall.apply(netmap(node(2)), shields_up=False)
+            assert not await firewall.restore()
             flush()
-            await firewall.restore()
+            assert await firewall.restore()
             assert "jump from_tunnel" in listing()
             flush()
             await firewall.apply(netmap(node(2)), shields_up=True)
             assert "jump from_tunnel" in listing()
             await firewall.remove()
-            await firewall.restore()
+            assert not await firewall.restore()
             assert listing() == ""
 
     async def test_removing_what_is_not_there_is_no_error(self) -> None:
