@@ -23,7 +23,7 @@ from client.prefs import Prefs
 from client.state import Facts, State, duties, state_of
 from client.store import Store
 from client.troubles import Troubles
-from client.tunnel import Keys, Ports, Tunnel
+from client.tunnel import Keys, Ports, Tunnel, wants_random_port
 from client.wayout import Reduction, guarding
 from wire.control import NetInfo, Service
 from wire.keys import DiscoPrivate, NodePrivate
@@ -82,6 +82,7 @@ class Follower:
         self._reduction = Reduction()  # of the netmap in force, to what the tunnel is given
         self._may_be_left = True  # a killed daemon's tunnel
         self._may_be_dead = False
+        self._has_random_port = False
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
 
@@ -167,16 +168,21 @@ class Follower:
         await self._bury_if_dead()
         prefs = self._store.prefs
         netmap = self._reduction.of(netmap, prefs)
+        if self.tunnel.is_up and self._has_random_port != wants_random_port(netmap):
+            logger.info("the policy changed how WireGuard's port is chosen: the tunnel is made anew")
+            await self._bury()
         if self.tunnel.is_up:
             return await self.tunnel.apply(netmap, node, prefs=prefs)
         return await self._bring_up(netmap, node, prefs)
 
     async def _bring_up(self, netmap: NetMap, node: NodePrivate, prefs: Prefs) -> None:
         keys = Keys(node=node, disco=self._owner.disco_key)
-        ports = Ports(asked=self._asked_port, kept=self._store.identity.listen_port)
+        is_random = wants_random_port(netmap)
+        ports = Ports(asked=self._asked_port, kept=self._store.identity.listen_port, random=is_random)
         await self.tunnel.up(netmap, keys, ports=ports, prefs=prefs)
-        self._may_be_left = False
-        self._store.set_identity(listen_port=self.tunnel.listen_port)
+        self._may_be_left, self._has_random_port = False, is_random
+        if not is_random:
+            self._store.set_identity(listen_port=self.tunnel.listen_port)
         if self.tunnel.sock is not None:
             self.tunnel.sock.set_connected(self._owner.is_connected)
             self.tunnel.sock.set_control_url(self._owner.control_url)
@@ -219,9 +225,12 @@ class Follower:
         """A tunnel whose WireGuard was killed or removed is taken down, to be made anew."""
         if self._may_be_dead and self.tunnel.is_up and not await self.tunnel.is_alive():
             logger.warning("the tunnel's interface is gone; making it anew")
-            await self._stop_peerapi()  # its listeners may have been in a network that is gone, too
-            await self.tunnel.down(keep=False, guarding=self.guarding)
+            await self._bury()
         self._may_be_dead = False
+
+    async def _bury(self) -> None:
+        await self._stop_peerapi()  # its listeners may have been in a network that is gone, too
+        await self.tunnel.down(keep=False, guarding=self.guarding)
 
     async def _take_down(self) -> None:
         """Also what a killed daemon left, unless that may be taken over once the server has spoken."""

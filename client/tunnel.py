@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +39,8 @@ PORT_TRIES = 32
 RANDOM_PORTS = (20000, 60000)
 ROTATION_PAUSE_SECONDS = 0.1
 DISCARD_PORT = 9
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+RANDOM_PORT = "randomize-client-port"  # an attribute of the node
 PORTAL = "a captive portal answers in place of the servers: sign in to this network with a browser"
 
 
@@ -86,10 +88,14 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """WireGuard's UDP port: as ``asked`` for on the command line, else as ``kept`` from before; 0 = none."""
+    """WireGuard's UDP port: as ``asked`` for on the command line, else as ``kept`` from before; 0 = none.
+
+    ``random``: neither of them, but another one each time (:func:`wants_random_port`).
+    """
 
     asked: int = 0
     kept: int = 0
+    random: bool = False
 
 
 class Tunnel:
@@ -252,8 +258,14 @@ class Tunnel:
         self._poke(peer for peer in peers if peer.key in talking)
 
     def _poke(self, peers: Iterable[Node]) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            poke(sock, peers)
+        with contextlib.ExitStack() as stack:
+            sockets = {}
+            for version, family in own_versions(self._netmap).items() if self._netmap else ():
+                with contextlib.suppress(OSError):  # a host without that version
+                    sockets[version] = stack.enter_context(
+                        socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+                    )
+            poke(sockets, peers)
 
     async def hold(self, seconds: float) -> None:
         """Nothing passes for so long, unless it is released before. Raises ``SetupError``."""
@@ -292,7 +304,7 @@ class Tunnel:
 
     async def _set_key(self, key: NodePrivate, ports: Ports, *, taken_over: bool) -> None:
         running = (await self.engine.status()).listen_port if taken_over else 0
-        self.listen_port = running if running and not ports.asked else choose_port(ports, running)
+        self.listen_port = choose_port(ports, running)
         await self.engine.set_key(key, listen_port=self.listen_port, fwmark=MARK)
 
 
@@ -302,25 +314,43 @@ def rekeyed_peers(before: NetMap | None, after: NetMap) -> list[Node]:
     return [peer for peer in after.peers.values() if peer.id in old and old[peer.id].key != peer.key]
 
 
-def poke(sock: socket.socket, peers: Iterable[Node]) -> None:
+def poke(sockets: Mapping[int, socket.socket], peers: Iterable[Node]) -> None:
     """Send each peer a byte through the tunnel: WireGuard shakes hands now, not when traffic comes.
 
     Whichever side changed last must speak first: after a rotation only its handshake finds the other ready,
-    and after a restart it alone knows that the session is no more.
+    and after a restart it alone knows that the session is no more. ``sockets``: for datagrams, by IP version.
     """
     for peer in peers:
-        address = next((ip for ip in tailnet_addresses(peer.addresses) if ip.version == 4), None)
-        if address is not None:
+        usable = [address for address in tailnet_addresses(peer.addresses) if address.version in sockets]
+        for address in sorted(usable, key=lambda address: address.version)[:1]:
             with contextlib.suppress(OSError):
-                sock.sendto(b"\0", (str(address), DISCARD_PORT))
+                sockets[address.version].sendto(b"\0", (str(address), DISCARD_PORT))
+
+
+def own_versions(netmap: NetMap) -> dict[int, int]:
+    """The socket families of the addresses that this node has, by IP version."""
+    versions = {address.version for address in tailnet_addresses(netmap.node.addresses)}
+    return {version: family for version, family in FAMILIES.items() if version in versions}
+
+
+def wants_random_port(netmap: NetMap) -> bool:
+    """Whether the policy has this node use a random port: some firewalls confuse hosts with the same one."""
+    return RANDOM_PORT in netmap.node.cap_map
 
 
 def choose_port(ports: Ports, running: int) -> int:
-    """The port asked for, or the kept one while it is free, or a random one; raises ``SetupError``."""
+    """The port asked for, or that of a ``running`` WireGuard, or the kept one while it is free, or any.
+
+    Raises ``SetupError``.
+    """
+    if ports.random:
+        return running if running and running not in (ports.asked, ports.kept) else free_port()
     if ports.asked:
         if ports.asked != running:
             require_free_port(ports.asked)
         return ports.asked
+    if running:
+        return running
     return ports.kept if ports.kept and _is_free(ports.kept) else free_port()
 
 

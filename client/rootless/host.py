@@ -32,7 +32,7 @@ from client.proxy.splice import BUFFER_BYTES
 from client.rootless.inbound import Inbound
 from client.rootless.namespace import Namespace
 from client.rootless.ways import Ways
-from client.tunnel import Keys, Ports, Tunnel, poke
+from client.tunnel import Keys, Ports, Tunnel, own_versions, poke
 from wire.control import NetInfo
 from wire.netmap import NetMap, Node
 
@@ -141,14 +141,15 @@ class RootlessTunnel(Tunnel):
         self._inbound = Inbound(
             namespace, engine.interface, lambda port: port in closed or port == self.listen_port
         )
-        self._poker: socket.socket | None = None
+        self._pokers: dict[int, socket.socket] = {}
 
     async def up(self, netmap: NetMap, keys: Keys, *, ports: Ports, prefs: Prefs) -> None:
         talking = self._engine.talking
         await super().up(netmap, keys, ports=ports, prefs=prefs)
         try:
             await self._lead_out()
-            self._poker = await self._namespace.open_socket(socket.AF_INET, socket.SOCK_DGRAM)
+            for version, family in own_versions(netmap).items():
+                self._pokers[version] = await self._namespace.open_socket(family, socket.SOCK_DGRAM)
             await self._inbound.start()
             # A WireGuard that died knew sessions which its successor does not: others learn of it now.
             self._poke([peer for peer in netmap.peers.values() if peer.key in talking])
@@ -160,9 +161,9 @@ class RootlessTunnel(Tunnel):
 
     async def down(self, *, keep: bool, guarding: Prefs | None = None) -> None:
         await self._inbound.close()
-        if self._poker is not None:
-            self._poker.close()
-            self._poker = None
+        for poker in self._pokers.values():
+            poker.close()
+        self._pokers.clear()
         await super().down(keep=keep, guarding=guarding)
 
     async def release(self) -> None:
@@ -170,8 +171,7 @@ class RootlessTunnel(Tunnel):
             await super().release()
 
     def _poke(self, peers: Iterable[Node]) -> None:
-        if self._poker is not None:
-            poke(self._poker, peers)
+        poke(self._pokers, peers)
 
     async def _lead_out(self) -> None:
         """Everything goes into the tunnel: there is no other way out of the namespace."""

@@ -68,3 +68,33 @@ async def test_keys_run_out_while_the_server_is_away(store: Store) -> None:
     await asyncio.gather(running, return_exceptions=True)
     await backend.close()
     store.close()
+
+
+async def test_the_policy_has_the_port_chosen_anew_and_gives_the_old_one_back(store: Store) -> None:
+    store.save_netmap(netmap(node(2)))
+    host = FakeHost()
+    backend = Backend(store=store, make_tunnel=host.make_tunnel, dialer=NoNetwork())
+    running = asyncio.create_task(backend.run())
+
+    async def port_with(**capabilities: None) -> int:
+        shown = netmap(node(2), own=node(1, cap_map=capabilities))
+        backend.follower._netmaps.newest = shown
+        await backend.settle()
+        assert backend.tunnel.is_up
+        return backend.tunnel.listen_port
+
+    async with asyncio.timeout(WAIT_SECONDS):
+        while backend.state is not State.RUNNING:  # noqa: ASYNC110 - the state is computed, not announced
+            await asyncio.sleep(0.01)
+        await backend.settle()
+        kept = backend.tunnel.listen_port
+        assert store.identity.listen_port == kept
+        changed = await port_with(**{"randomize-client-port": None})
+        assert changed != kept
+        assert await port_with(**{"randomize-client-port": None, "other": None}) == changed
+        assert store.identity.listen_port == kept
+        assert await port_with() == kept
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await backend.close()
+    store.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import pytest
 
 from client.errors import EngineError, SetupError
 from client.prefs import Prefs
-from client.tunnel import Keys, Ports, choose_port, free_port, rekeyed_peers
+from client.tunnel import Keys, Ports, choose_port, free_port, poke, rekeyed_peers
 from tests.client.fakes import FakeHost, key, netmap, node
 from wire.keys import DiscoPrivate
 
@@ -106,6 +107,29 @@ def test_a_port_that_is_asked_for_and_taken_is_one_line() -> None:
 def test_the_kept_port_is_taken_again_while_it_is_free() -> None:
     port = free_port()
     assert choose_port(Ports(kept=port), running=0) == port
+
+
+def test_a_random_port_is_neither_the_one_asked_for_nor_the_kept_one() -> None:
+    ports = Ports(asked=free_port(), kept=free_port(), random=True)
+    for running in (0, ports.asked, ports.kept):
+        assert choose_port(ports, running) not in (0, ports.asked, ports.kept)
+    assert choose_port(ports, running=50123) == 50123  # it is random already, and peers know it
+
+
+def test_a_peer_is_greeted_by_the_version_that_both_have() -> None:
+    sent: list[tuple[int, str]] = []
+
+    class Noting:
+        def __init__(self, version: int) -> None:
+            self.version = version
+
+        def sendto(self, content: bytes, place: tuple[str, int]) -> None:
+            sent.append((self.version, place[0]))
+
+    both, only_six = node(2), replace(node(3), addresses=("fd7a:115c:a1e0::3/128",))
+    poke({4: Noting(4), 6: Noting(6)}, [both, only_six])  # type: ignore[dict-item]
+    poke({6: Noting(6)}, [both])  # type: ignore[dict-item]
+    assert sent == [(4, "100.64.0.2"), (6, "fd7a:115c:a1e0::3"), (6, "fd7a:115c:a1e0::2")]
 
 
 def test_peers_that_rotated_are_known_by_their_node() -> None:
