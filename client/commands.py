@@ -12,6 +12,7 @@ from client.errors import ClientError, ControlError, PeerNotFound, PrefsError
 from client.hostinfo import own_hostname, program_version
 from client.magicsock.endpoints import format_address
 from client.magicsock.sock import PathStatus, PingResult
+from client.peerapi.rights import behind_shields
 from client.prefs import Prefs
 from client.status import Situation, find_node, netcheck_json, status_json, whois_json
 from client.tunnel import Sock
@@ -168,7 +169,9 @@ class Commands:
         node = find_node(self.netmap(), text)
         if node is None:
             raise PeerNotFound(f"no node {text!r} in this tailnet")
-        return whois_json(self.netmap(), node)
+        netmap = self.netmap()
+        shown = behind_shields(netmap) if self._backend.store.prefs.shields_up else netmap
+        return whois_json(shown, node)
 
     def dns_status(self) -> dict[str, Any]:
         """How names are found here now, and what the server wants of that."""

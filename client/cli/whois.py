@@ -82,6 +82,6 @@ def capabilities(granted: Mapping[str, Sequence[Any]]) -> Iterator[str]:
         if not values:
             yield f"  - {name}"
             continue
-        text = json.dumps(values, indent=2).replace("\n", "\n      ")
+        text = json.dumps(values, indent=2, ensure_ascii=False).replace("\n", "\n      ")
         yield f"  - {name}:"
         yield f"      {text}"

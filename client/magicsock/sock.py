@@ -32,7 +32,7 @@ from client.magicsock.results import PathStatus, PingResult
 from client.magicsock.states import PeerInfo
 from client.magicsock.steering import UNSET, Steering
 from client.magicsock.strangers import Strangers
-from client.magicsock.surroundings import Surroundings
+from client.magicsock.surroundings import NO_PORTALS, Surroundings
 from client.net.portmap.mapper import PortMapper, make_mapper
 from client.wireguard import EngineStatus
 from wire.control import NetInfo
@@ -162,6 +162,7 @@ class Magicsock:
         old, self._netmap = self._netmap, netmap
         if old is None or old.derp_map != netmap.derp_map:
             self._pool.set_map(netmap.derp_map)
+        self._surroundings.looks_for_portals = NO_PORTALS not in netmap.node.cap_map
         self._surroundings.set_map(netmap.derp_map, home=netmap.node.home_derp)
         new = self._reconcile(netmap)
         if new:

@@ -25,6 +25,7 @@ FRESH = 27.0  # STUN younger than this is good enough for a call-me-maybe
 FRESH_WITHOUT_UDP = 4.0  # found blocked, UDP is tried again before each call: it may be open by now
 FULL = 300.0  # between full netchecks
 GIVE_UP = 8.0  # a home relay without an answer for so long is none, whatever was measured
+NO_PORTALS = "disable-captive-portal-detection"  # an attribute of the node
 MIN_GAP = 1.0  # whatever asks: at most one netcheck in this time
 
 
@@ -48,6 +49,7 @@ class Surroundings:
     ) -> None:
         self.connected = True
         self.control_url = ""
+        self.looks_for_portals = True
         self.endpoints: tuple[Endpoint, ...] = ()
         self.report: Report | None = None
         self._pool = pool
@@ -209,6 +211,8 @@ class Surroundings:
             self._publish(self.report)
 
     async def _behind_portal(self) -> bool | None:
+        if not self.looks_for_portals:
+            return None
         wanted = checks(self._map, home=self._home, control_url=self.control_url)
         return await behind_portal(wanted, resolver=self._pool.resolver, mark=self._mark)
 

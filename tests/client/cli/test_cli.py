@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from client.localapi.server import Server as Door
 from client.store import Store
 from tests.browser.server import Server
 from tests.client.fakes import FakeHost, key, netmap, node
-from wire.netmap import UserProfile
+from wire.netmap import FilterRule, UserProfile
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -245,6 +246,20 @@ class TestOnTheLastNetmap:
                 "  Name:     ann@example.com",
                 "  ID:       7",
             ]
+
+    async def test_whois_shows_what_rules_grant_unless_shields_are_up(self, joined: Machine) -> None:
+        grant = {"Dsts": ["100.64.0.1/32"], "CapMap": {"example.com/cap/café": [{"role": "admin"}]}}
+        rule = FilterRule(sources=("100.64.0.2",), cap_grants=(grant,))
+        netmaps = joined.backend.follower._netmaps
+        assert netmaps.newest is not None
+        netmaps.newest = replace(netmaps.newest, packet_filters={"base": (rule,)})
+        text = await joined.says("whois", "web")
+        assert text.endswith(
+            "Capabilities:\n  - example.com/cap/café:\n"
+            '      [\n        {\n          "role": "admin"\n        }\n      ]\n'
+        )
+        await joined.says("set", "--shields-up")
+        assert "Capabilities" not in await joined.says("whois", "web")
 
     async def test_whoami_is_this_node(self, joined: Machine) -> None:
         found = json.loads(await joined.says("whoami", "--json"))

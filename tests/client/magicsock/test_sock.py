@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -635,6 +636,28 @@ async def test_a_changed_link_makes_us_look_again(
     a.sock.link_changed()
     await until(lambda: any(("192.0.2.7", a.port) in [e.address for e in told] for told in a.endpoints))
     assert stun_server[0].requests > asked
+
+
+async def test_captive_portals_are_looked_for_unless_the_policy_says_no(
+    derp_map: DERPMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    async def counting(wanted: list[Any], **_: Any) -> bool:
+        asked.append(len(wanted))
+        return False
+
+    monkeypatch.setattr(surroundings, "behind_portal", counting)
+    host = Host(1, derp_map)
+    async with running([host]):
+        shown = host.netmap()
+        await host.sock.set_netmap(shown)
+        assert (await host.sock.netcheck()).captive_portal is False
+        without = replace(host.node, cap_map={"disable-captive-portal-detection": None})
+        await host.sock.set_netmap(replace(shown, node=without))
+        before = len(asked)
+        assert (await host.sock.netcheck()).captive_portal is None
+        assert len(asked) == before > 0
 
 
 async def test_noise_on_the_port_is_ignored(pair: tuple[Host, Host]) -> None:
