@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from controlplane.netmap.policy.model import Policy
 from wire.derpmap import DERPMap
 
 TAGGED_USER_ID = 2_147_455_555  # the pseudo person that owns tagged nodes; no real id comes near
@@ -95,11 +96,17 @@ class DNSSnapshot:
     extra_records: tuple[Mapping[str, Any], ...] = ()
 
 
+def _default_policy() -> Policy:
+    from controlplane.netmap.policy.default import default_policy  # it knows snapshots
+
+    return default_policy()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailnetSnapshot:
     """One tailnet at one ``netmap_version``. ``suffix`` is its MagicDNS domain without dots around it.
 
-    ``logs_flows``: whether clients are to tell who talks to whom.
+    ``logs_flows``: whether clients are to tell who talks to whom. ``policy`` says who may reach what.
     """
 
     id: int
@@ -111,3 +118,4 @@ class TailnetSnapshot:
     users: Mapping[int, UserSnapshot] = field(default_factory=dict)
     dns: DNSSnapshot = field(default_factory=DNSSnapshot)
     derp_map: DERPMap = field(default_factory=DERPMap)
+    policy: Policy = field(default_factory=_default_policy)

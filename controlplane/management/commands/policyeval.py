@@ -16,7 +16,7 @@ from controlplane.netmap.cases import evaluate_cases
 
 class Command(BaseCommand):
     help = (
-        "Evaluates policy cases (JSON Lines with id, policy, users, nodes) and prints a line of JSON for each: "
+        "Evaluates policy cases (JSON Lines with id, policy, users, nodes) and prints a line of JSON each: "
         "id, status, message, and for every node filter_rules, ssh_rules, peers and self_cap_map."
     )
     requires_system_checks: list[str] = []

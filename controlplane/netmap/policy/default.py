@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+from controlplane.netmap.policy.model import Policy
+from controlplane.netmap.policy.parse import parse_policy
+
 TEXT = """\
 // Who may reach what in this tailnet. Every rule allows; what no rule allows is closed.
 {
@@ -21,3 +26,8 @@ TEXT = """\
 	],
 }
 """
+
+
+@cache
+def default_policy() -> Policy:
+    return parse_policy(TEXT)
