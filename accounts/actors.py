@@ -53,5 +53,10 @@ class Actor:
         return cls(type=ActorType.SYSTEM, origin=Origin.COMMAND, name="manage.py")
 
     @classmethod
+    def policy(cls) -> Actor:
+        """The access rules, which approve what they were told to."""
+        return cls(type=ActorType.SYSTEM, origin=Origin.CONTROL, name="policy")
+
+    @classmethod
     def system(cls) -> Actor:
         return cls(type=ActorType.SYSTEM, origin=Origin.CONTROL, name="trenza")

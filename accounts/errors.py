@@ -44,6 +44,13 @@ class Gone(ApplicationError):
     status = 410
 
 
+class PreconditionFailed(ApplicationError):
+    """What was to be changed is no longer what the caller has seen."""
+
+    code = "precondition_failed"
+    status = 412
+
+
 class LimitExceeded(ApplicationError):
     """Too many attempts from one place; ``retry_after`` is in seconds."""
 

@@ -14,8 +14,10 @@ class ControlplaneConfig(AppConfig):
         from accounts.models import Outbox
         from accounts.services import audit, outbox
         from controlplane.services import relays, telling
-        from nodes import regions
+        from controlplane.services.policyrules import AccessPolicy
+        from nodes import policy, regions
 
         audit.listen(telling.tell_of_event)
+        policy.register_policy(AccessPolicy())
         regions.register_names(relays.region_names)
         outbox.register_sender(Outbox.Kind.WEBHOOK.value, telling.send_to_webhook)

@@ -16,14 +16,20 @@ LAST_OWN_REGION = 999
 
 
 class PolicyVersion(TenantModel):
-    """One saved policy text, byte for byte; the highest ``number`` of a tailnet is in force."""
+    """One saved policy text, byte for byte; the highest ``number`` of a tailnet is in force.
+
+    An empty ``text`` stands for the default policy, as a tailnet without versions has it. ``digest`` is the
+    SHA-256 of the text in hex.
+    """
 
     tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="policy_versions")
     number = models.PositiveIntegerField()
-    text = models.TextField()
+    text = models.TextField(blank=True)
+    digest = models.CharField(max_length=64)
     author = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
     author_name = models.CharField(max_length=255, blank=True)
     comment = models.CharField(max_length=500, blank=True)
+    restored = models.PositiveIntegerField(null=True, blank=True)  # the number of the version it repeats
     created = models.DateTimeField(default=timezone.now)
 
     objects = TenantManager["PolicyVersion"]()

@@ -5,6 +5,9 @@ A whole tailnet costs a fixed number of queries; a few changed nodes cost a fixe
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +20,11 @@ from django.utils import timezone
 from accounts.models import Membership, Tailnet, User
 from accounts.tenancy import find_by_credential, scope
 from controlplane.env import environment
-from controlplane.models import DNSSettings, Relay
+from controlplane.models import DNSSettings, PolicyVersion, Relay
+from controlplane.netmap.policy.default import default_policy
+from controlplane.netmap.policy.errors import PolicyError
+from controlplane.netmap.policy.model import Policy
+from controlplane.netmap.policy.parse import parse_policy
 from controlplane.netmap.snapshot import (
     DNSSnapshot,
     NodeSnapshot,
@@ -33,8 +40,15 @@ from nodes.services.rotation import renews_within
 from nodes.state import KEY_IS_GOOD
 from wire.derpmap import DERPMap, DERPNode, DERPRegion
 
+logger = logging.getLogger("trenza.snapshots")
+
 ADMIN_ROLES = {"owner": ("admin", "owner"), "admin": ("admin",)}
 
+
+MAX_PARSED_POLICIES = 64  # in this process
+EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()  # of the version that stands for the default
+_policies: dict[str, Policy] = {}
+_policies_lock = threading.Lock()
 
 # What :meth:`Node.key_is_good` looks at.
 DECIDE_ABOUT_KEYS = ("node_key", "state", "user_id", "key_expiry", "key_expiry_disabled")
@@ -65,11 +79,32 @@ def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
             suffix=f"{tailnet.name}.{environment().base_domain}",
             version=tailnet.netmap_version,
             logs_flows=tailnet.flow_logging,
+            policy=load_policy(tailnet),
             nodes=nodes,
             users={user.pk: _user(user, places) for user in users},
             dns=_dns(DNSSettings.objects.filter(tailnet=tailnet).first()),
             derp_map=load_derp_map(tailnet.pk),
         )
+
+
+def load_part(
+    tailnet: Tailnet, *, node_ids: Collection[int] = (), user_ids: Collection[int] = ()
+) -> TailnetSnapshot:
+    """The policy with these nodes and people alone, for a question about them. Needs the tailnet's scope."""
+    rows = list(_rows().filter(pk__in=node_ids)) if node_ids else []
+    owners = {row.user_id for row in rows if row.user_id is not None}
+    users = User.objects.filter(pk__in={*owners, *user_ids})
+    places = _places(Membership.objects.filter(user__in=users))
+    attributes = _attributes(live_attributes(timezone.now()).filter(node__in=[row.pk for row in rows]))
+    return TailnetSnapshot(
+        id=tailnet.pk,
+        name=tailnet.title,
+        suffix=f"{tailnet.name}.{environment().base_domain}",
+        version=tailnet.netmap_version,
+        policy=load_policy(tailnet),
+        nodes={row.pk: _snapshot(row, tailnet, places, attributes) for row in rows},
+        users={user.pk: _user(user, places) for user in users},
+    )
 
 
 def load_nodes(snapshot: TailnetSnapshot, node_ids: Collection[int], version: int) -> TailnetSnapshot:
@@ -84,6 +119,43 @@ def load_nodes(snapshot: TailnetSnapshot, node_ids: Collection[int], version: in
     nodes |= {row.pk: _snapshot(row, tailnet, places, attributes) for row in rows}
     users = dict(snapshot.users) | {owner.pk: _user(owner, places) for owner in owners}
     return replace(snapshot, nodes=nodes, users=users, version=version)
+
+
+def latest_policy(tailnet: Tailnet) -> PolicyVersion | None:
+    """The version in force, without its text; ``None`` = the default, never changed. Needs the scope."""
+    return PolicyVersion.objects.filter(tailnet=tailnet).defer("text").order_by("-number").first()
+
+
+def load_policy(tailnet: Tailnet) -> Policy:
+    """The policy in force, parsed. Needs the tailnet's scope.
+
+    A text that this release refuses, which another one has saved, allows nothing.
+    """
+    version = latest_policy(tailnet)
+    if version is None or version.digest == EMPTY_DIGEST:
+        return default_policy()
+    try:
+        return _parsed(version.digest, version)
+    except PolicyError as error:
+        logger.error(
+            "policy %d of the tailnet %s is refused now, so that it allows nothing: %s",
+            version.number,
+            tailnet.name,
+            error,
+        )
+        return Policy()
+
+
+def _parsed(digest: str, version: PolicyVersion) -> Policy:
+    """Texts are parsed once in a process: each reading of a tailnet asks for its policy."""
+    found = _policies.get(digest)
+    if found is None:
+        found = parse_policy(version.text)
+        with _policies_lock:
+            while len(_policies) >= MAX_PARSED_POLICIES:
+                _policies.pop(next(iter(_policies)))
+            _policies[digest] = found
+    return found
 
 
 class Place(NamedTuple):

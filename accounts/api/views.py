@@ -90,13 +90,17 @@ def operation(
     query: type[serializers.Serializer[Any]] | None = None,
     answer: Any = Nothing,
     example: Mapping[str, Any] | Sequence[Any] | None = None,
+    request: Any = None,
+    answers: Mapping[Any, Any] | None = None,
 ) -> Callable[[Handler], Handler]:
     """One method of an address. The handler gets ``self`` and the path's values, less ``tailnet``.
 
     ``scope`` is what the token must include; where it depends on what is asked for, ``any_of`` names those of
     which it needs one, and the handler looks itself which. ``body`` and ``query`` check the request and
     become arguments of these names. What the handler returns is the answer, in the shape of ``answer``;
-    ``example`` is a body for the documentation, which shows the handler's docstring, too.
+    ``example`` is a body for the documentation, which shows the handler's docstring, too. A handler that
+    reads its body itself describes it by ``request``, its schemas by media type; ``answers`` are described
+    beside the usual ones, or in their place: by status, or by status and media type.
     """
     scopes = (scope,) if scope else tuple(any_of)
 
@@ -105,9 +109,9 @@ def operation(
             operation_id=name,
             summary=about,
             description="\n\n".join(filter(None, (getdoc(handler), _needs(scopes)))) or None,
-            request={"application/json": body} if body is not None else None,
+            request={"application/json": body} if body is not None else request,
             parameters=[query] if query is not None else None,
-            responses={200: answer, (400, "application/json"): Refusal} | _REFUSALS,
+            responses={200: answer, (400, "application/json"): Refusal} | _REFUSALS | dict(answers or {}),
             examples=[OpenApiExample(name, value=example, request_only=True)] if example is not None else [],
         )
         @wraps(handler)

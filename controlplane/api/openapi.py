@@ -45,6 +45,7 @@ GROUPS = (
     Group("Keys", r"/keys(/|$)", "Auth keys, API tokens and OAuth clients."),
     Group("User invites", r"/user-invites(/|$)", "Invitations into the tailnet."),
     Group("Users", r"/users(/|$)", "People in the tailnet."),
+    Group("Policy", r"/acl(/|$)", "The access rules."),
     Group("DNS", r"/dns/", "Name servers, search domains and MagicDNS."),
     Group("Contacts", r"/contacts(/|$)", "Who is written to about the tailnet."),
     Group("Webhooks", r"/webhooks(/|$)", "Addresses that are told of what happens."),
@@ -80,6 +81,7 @@ REFUSALS: Mapping[str, str] = {
     "403": "The token does not include this, or the role of its person does not.",
     "404": "It does not exist, or it is of another tailnet, or not for this token.",
     "409": "It cannot be done as things stand; the message says what is in the way.",
+    "412": "Something else is in force than the request says (`If-Match`).",
     "413": "The body is too large.",
     "429": "Too many requests.",
 }

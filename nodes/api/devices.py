@@ -28,6 +28,7 @@ from nodes.names import short_name
 from nodes.offers import Routes, routes_of
 from nodes.services import lifecycle
 from nodes.services.routes import set_enabled_routes
+from nodes.services.tagging import beyond_tags
 from nodes.tags import MAX_TAGS
 
 CORE, CORE_READ = "devices:core", "devices:core:read"
@@ -342,7 +343,7 @@ class TagsView(_OneDevice):
     )
     def post(self, device_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """A device with tags belongs to nobody, and cannot be given back to a person. An access token of an
-        OAuth client gives only tags that the client has.
+        OAuth client gives only tags that the client has, or that these own by the access rules.
         """
         node = self.node(device_id, NodeAction.TAG)
         tags = body["tags"] or []
@@ -354,11 +355,11 @@ class TagsView(_OneDevice):
     def _check(self, node: Node, tags: set[str]) -> None:
         if not tags and node.is_tagged:
             raise Conflict("a device with tags belongs to nobody without them: sign in on it anew instead")
-        beyond = tags - set(self.caller.token.tags) - set(node.tags)
-        if self.caller.is_client and beyond:
-            raise Forbidden(
-                f"this OAuth client does not have {', '.join(sorted(beyond))}, so it cannot give it"
-            )
+        given = tags - set(node.tags)
+        token = self.caller.token
+        beyond = beyond_tags(self.caller.tailnet, token.tags, given) if self.caller.is_client else []
+        if beyond:
+            raise Forbidden(f"this OAuth client does not have {', '.join(beyond)}, so it cannot give it")
 
 
 class DeviceKey(Closed):

@@ -25,6 +25,7 @@ from nodes.access import key_for, visible_keys
 from nodes.describe import describe_auth_key
 from nodes.models import PreAuthKey
 from nodes.services import authkeys
+from nodes.services.tagging import beyond_tags
 from nodes.tags import MAX_TAGS
 
 AUTH, API, CLIENT, FEDERATED = "auth", "api", "client", "federated"
@@ -251,12 +252,12 @@ def _make_auth_key(caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_tags_of_client(caller: Caller, tags: list[str]) -> None:
-    """No person stands behind a client, so that its keys need tags, and it gives its own only."""
+    """No person stands behind a client, so that its keys need tags; it gives its own, and what these own."""
     if not caller.token.tags:
         raise Forbidden("this OAuth client has no tags, so it cannot make auth keys: give it some")
     if not tags:
         raise Conflict(f"an OAuth client's auth key needs tags, out of {', '.join(caller.token.tags)}")
-    beyond = sorted(set(tags) - set(caller.token.tags))
+    beyond = beyond_tags(caller.tailnet, caller.token.tags, tags)
     if beyond:
         raise Forbidden(
             f"requested tags [{' '.join(beyond)}] are invalid or not permitted: this OAuth client gives "

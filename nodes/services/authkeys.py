@@ -17,6 +17,7 @@ from accounts.models import Membership, Tailnet, User
 from accounts.roles import Capability, can
 from accounts.services import audit
 from nodes.models import PreAuthKey
+from nodes.services.tagging import refuse_unknown_tags
 from nodes.tags import MAX_TAGS, invalid_tags, normalise_tags
 
 DEFAULT_LIFETIME = timedelta(days=90)
@@ -57,6 +58,7 @@ def create_auth_key(
     secret = new_secret(AUTH_KEY_PREFIX)
     with write(tailnet) as change:
         _check_rights(by, owner, tags, preauthorized)
+        refuse_unknown_tags(change.tailnet, tags)
         key = PreAuthKey.objects.create(
             tailnet=change.tailnet,
             user=owner,

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
@@ -22,28 +22,9 @@ from nodes.addresses import IPV4_POOL, Addresses, allocate
 from nodes.hostinfo import hostname, merged, offered_routes
 from nodes.models import Node, PreAuthKey
 from nodes.names import dns_label, free_name
+from nodes.policy import Policy, access_policy
 from nodes.services.routes import sync_routes
 from nodes.state import login_event, next_state
-
-
-class Policy(Protocol):
-    """What the access policy decides while a node joins; the app above implements it."""
-
-    def may_use_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> bool:
-        """Whether the person may give their own device these tags."""
-
-    def approved_routes(self, node: Node, prefixes: Collection[str]) -> Collection[str]:
-        """Those of the offered prefixes that policy approves by itself."""
-
-
-class NoPolicy:
-    """Without a policy nobody gives tags and nothing is approved by itself."""
-
-    def may_use_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> bool:
-        return False
-
-    def approved_routes(self, node: Node, prefixes: Collection[str]) -> Collection[str]:
-        return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +88,6 @@ def register_node(
                     action = "LOGIN"
         except IntegrityError as error:
             raise Conflict("this node key belongs to another machine") from error
-        offered = offered_routes(node.hostinfo)
-        sync_routes(change, node, offered, (policy or NoPolicy()).approved_routes(node, offered), now)
         change.upsert("node", node.pk)
         audit.record(
             tailnet=change.tailnet,
@@ -119,6 +98,8 @@ def register_node(
             target_name=node.name,
             new={"state": node.state, "addresses": [node.ipv4, node.ipv6], "tags": node.tags},
         )
+        offered = offered_routes(node.hostinfo)
+        sync_routes(change, node, offered, (policy or access_policy()).approved_routes(node, offered), now)
         return node
 
 

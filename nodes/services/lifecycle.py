@@ -18,9 +18,13 @@ from accounts.errors import Conflict, Invalid, NotFound
 from accounts.models import Tailnet, User
 from accounts.services import audit
 from nodes.addresses import IPV4_POOL, is_assignable
+from nodes.hostinfo import offered_routes
 from nodes.models import Node
 from nodes.names import dns_label, free_name, is_label
+from nodes.policy import access_policy
 from nodes.services.enrolment import is_name_taken, key_expiry
+from nodes.services.routes import approve_waiting
+from nodes.services.tagging import refuse_unknown_tags
 from nodes.state import (
     KEY_IS_GOOD,
     ForbiddenTransition,
@@ -244,11 +248,14 @@ def set_tags(*, node: Node, tags: Collection[str], by: Actor) -> Node:
         raise Invalid(f"not a tag: {', '.join(bad)}" if bad else f"a tagged device has 1 to {MAX_TAGS} tags")
     try:
         with _changing(node) as (change, row):
+            refuse_unknown_tags(change.tailnet, set(wanted) - set(row.tags))
             old = {"tags": row.tags, "user": row.user.login_name if row.user is not None else None}
             row.tags, row.user = wanted, None
             _saved(
                 change, row, by, "UPDATE", ["tags", "user"], prop="ACL_TAGS", old=old, new={"tags": wanted}
             )
+            offered = offered_routes(row.hostinfo)
+            approve_waiting(change, row, access_policy().approved_routes(row, offered), timezone.now())
             return row
     except IntegrityError as error:
         raise Conflict("this machine has a tagged device already") from error

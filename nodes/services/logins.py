@@ -20,9 +20,11 @@ from accounts.errors import Forbidden, Gone, Invalid, LimitExceeded
 from accounts.limits import bucket, check_limit, count_attempt
 from accounts.models import Membership, Tailnet, User
 from accounts.roles import Capability, can
+from accounts.tenancy import scope
 from nodes.hostinfo import essential, request_tags
 from nodes.models import Node, PendingLogin
-from nodes.services.enrolment import Machine, NoPolicy, Policy, register_node
+from nodes.policy import Policy, access_policy
+from nodes.services.enrolment import Machine, register_node
 
 LIFETIME = timedelta(hours=1)
 KEPT_AFTER_EXPIRY = timedelta(minutes=10)
@@ -109,9 +111,11 @@ def confirm_login(
     is told too).
     """
     now = now or timezone.now()
-    policy = policy or NoPolicy()
+    policy = policy or access_policy()
     tags = request_tags(pending.hostinfo)
-    if tags and not policy.may_use_tags(tailnet, user, tags):
+    with scope(tailnet=tailnet):
+        permitted = not tags or policy.may_use_tags(tailnet, user, tags)
+    if not permitted:
         refusal = refused_tags(tags)
         _reject(pending, refusal, now)
         raise Invalid(refusal)

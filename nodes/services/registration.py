@@ -22,8 +22,9 @@ from accounts.models import Membership
 from accounts.tenancy import find_by_credential, scope
 from nodes.hostinfo import request_tags
 from nodes.models import Node, PendingLogin, PreAuthKey
+from nodes.policy import Policy
 from nodes.services.authkeys import consume_auth_key
-from nodes.services.enrolment import Machine, Policy, register_node
+from nodes.services.enrolment import Machine, register_node
 from nodes.services.lifecycle import logout_node, restart_node, rotate_node_key
 from nodes.services.logins import begin_login, refused_tags
 

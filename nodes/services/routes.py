@@ -29,7 +29,7 @@ def sync_routes(
     A withdrawn prefix loses its row and so its approval: offering it again asks again, unless it was approved
     once and for all (:func:`set_enabled_routes`). Returns whether anything changed.
     """
-    approved = {*approved, *node.preapproved_routes}
+    by_policy, approved = set(approved), {*approved, *node.preapproved_routes}
     current = {route.prefix: route for route in Route.objects.filter(node=node)}
     gone = [route.pk for prefix, route in current.items() if prefix not in offered]
     new = [
@@ -42,7 +42,25 @@ def sync_routes(
     if gone:
         Route.objects.filter(pk__in=gone).delete()
     Route.objects.bulk_create(new)
-    return bool(gone or new)
+    granted = sorted(route.prefix for route in new if route.prefix in by_policy)
+    if granted:
+        _record(change, node, Actor.policy(), "ALLOWED_IPS", new=granted)
+    found = approve_waiting(change, node, by_policy, now)
+    return bool(gone or new or found)
+
+
+def approve_waiting(change: ChangeSet, node: Node, prefixes: Collection[str], now: datetime) -> list[str]:
+    """Approve those of the node's waiting routes that policy approves by itself; returns which they were.
+
+    What somebody has declined stays so.
+    """
+    waiting = [route for route in waiting_routes().filter(node_id=node.pk) if route.prefix in prefixes]
+    for route in waiting:
+        _settle(route, approved=True, now=now)
+    granted = sorted(route.prefix for route in waiting)
+    if granted:
+        _record(change, node, Actor.policy(), "ALLOWED_IPS", new=granted)
+    return granted
 
 
 def set_approved_routes(

@@ -22,7 +22,8 @@ from accounts.services import audit
 from accounts.tenancy import scope
 from nodes.hostinfo import hostname, merged, offered_routes, preferred_derp, used_exit_node
 from nodes.models import Node, Route
-from nodes.services.enrolment import NoPolicy, Policy, take_hostinfo
+from nodes.policy import Policy, access_policy
+from nodes.services.enrolment import take_hostinfo
 from nodes.services.routes import sync_routes
 
 MAX_ENDPOINTS = 64
@@ -124,7 +125,7 @@ def update_node_state(
         _take(node, report)
         node.save(update_fields=[*_FIELDS, "hostname", "name"])
         offered = offered_routes(node.hostinfo)
-        sync_routes(change, node, offered, (policy or NoPolicy()).approved_routes(node, offered), now)
+        sync_routes(change, node, offered, (policy or access_policy()).approved_routes(node, offered), now)
         change.upsert("node", node.pk)
         _audit(change, node, before)
         return node

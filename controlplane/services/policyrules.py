@@ -1,0 +1,36 @@
+"""The access policy as devices meet it: who may give which tag, which offers need nobody's approval."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from accounts.models import Tailnet, User
+from controlplane.netmap.policy.approvers import may_own, subject_of, undefined_tags
+from controlplane.services.policy import approved
+from controlplane.snapshots import load_part, load_policy
+from nodes.models import Node
+
+
+class AccessPolicy:
+    """Implements :class:`nodes.policy.Policy` by the policy in force."""
+
+    def may_use_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> bool:
+        """Owners of the tags may, and who may write the policy. Nobody has a tag that it does not define."""
+        part = load_part(tailnet, user_ids=[user.pk])
+        subject = subject_of(part.users.get(user.pk), ())
+        return all(may_own(part.policy, tag, subject) for tag in tags)
+
+    def tags_give(self, tailnet: Tailnet, having: Collection[str], tag: str) -> bool:
+        return bool(having) and may_own(load_policy(tailnet), tag, subject_of(None, having))
+
+    def unknown_tags(self, tailnet: Tailnet, tags: Collection[str]) -> list[str]:
+        """Before a policy defines any tag, all may be given: whoever writes none needs no list of tags."""
+        policy = load_policy(tailnet)
+        return undefined_tags(policy, tags) if policy.tag_owners else []
+
+    def approved_routes(self, node: Node, prefixes: Collection[str]) -> Collection[str]:
+        approvers = load_policy(node.tailnet).auto_approvers
+        if not prefixes or not (approvers.routes or approvers.exit_node):
+            return ()
+        part = load_part(node.tailnet, node_ids=[node.pk])
+        return approved(part.policy, part.nodes[node.pk], prefixes, part.users)
