@@ -135,6 +135,9 @@ def bodies(estate: Estate) -> dict[str, Any]:
         "batchUpdateCustomDevicePostureAttributes": {
             "nodes": {estate.device.stable_id: {ATTRIBUTE: {"value": "gold"}}}
         },
+        "setPolicyFile": {"acls": []},
+        "validateAndTestPolicyFile": {"acls": []},
+        "previewRuleMatches": {"acls": []},
         "setDnsConfiguration": {"searchPaths": ["corp.example.org"]},
         "setDnsNameservers": {"dns": ["9.9.9.10"]},
         "setDnsPreferences": {"magicDNS": False},

@@ -135,6 +135,12 @@ oauth_keys
 
 policy_file:read
 own/tailnet/{tailnet}/relays                                  GET    200 200 200 200 200 403 403 200 404
+/tailnet/{tailnet}/acl                                        GET    200 200 200 200 200 403 403 200 404
+/tailnet/{tailnet}/acl/validate                               POST   200 200 200 200 200 403 403 200 404
+/tailnet/{tailnet}/acl/preview                                POST   200 200 200 200 200 403 403 200 404
+
+policy_file
+/tailnet/{tailnet}/acl                                        POST   200 200 403 200 403 403 403 200 404
 
 dns:read
 /tailnet/{tailnet}/dns/configuration                          GET    200 200 200 200 200 403 403 200 404
@@ -284,6 +290,7 @@ def cases(estate: Estate) -> dict[tuple[str, str], Case]:
         ("listNetworkFlowLogs", ""): Case(TIMES),
         ("listTailnetDevices", ""): Case("fields=all"),
         ("listTailnetKeys", ""): Case("all=true"),
+        ("previewRuleMatches", ""): Case("type=ipport&previewFor=10.0.0.1:22"),
         ("createKey", "tagged"): Case(body=creating("tag:web")),
         ("createKey", "client"): Case(body={"keyType": "client", "scopes": ["oauth_keys:read"]}),
         ("setKey", "client"): Case(places=client),

@@ -94,6 +94,8 @@ ASKS: dict[str, tuple[Capability, dict[str, Any]]] = {
     "controlplane.services.ownrelays.set_relay_enabled": (Capability.MANAGE_RELAYS, {"enabled": False}),
     "controlplane.services.ownrelays.renew_relay_token": (Capability.MANAGE_RELAYS, {}),
     "controlplane.services.ownrelays.remove_relay": (Capability.MANAGE_RELAYS, {}),
+    "controlplane.services.policy.save_policy": (Capability.MANAGE_NETWORK, {"text": '{"acls": []}'}),
+    "controlplane.services.policy.restore_policy": (Capability.MANAGE_NETWORK, {"number": 1}),
     "controlplane.services.renaming.rename_tailnet": (Capability.MANAGE_SETTINGS, {"name": "other"}),
     "controlplane.services.webhooks.create_webhook": (
         Capability.MANAGE_SETTINGS,
