@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from controlplane.netmap.policy.compiled import Compiled, union
+from controlplane.netmap.policy.plans import Plan
 from controlplane.netmap.policy.ranges import parse_prefix
-from controlplane.netmap.policy.world import World, is_exit, subnets_of
+from controlplane.netmap.policy.world import World, bit_numbers, is_exit, subnets_of
 from controlplane.netmap.ranking import rank
 from controlplane.netmap.snapshot import EXIT_ROUTES, NodeSnapshot, Standing
 
+MAX_KNOWN_PREFIXES = 20_000
 Viewers = tuple[tuple[str, int], ...]  # prefixes of a router, each with the mask of who is to use it
+
+
+class Coverage:
+    """Which rules concern a prefix, by number: the same in every world of a policy."""
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        numbered = [(number, plan) for number, plan in enumerate(plans) if not (plan.is_back or plan.is_own)]
+        self._plans = numbered
+        self._known: dict[str, tuple[list[int], list[int]]] = {}
+        self.internet = [number for number, plan in numbered if plan.reaches_internet]
+
+    def of(self, prefix: str) -> tuple[list[int], list[int]]:
+        """The rules that reach a subnet, and those that let packets from it in."""
+        found = self._known.get(prefix)
+        if found is None:
+            if len(self._known) >= MAX_KNOWN_PREFIXES:
+                self._known.clear()
+            span = parse_prefix(prefix)
+            found = self._known[prefix] = (
+                [number for number, plan in self._plans if plan.target_overlaps(span.first, span.last)],
+                [number for number, plan in self._plans if plan.source_overlaps(span.first, span.last)],
+            )
+        return found
 
 
 class Carriers:
     """The viewers of every router's prefixes in one world, made when first asked for."""
 
-    def __init__(self, world: World, rules: Sequence[Compiled]) -> None:
+    def __init__(
+        self,
+        world: World,
+        rules: Sequence[Compiled],
+        coverage: Coverage,
+        peers_of: Callable[[int], int],
+    ) -> None:
         self._world = world
-        self._rules = [rule for rule in rules if not rule.plan.is_back and not rule.plan.is_own]
+        self._peers_of = peers_of  # of a node's id
+        self._rules = rules
+        self._coverage = coverage
         self._viewers: dict[int, Viewers] = {}
-        self._covering: dict[str, tuple[list[Compiled], list[Compiled]]] = {}
         self._elected: dict[tuple[str, tuple[str, ...]], int] = {}
+        self._views: dict[int, tuple[int, ...]] | None = None
 
     def viewers_of(self, bit: int) -> Viewers:
         """The prefixes of the node with this bit, and who is to use each."""
@@ -30,6 +63,24 @@ class Carriers:
             node = self._world.slots[bit]
             found = self._viewers[bit] = () if node is None or not node.routes else self._make(node, bit)
         return found
+
+    def view_of(self, bit: int) -> tuple[int, ...]:
+        """A name, good in this world, for the routes that the node with this bit is to use, all in all.
+
+        Routers' prefixes with the same viewers count as one; whether a router views its own does not matter.
+        """
+        if self._views is None:
+            self._views = self._find_views()
+        return self._views.get(bit, ())
+
+    def _find_views(self) -> dict[int, tuple[int, ...]]:
+        bits = sorted({*self._world.routers, *bit_numbers(self._world.exits)})
+        masks = {mask | (1 << bit): None for bit in bits for _, mask in self.viewers_of(bit)}
+        found: dict[int, list[int]] = {}
+        for number, mask in enumerate(masks):
+            for bit in bit_numbers(mask):
+                found.setdefault(bit, []).append(number)
+        return {bit: tuple(numbers) for bit, numbers in found.items()}
 
     def _make(self, node: NodeSnapshot, bit: int) -> Viewers:
         subnets = [(prefix, self._of_subnet(prefix, node, bit)) for prefix in subnets_of(node)]
@@ -43,7 +94,9 @@ class Carriers:
     def _of_exit(self, bit: int) -> int:
         """Who may leave for the internet by this exit node."""
         return union(
-            rule.senders for rule in self._rules if rule.plan.reaches_internet and rule.receivers >> bit & 1
+            rule.senders
+            for rule in (self._rules[number] for number in self._coverage.internet)
+            if rule.receivers >> bit & 1
         )
 
     def _of_subnet(self, prefix: str, node: NodeSnapshot, bit: int) -> int:
@@ -52,9 +105,9 @@ class Carriers:
         Those that may reach it, or that it may reach, and the other routers of the same subnet. ``via`` comes
         before the election: its viewers use what is elected among the routers that it names.
         """
-        to, back = self._rules_of(prefix)
+        to, back = self._coverage.of(prefix)
         steered = chosen = general = 0
-        for rule in to:
+        for rule in (self._rules[number] for number in to):
             if rule.plan.via:
                 mine = self._elect(prefix, rule.plan.via) == bit
                 chosen |= rule.senders & ~steered if mine else 0
@@ -63,19 +116,9 @@ class Carriers:
                 general |= rule.senders
         if prefix not in node.primary_routes:
             return chosen
-        general |= union(rule.receivers for rule in back) | self._sharers(prefix)
+        general |= union(self._rules[number].receivers for number in back)
+        general |= self._sharers(prefix) & self._peers_of(node.id)
         return chosen | (general & ~steered)
-
-    def _rules_of(self, prefix: str) -> tuple[list[Compiled], list[Compiled]]:
-        """The rules that reach a subnet, and those that let it in."""
-        found = self._covering.get(prefix)
-        if found is None:
-            span = parse_prefix(prefix)
-            found = self._covering[prefix] = (
-                [rule for rule in self._rules if rule.plan.target_overlaps(span.first, span.last)],
-                [rule for rule in self._rules if rule.plan.source_overlaps(span.first, span.last)],
-            )
-        return found
 
     def _offering(self, prefix: str) -> Iterable[tuple[int, NodeSnapshot]]:
         for bit in self._world.routers:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from controlplane.netmap.policy.model import Target
@@ -18,44 +16,66 @@ from controlplane.netmap.snapshot import NodeSnapshot
 FilterRule = dict[str, Any]
 
 
-@dataclass(eq=False)
 class Compiled:
-    """A plan in one world: the nodes that may send, and the nodes that each target reaches.
+    """A plan in one world, or in several in which it is the same: who may send, and whom each target reaches.
 
     For a plan of own devices these are all that do so to or from anybody; a pair needs one owner.
     """
 
-    plan: Plan
-    world: World
-    senders: int
-    reaches: tuple[int, ...]
+    __slots__ = ("_texts", "plan", "reaches", "receivers", "senders")
 
-    @cached_property
-    def receivers(self) -> int:
-        """The nodes that get a part of it in their filters."""
-        return union(self.reaches)
+    def __init__(self, plan: Plan, senders: int, reaches: tuple[int, ...]) -> None:
+        self.plan = plan
+        self.senders = senders
+        self.reaches = reaches
+        self.receivers = union(reaches)  # the nodes that get a part of it in their filters
+        self._texts: list[str] | None = None
 
-    @cached_property
-    def source_spans(self) -> IPSet:
-        """The addresses that packets of the senders bear."""
-        plan, world = self.plan, self.world
+    def source_texts(self, world: World) -> list[str]:
+        """The addresses that packets of the senders bear: one list, shared by the filters of all nodes."""
+        if self._texts is None:
+            self._texts = self._source_spans(world).texts()
+        return self._texts
+
+    def _source_spans(self, world: World) -> IPSet:
+        plan = self.plan
         if plan.is_back:
             return addresses_of((target.selector for target in plan.targets), world)
         if asks(world.policy, plan.postures):
             return world.addresses_of(self.senders)
         return addresses_of(plan.sources, world)
 
-    @cached_property
-    def source_texts(self) -> list[str]:
-        """One list, shared by the filters of all nodes."""
-        return self.source_spans.texts()
-
-    def sources_for(self, node: NodeSnapshot) -> list[str]:
+    def sources_for(self, node: NodeSnapshot, world: World) -> list[str]:
         """Who may send to a node, in the wire's words."""
         if not self.plan.is_own:
-            return self.source_texts
-        owned = self.world.by_user.get(node.user_id, 0)
-        return self.world.addresses_of(self.senders & owned).texts()
+            return self.source_texts(world)
+        return world.addresses_of(self.senders & world.by_user.get(node.user_id, 0)).texts()
+
+    def following(self, world: World, before: World, changed: int) -> Compiled:
+        """The plan in the next world, where the nodes of a mask changed; itself if it is the same there."""
+        concerned = (self.senders | self.receivers) & changed or any(
+            selector.mask(world) & changed for selector in self.plan.selectors
+        )
+        if not concerned:
+            return self
+        new = compile_plan(self.plan, world)
+        same_masks = self.senders == new.senders and self.reaches == new.reaches
+        if self.plan.is_own:
+            return self if same_masks and not (self.senders | self.receivers) & changed else new
+        if self._same_sources(new, world, before, changed):
+            if same_masks:
+                return self
+            new._texts = self._texts
+        return new
+
+    def _same_sources(self, new: Compiled, world: World, before: World, changed: int) -> bool:
+        if self.plan.has_wildcard and not asks(world.policy, self.plan.postures):
+            return world.wildcard_sources == before.wildcard_sources  # nodes are within it anyhow
+        return self.senders == new.senders and not new.senders & changed
+
+    def shares_sources(self, other: Compiled) -> bool:
+        """Whether filters say the same of both about who sends."""
+        return self._texts is other._texts and self._texts is not None
 
 
 def union(masks: Iterable[int]) -> int:
@@ -79,17 +99,18 @@ def addresses_of(selectors: Iterable[Selector], world: World) -> IPSet:
 def compile_plan(plan: Plan, world: World) -> Compiled:
     """A plan in a world."""
     sources = union(selector.mask(world) for selector in plan.sources)
-    if asks(world.policy, plan.postures):
-        sources &= meeting(world, plan.postures)
+    if asked := asks(world.policy, plan.postures):
+        sources &= world.memo(("meeting", plan.postures), lambda: meeting(world, plan.postures))
     if plan.is_own:
         sources &= ~world.tagged
-        reaches: tuple[int, ...] = (world.owned_with(sources),)
+        # Selectors mean all untagged nodes of a person or none; a posture may tell them apart.
+        reaches: tuple[int, ...] = (world.owned_with(sources) if asked else sources,)
     else:
         carriers = union(world.of_tag(tag) for tag in plan.via)
         reaches = tuple(_reach(target.selector, plan, carriers, world) for target in plan.targets)
     if plan.is_back:
-        return Compiled(plan, world, union(reaches), (sources,))
-    return Compiled(plan, world, sources, reaches)
+        return Compiled(plan, union(reaches), (sources,))
+    return Compiled(plan, sources, reaches)
 
 
 def _reach(selector: Selector, plan: Plan, carriers: int, world: World) -> int:
@@ -105,13 +126,13 @@ def _reach(selector: Selector, plan: Plan, carriers: int, world: World) -> int:
 # -- the filter of one node
 
 
-def filter_rules(compiled: Compiled, bit: int) -> list[FilterRule]:
+def filter_rules(compiled: Compiled, bit: int, world: World) -> list[FilterRule]:
     """What the filter of the node with this bit says of a rule; nothing if that does not reach it."""
-    world, plan = compiled.world, compiled.plan
+    plan = compiled.plan
     node = world.slots[bit]
     if node is None or not compiled.receivers >> bit & 1:
         return []
-    sources = compiled.sources_for(node)
+    sources = compiled.sources_for(node, world)
     if not sources:
         return []
     rules = []
@@ -161,7 +182,7 @@ def _destinations(selector: Selector, bit: int, world: World, node: NodeSnapshot
     return [
         span_text(first, last)
         for first, last in selector.spans.spans
-        if subnets.overlaps(first, last) or _holds(own_spans(node), first, last)
+        if subnets.overlaps(first, last) or _holds(world.own_spans(bit), first, last)
     ]
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import orjson
 
 from controlplane.netmap.policy import approvers
-from controlplane.netmap.policy.carriers import Carriers
+from controlplane.netmap.policy.carriers import Carriers, Coverage
 from controlplane.netmap.policy.compiled import Compiled, FilterRule, compile_plan, filter_rules, union
+from controlplane.netmap.policy.memberships import Memberships, Part
 from controlplane.netmap.policy.model import Policy
 from controlplane.netmap.policy.nodeattrs import Capabilities
-from controlplane.netmap.policy.plans import Plan, plans_of
+from controlplane.netmap.policy.plans import plans_of
 from controlplane.netmap.policy.ssh import SSHRules
 from controlplane.netmap.policy.world import World, bit_numbers
 from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot
@@ -30,27 +31,30 @@ class Evaluation:
 
     def __init__(
         self,
-        plans: Sequence[Plan],
+        coverage: Coverage,
         world: World,
         rules: Sequence[Compiled],
         ssh: SSHRules,
         capabilities: Capabilities,
     ) -> None:
         self.policy: Policy = world.policy
+        self._has_own = any(rule.plan.is_own for rule in rules)
         self.world = world
-        self._plans = plans
         self._rules = rules
         self._ssh = ssh
         self._capabilities = capabilities
-        self._carriers = Carriers(world, rules)
-        self._peers: dict[int, int] = {}
+        self._memberships = Memberships(rules)
+        self._carriers = Carriers(world, rules, coverage, self.peers_of)
+        self._coverage = coverage
+        self._reached_by: dict[Part, int] = {}
+        self._peers: dict[int, int] = {}  # by the number of the node's bit, as all here
         self._filters: dict[int, list[FilterRule]] = {}
 
     @classmethod
     def of(cls, policy: Policy, snapshot: TailnetSnapshot) -> Evaluation:
         world, plans = World.of(policy, snapshot.nodes, snapshot.users), plans_of(policy)
         rules = [compile_plan(plan, world) for plan in plans]
-        return cls(plans, world, rules, SSHRules.of(world), Capabilities.of(world))
+        return cls(Coverage(plans), world, rules, SSHRules.of(world), Capabilities.of(world))
 
     # -- the next one
 
@@ -67,10 +71,15 @@ class Evaluation:
         bits = union(
             1 << bit for i in touched for w in (self.world, world) if (bit := w.bits.get(i)) is not None
         )
-        rules = [self._carried(old, compile_plan(old.plan, world), bits) for old in self._rules]
+        rules = [rule.following(world, self.world, bits) for rule in self._rules]
         following = Evaluation(
-            self._plans, world, rules, self._ssh.updated(world, touched), self._capabilities.updated(world)
+            self._coverage,
+            world,
+            rules,
+            self._ssh.updated(world, touched),
+            self._capabilities.updated(world),
         )
+        following._memberships = self._memberships.following(rules, bit_numbers(bits))
         self._hand_on_filters(following, bits)
         self._hand_on_peers(following, touched, bits)
         return following
@@ -87,78 +96,72 @@ class Evaluation:
                 touched |= {node.id for node in new.values() if node.user_id in people}
         return touched
 
-    def _carried(self, old: Compiled, new: Compiled, changed: int) -> Compiled:
-        """The new form of a rule, with the sources' texts of the old one where they are the same still."""
-        if new.plan.is_own:
-            return new
-        same = old.senders == new.senders and not new.senders & changed
-        if same or (old.plan.has_wildcard and not old.plan.postures):
-            old_spans = old.__dict__.get("source_spans")
-            if same and not old.plan.has_wildcard and old_spans is not None:
-                new.__dict__["source_spans"] = old_spans
-                if "source_texts" in old.__dict__:
-                    new.__dict__["source_texts"] = old.source_texts
-            elif old_spans is not None and old_spans == new.source_spans and "source_texts" in old.__dict__:
-                new.__dict__["source_texts"] = old.source_texts
-        return new
-
     def _hand_on_filters(self, following: Evaluation, changed: int) -> None:
         """A filter stays if its node did not change, and no rule that reaches it has other senders."""
         affected = changed
         for old, new in zip(self._rules, following._rules, strict=True):
+            if new is old:
+                continue
             if new.plan.is_own:
                 moved = (old.senders ^ new.senders) | changed
-                affected |= new.world.owned_with(moved) | old.world.owned_with(moved)
-            elif "source_texts" not in new.__dict__:
-                affected |= old.receivers | new.receivers
-            else:
+                affected |= following.world.owned_with(moved) | self.world.owned_with(moved)
+            elif new.shares_sources(old):
                 affected |= old.receivers ^ new.receivers
-        bits = self.world.bits
-        following._filters = {
-            i: made
-            for i, made in self._filters.items()
-            if not affected >> bits[i] & 1 and i in following.world.bits
-        }
+            else:
+                affected |= old.receivers | new.receivers
+        following._filters = dict(self._filters)
+        for bit in bit_numbers(affected):
+            following._filters.pop(bit, None)
 
     def _hand_on_peers(self, following: Evaluation, touched: set[int], changed: int) -> None:
+        """Seeing is mutual: only those that a changed node sees, or saw, see something else now."""
         if len(touched) > MAX_PATCHED or not self._peers:
             return
-        seen_by = [
+        sees = [
             (1 << bit, following.peers_of(i))
             for i in touched
             if (bit := following.world.bits.get(i)) is not None
         ]
-        for node_id, peers in self._peers.items():
-            if node_id in touched:
-                continue
-            bit, now = following.world.bits[node_id], peers & ~changed if peers & changed else peers
-            for one, seen in seen_by:
-                if seen >> bit & 1:
-                    now |= one
-            following._peers[node_id] = peers if now == peers else now
+        concerned = union(peers for _, peers in sees) | union(self.peers_of(i) for i in touched)
+        patched = dict(self._peers)
+        for bit in bit_numbers(concerned | changed):
+            peers = patched.pop(bit, None)
+            if peers is not None and not changed >> bit & 1:
+                patched[bit] = peers & ~changed | union(one for one, seen in sees if seen >> bit & 1)
+        following._peers |= {bit: peers for bit, peers in patched.items() if bit not in following._peers}
 
     # -- who sees whom
 
     def peers_of(self, node_id: int) -> int:
         """The nodes that this one sees, as a mask: a rule lets one of the two reach the other."""
-        peers = self._peers.get(node_id)
+        bit = self.world.bits.get(node_id)
+        if bit is None:
+            return 0
+        peers = self._peers.get(bit)
         if peers is None:
-            peers = self._peers[node_id] = self._find_peers(node_id)
+            peers = self._peers[bit] = self._find_peers(node_id)
         return peers
 
     def _find_peers(self, node_id: int) -> int:
-        bit, peers = self.world.bit(node_id), 0
+        bit = self.world.bit(node_id)
         if not bit:
             return 0
-        for rule in self._rules:
-            sends, receives = rule.senders & bit, rule.receivers & bit
-            if rule.plan.is_back or not (sends or receives):
-                continue
-            others = (rule.receivers if sends else 0) | (rule.senders if receives else 0)
-            if rule.plan.is_own:
-                others &= self.world.by_user.get(self.world.nodes[node_id].user_id, 0)
-            peers |= others
+        part = self._memberships.of(self.world.bits[node_id])
+        peers = self._reached_by.get(part)
+        if peers is None:
+            peers = self._reached_by[part] = self._others(part, own=False)
+        if part.sends and self._has_own:
+            owned = self.world.by_user.get(self.world.nodes[node_id].user_id, 0)
+            peers |= self._others(part, own=True) & owned
         return peers & ~bit
+
+    def _others(self, part: Part, *, own: bool) -> int:
+        """The other ends of the rules in which nodes of a part stand."""
+        rules = self._rules
+        reached = union(rules[number].receivers for number in part.sends if rules[number].plan.is_own == own)
+        return reached | union(
+            rules[number].senders for number in part.receives if rules[number].plan.is_own == own
+        )
 
     def sees(self, viewer: int, peer: int) -> bool:
         bit = self.world.bits.get(peer)
@@ -172,33 +175,24 @@ class Evaluation:
         return tuple(prefix for prefix, mask in self._carriers.viewers_of(number) if mask & bit)
 
     def view_key(self, node_id: int) -> Hashable:
-        """Equal for viewers that see the same peers (themselves aside) with the same routes."""
-        own = self.world.bit(node_id)
+        """Equal, in this evaluation, for viewers that see the same peers (themselves aside) and routes."""
         peers = self.peers_of(node_id)
-        routes = tuple(
-            (number, prefix)
-            for number in self._routing
-            if peers >> number & 1
-            for prefix, mask in self._carriers.viewers_of(number)
-            if mask & own
-        )
-        return (peers | own if peers else 0, routes)
-
-    @property
-    def _routing(self) -> list[int]:
-        """The numbers of the nodes with approved routes, in order."""
-        return sorted({*self.world.routers, *bit_numbers(self.world.exits)})
+        if not peers:
+            return 0
+        return peers | self.world.bit(node_id), self._carriers.view_of(self.world.bits[node_id])
 
     # -- what a node is told
 
     def filter_of(self, node_id: int) -> list[FilterRule]:
         """The packet filter of a node as on the wire, reduced to its addresses and routes."""
-        made = self._filters.get(node_id)
+        bit = self.world.bits.get(node_id)
+        if bit is None:
+            return []
+        made = self._filters.get(bit)
         if made is None:
-            bit = self.world.bits.get(node_id)
-            made = [] if bit is None else [one for rule in self._rules for one in filter_rules(rule, bit)]
-            if bit is not None:
-                self._filters[node_id] = made
+            rules = (self._rules[number] for number in self._memberships.of(bit).receives)
+            made = [one for rule in rules for one in filter_rules(rule, bit, self.world)]
+            self._filters[bit] = made
         return made
 
     def filter_json(self, node_id: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from controlplane.netmap.policy.model import Policy, Rule, Target
@@ -18,7 +19,7 @@ COMPANIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """A rule, or a part of one. ``app`` maps capabilities to their values (``None`` = none at all).
 
@@ -34,7 +35,13 @@ class Plan:
     is_own: bool = False
     is_back: bool = False
 
-    @property
+    @cached_property
+    def selectors(self) -> tuple[Selector, ...]:
+        """Whatever names its senders and targets; own devices are those of its sources."""
+        targets = () if self.is_own else tuple(target.selector for target in self.targets)
+        return self.sources + targets
+
+    @cached_property
     def has_wildcard(self) -> bool:
         """Whether ``*`` stands for senders, so that approved subnets are among them."""
         senders = [target.selector for target in self.targets] if self.is_back else self.sources

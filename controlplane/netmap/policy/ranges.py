@@ -117,6 +117,10 @@ class IPSet:
         found = bisect_right(self.spans, (last, LAST_V6)) - 1
         return found >= 0 and self.spans[found][1] >= first
 
+    def meets(self, other: IPSet) -> bool:
+        """Whether both have an address in common."""
+        return any(other.overlaps(first, last) for first, last in self.spans)
+
     def texts(self) -> list[str]:
         """The set in the wire's words."""
         if self.spans == EVERYTHING.spans:

@@ -18,11 +18,11 @@ TAKES_PART = (Standing.ACTIVE, Standing.EXPIRED)
 
 def bit_numbers(mask: int) -> Iterator[int]:
     """The numbers of the bits that are set, in order."""
-    text = bin(mask)
-    last, place = len(text) - 1, text.rfind("1")
-    while place > 1:
-        yield last - place
-        place = text.rfind("1", 0, place)
+    text = f"{mask:b}"[::-1] if mask else ""
+    place = text.find("1")
+    while place >= 0:
+        yield place
+        place = text.find("1", place + 1)
 
 
 def mask_of(numbers: Iterable[int], size: int) -> int:
@@ -67,7 +67,12 @@ class World:
         self.routers: dict[int, IPSet] = {}  # number of bit -> approved subnets
         self._numbers: list[tuple[Span, Span]] = []  # by number of bit: both addresses
         self._by_address: dict[int, int] = {}  # address -> number of bit
+        self.tagged = 0
         self._memo: dict[object, int] = {}
+        self._people: dict[tuple[str, ...], frozenset[int]] = {}  # the ids behind masks of people
+        self._masks: dict[tuple[str, ...], int] = {}  # the masks by the same keys
+        self._with_address: dict[IPSet, int] = {}
+        self._with_subnet: dict[IPSet, int] = {}
         self._logins: dict[str, list[int]] | None = None
         self._ordered: list[int] | None = None
         self._wildcard: IPSet | None = None
@@ -90,7 +95,7 @@ class World:
         """The world after these nodes changed, came or went."""
         world = World(self.policy, nodes, users)
         world.bits, world.slots, world._numbers = dict(self.bits), list(self.slots), list(self._numbers)
-        world.everyone, world.exits = self.everyone, self.exits
+        world.everyone, world.exits, world.tagged = self.everyone, self.exits, self.tagged
         world.by_tag, world.by_user = dict(self.by_tag), dict(self.by_user)
         world.routers, world._by_address = dict(self.routers), dict(self._by_address)
         for node_id in changed:
@@ -98,11 +103,28 @@ class World:
         for node_id in sorted(changed):
             if node_id in nodes:
                 world._add(nodes[node_id])
-        if users is self.users or users == self.users:
-            world._logins = self._logins
+        world._hand_on_masks(self, changed)
         if world.routers == self.routers:
-            world._wildcard = self._wildcard
+            world._wildcard = self.wildcard_sources
         return world
+
+    def _hand_on_masks(self, before: World, changed: Collection[int]) -> None:
+        """The masks that were made, with the bits of changed nodes put right."""
+        bits = {bit for i in changed for w in (before, self) if (bit := w.bits.get(i)) is not None}
+        kept = ~mask_of(bits, len(self.slots) + 1)
+        new = [(bit, node) for bit in bits if (node := self.slots[bit]) and (1 << bit) & self.everyone]
+        if self.users is before.users or self.users == before.users:
+            self._logins, self._people = before._logins, before._people
+            for key, mask in before._masks.items():
+                people = self._people[key]
+                its = (1 << bit for bit, node in new if not node.tags and node.user_id in people)
+                self._masks[key] = sum(its, mask & kept)
+        for spans, mask in before._with_address.items():
+            its = (1 << bit for bit, _ in new if any(spans.contains(a) for a, _ in self._numbers[bit]))
+            self._with_address[spans] = sum(its, mask & kept)
+        for spans, mask in before._with_subnet.items():
+            its = (1 << bit for bit, _ in new if bit in self.routers and self.routers[bit].meets(spans))
+            self._with_subnet[spans] = sum(its, mask & kept)
 
     # -- placing nodes
 
@@ -120,6 +142,7 @@ class World:
                     members.setdefault(key, []).append(bit)
         masks = {key: mask_of(numbers, len(self.slots)) for key, numbers in members.items()}
         self.everyone, self.exits = masks.pop("everyone", 0), masks.pop("exits", 0)
+        self.tagged = masks.pop("tagged", 0)
         for key, mask in masks.items():
             if isinstance(key, int):
                 self.by_user[key] = mask
@@ -128,7 +151,7 @@ class World:
 
     @staticmethod
     def _keys(node: NodeSnapshot) -> list[object]:
-        keys: list[object] = ["everyone", *(node.tags or (node.user_id,))]
+        keys: list[object] = ["everyone", *(("tagged", *node.tags) if node.tags else (node.user_id,))]
         return [*keys, "exits"] if is_exit(node) else keys
 
     def _note_addresses(self, node: NodeSnapshot, bit: int) -> None:
@@ -151,6 +174,7 @@ class World:
         self.everyone |= one
         for tag in node.tags:
             self.by_tag[tag] = self.by_tag.get(tag, 0) | one
+            self.tagged |= one
         if not node.tags:
             self.by_user[node.user_id] = self.by_user.get(node.user_id, 0) | one
         if is_exit(node):
@@ -170,6 +194,7 @@ class World:
         without = ~(1 << bit)
         self.everyone &= without
         self.exits &= without
+        self.tagged &= without
         for tag in node.tags:
             self.by_tag[tag] &= without
         if not node.tags:
@@ -191,17 +216,17 @@ class World:
         return 0 if number_of_bit is None else (1 << number_of_bit) & self.everyone
 
     def of_login(self, login: str) -> int:
-        return self._of_users(("login", login), lambda: self._ids_of_login(login))
+        return self._of_people(("login", login), lambda: self._ids_of_login(login))
 
     def of_domain(self, domain: str) -> int:
         ending = "@" + domain
-        return self._of_users(
+        return self._of_people(
             ("domain", domain),
             lambda: (user.id for user in self.users.values() if user.login_name.lower().endswith(ending)),
         )
 
     def of_group(self, group: str) -> int:
-        return self._of_users(("group", group), lambda: self._ids_of_group(group))
+        return self._of_people(("group", group), lambda: self._ids_of_group(group))
 
     def _ids_of_group(self, group: str) -> Iterator[int]:
         for login in self.policy.groups.get(group, ()):
@@ -211,32 +236,44 @@ class World:
     def of_tag(self, tag: str) -> int:
         return self.by_tag.get(tag, 0)
 
-    @property
-    def tagged(self) -> int:
-        return self.everyone & ~self._of_users("untagged", lambda: self.by_user)
-
     def of_autogroup(self, name: str) -> int:
         if name == MEMBER:
-            return self._of_users(name, lambda: self.users)
+            return self._of_people((name,), lambda: self.users)
         if name == TAGGED:
             return self.tagged
         if name == DANGER_ALL:
             return self.everyone
         roles = ROLE_AUTOGROUPS.get(name, frozenset())
-        return self._of_users(name, lambda: (u.id for u in self.users.values() if u.role in roles))
+        return self._of_people((name,), lambda: (u.id for u in self.users.values() if u.role in roles))
 
     def owned_with(self, mask: int) -> int:
         """The untagged nodes of all people who own an untagged node of the mask."""
-        owners = {node.user_id for bit in bit_numbers(mask) if (node := self.slots[bit]) and not node.tags}
-        return self._of_users(("owners", *sorted(owners)), lambda: owners)
+        mask &= self.everyone & ~self.tagged
+        owners = {node.user_id for bit in bit_numbers(mask) if (node := self.slots[bit]) is not None}
+        return self._owned_by(owners)
 
-    def _of_users(self, key: object, user_ids: Callable[[], Iterable[int]]) -> int:
+    def memo(self, key: object, make: Callable[[], int]) -> int:
+        """A mask that is made once in this world."""
         mask = self._memo.get(key)
         if mask is None:
-            mask = 0
-            for user_id in user_ids():
-                mask |= self.by_user.get(user_id, 0)
-            self._memo[key] = mask
+            mask = self._memo[key] = make()
+        return mask
+
+    def own_spans(self, bit: int) -> tuple[Span, Span]:
+        """Both addresses of the node with this bit."""
+        return self._numbers[bit]
+
+    def _of_people(self, key: tuple[str, ...], find: Callable[[], Iterable[int]]) -> int:
+        mask = self._masks.get(key)
+        if mask is None:
+            people = self._people[key] = frozenset(find())
+            mask = self._masks[key] = self._owned_by(people)
+        return mask
+
+    def _owned_by(self, people: Iterable[int]) -> int:
+        mask = 0
+        for user_id in people:
+            mask |= self.by_user.get(user_id, 0)
         return mask
 
     def _ids_of_login(self, login: str) -> list[int]:
@@ -248,10 +285,10 @@ class World:
 
     def with_address_in(self, spans: IPSet) -> int:
         """The nodes one of whose own addresses is in the set."""
-        mask = self._memo.get(spans.spans)
+        mask = self._with_address.get(spans)
         if mask is None:
             mask = mask_of((bit for span in spans.spans for bit in self._within(span)), len(self.slots) + 1)
-            self._memo[spans.spans] = mask
+            self._with_address[spans] = mask
         return mask
 
     def _within(self, span: Span) -> Iterable[int]:
@@ -266,15 +303,10 @@ class World:
 
     def with_subnet_in(self, spans: IPSet) -> int:
         """The nodes with an approved subnet that shares an address with the set."""
-        key = ("subnets", spans.spans)
-        mask = self._memo.get(key)
+        mask = self._with_subnet.get(spans)
         if mask is None:
-            found = (
-                bit
-                for bit, subnets in self.routers.items()
-                if any(spans.overlaps(first, last) for first, last in subnets.spans)
-            )
-            mask = self._memo[key] = mask_of(found, len(self.slots) + 1)
+            found = (bit for bit, subnets in self.routers.items() if subnets.meets(spans))
+            mask = self._with_subnet[spans] = mask_of(found, len(self.slots) + 1)
         return mask
 
     def addresses_of(self, mask: int) -> IPSet:
