@@ -93,7 +93,8 @@ def joined(layout: Layout, style: Style) -> str:
     parts, comment = [layout.head], layout.head[1:]
     last = len(layout.entries) - 1
     for number, entry in enumerate(layout.entries):
-        crowded = "\n" not in entry.gap and (_is_open(comment) or "\n" in entry.lead)
+        swallowed = _is_open(comment) and not _begins_with_line(entry.gap)
+        crowded = swallowed or ("\n" in entry.lead and "\n" not in entry.gap)
         comma = "," if number < last or layout.comma else ""
         parts.append(style.newline + layout.indent + entry.gap.lstrip() if crowded else entry.gap)
         parts += [entry.lead, entry.core, entry.between, comma, entry.tail]

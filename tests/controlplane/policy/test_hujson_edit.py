@@ -135,6 +135,11 @@ def test_an_item_is_added_in_the_manner_of_the_others(before: str, after: str) -
     assert append(before, (), 9) == after
 
 
+def test_a_comment_of_one_line_swallows_nothing_that_comes_to_stand_behind_it() -> None:
+    assert remove("[//\n1, /* a\nb */\n\n2]", (0,)) == "[//\n/* a\nb */\n\n2]"
+    assert move("[1, 2, // two\n3]", (1,), 0) == "[2, // two\n1,\n3]"
+
+
 def test_plain_json_stays_plain_json() -> None:
     text = json.dumps({"acls": [{"src": ["a"]}, {"src": ["b"]}], "groups": {}}, indent=2)
     for edited in (

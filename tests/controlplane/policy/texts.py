@@ -130,6 +130,6 @@ def comments_in(text: str) -> Iterator[str]:
                 at += 2 if text[at] == "\\" else 1
         elif text.startswith(("//", "/*"), at):
             end = text.index("\n", at) if text[at + 1] == "/" else text.index("*/", at + 2) + 2
-            yield text[at:end].rstrip("\r")
+            yield text[at:end].rstrip()
             at = end - 1
         at += 1

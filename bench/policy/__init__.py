@@ -1,0 +1,1 @@
+"""What the policy engine costs as a tailnet grows, beside Headscale with the same policies."""
