@@ -351,6 +351,22 @@ async def test_a_daemon_that_begins_anew_opens_nothing_meanwhile() -> None:
         assert named(host.arrived(), packets) == []
 
 
+async def test_a_device_without_ipv4_takes_in_none_of_it() -> None:
+    only_six = netmap(
+        *PEERS,
+        own=node(1, addresses=(f"{OWN[1]}/128",)),
+        packet_filters={"base": (FilterRule(sources=("*",), destinations=(PortRange(ip="*"),)),)},
+    )
+    packets = [
+        Packet(number=number, source=SOURCES[version][0], target=target, protocol=17, port=53)
+        for number, (version, target) in enumerate(((4, OWN[0]), (6, OWN[1])))
+    ]
+    with network() as host, tunnel() as descriptor:
+        await Firewall(TUN).apply(only_six, shields_up=False)
+        put(descriptor, map(built, packets))
+        assert host.arrived() == {1}
+
+
 async def test_connections_that_run_when_rules_narrow_go_on_and_new_ones_are_judged() -> None:
     everything = with_rules(FilterRule(sources=("*",), destinations=(PortRange(ip="*"),)))
     running = Packet(number=1, source="100.64.0.5", target=OWN[0], protocol=6, port=8080, flags="A")

@@ -273,6 +273,19 @@ async def test_the_doors_stay_open_with_shields_up() -> None:
     assert ["50321" in text for text in told] == [True, False]
 
 
+async def test_a_peer_that_gains_a_capability_gets_in_and_other_news_change_nothing() -> None:
+    told: list[str] = []
+
+    async def remember(content: Any) -> None:
+        told.append(json.dumps(content))
+
+    rule = FilterRule(sources=("cap:printer",), destinations=ALLOW_ALL.destinations)
+    firewall, filters = Firewall("trenza0", load=remember), {"base": (rule,)}
+    for peer in (node(2), node(2, online=True), node(2, cap_map={"printer": None}), node(2)):
+        await firewall.apply(netmap(peer, packet_filters=filters), shields_up=False)
+    assert ["100.64.0.2" in text for text in told] == [False, True, False]
+
+
 def test_a_rule_says_whom_and_where_it_is_about() -> None:
     rule = FilterRule(
         sources=("100.64.0.2", "cap:printer"), destinations=(PortRange(ip="0.0.0.0/0", first=53, last=53),)
