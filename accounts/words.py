@@ -71,6 +71,7 @@ PROPERTIES: dict[str, Promise] = {
     "SECRET": _("secret"),
     "SETTINGS": _("settings"),
     "SPLIT_DNS": _("split DNS"),
+    "SSH_SESSION": _("SSH session"),
     "STATUS": _("state"),
     "SUBSCRIPTIONS": _("events"),
     "TOKEN": _("token"),

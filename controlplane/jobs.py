@@ -30,6 +30,7 @@ JOBS = (
     Job("nodes.tasks.expire_due", 10),
     Job("nodes.tasks.delete_inactive_ephemeral", 20),
     Job("nodes.tasks.clean_logins", 600),
+    Job("nodes.tasks.forget_ssh_checks", 3600),
     Job("nodes.tasks.rotate_due", 60),
     Job("nodes.tasks.clear_clones", 20),
     Job("nodes.tasks.delete_expired_attributes", 10),

@@ -14,4 +14,6 @@ class NodesConfig(AppConfig):
         from accounts.tenancy import register_credential
 
         register_credential("node_key", "nodes.Node", "node_key")
+        register_credential("node_id", "nodes.Node", "pk")
+        register_credential("ssh_check", "nodes.SSHCheck", "token_hash", normalise=digest)
         register_credential("auth_key", "nodes.PreAuthKey", "secret_hash", normalise=digest)

@@ -30,6 +30,7 @@ ICONS = {
     "EXIT_NODE": "world",
     "USED_EXIT_NODE": "world",
     "NOTES": "file-text",
+    "SSH_SESSION": "terminal-2",
 }
 
 

@@ -18,6 +18,7 @@ from wire.paths import MAX_ENDPOINT
 
 KEY_LENGTH = 80
 REPORTED_LENGTH = 64
+MAX_LOCAL_USER = 256
 
 
 def _reported(member: str) -> models.GeneratedField:
@@ -295,6 +296,29 @@ class PostureAttribute(TenantModel):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["node", "folded"], name="one_attribute_per_key")]
         indexes = [models.Index(fields=["tailnet", "folded"], name="attributes_by_key")]
+
+
+class SSHCheck(TenantModel):
+    """Somebody who is to show that it is them before they get into a device by SSH, and whether they did.
+
+    Kept for as long as a policy may count it: who has been let in is not asked again for a while.
+    """
+
+    tailnet = models.ForeignKey(Tailnet, on_delete=models.CASCADE, related_name="ssh_checks")
+    token_hash = models.CharField(max_length=64, unique=True)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    source = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="+")
+    target = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="+")
+    local_user = models.CharField(max_length=MAX_LOCAL_USER)
+    created = models.DateTimeField(default=timezone.now, db_index=True)
+    expires = models.DateTimeField()
+    answered_at = models.DateTimeField(null=True, blank=True)
+    signed_in_at = models.DateTimeField(null=True, blank=True)  # of whoever was let in; else none
+
+    objects = TenantManager["SSHCheck"]()
+
+    class Meta:
+        indexes = [models.Index(fields=["source", "target", "signed_in_at"], name="checks_by_pair")]
 
 
 GLOBAL_MODELS: tuple[type, ...] = (PendingLogin,)

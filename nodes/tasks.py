@@ -13,7 +13,7 @@ from django.utils import timezone
 from accounts.services.leases import take_lease
 from accounts.tasks import holder, sweep
 from accounts.tenancy import each_tailnet
-from nodes.services import clones, lifecycle, logins, posture, rotation
+from nodes.services import clones, lifecycle, logins, posture, rotation, sshchecks
 
 # Longer than the pause between two runs, so that a lease held without a gap means "it ran all the time".
 EXPIRY_LEASE = timedelta(seconds=60)
@@ -21,6 +21,7 @@ EPHEMERAL_LEASE = timedelta(seconds=90)
 ROTATION_LEASE = timedelta(seconds=120)
 CLONES_LEASE = timedelta(seconds=90)
 ATTRIBUTES_LEASE = timedelta(seconds=60)
+SSH_CHECKS_LEASE = timedelta(seconds=7200)
 
 
 @shared_task(name="nodes.tasks.expire_due")  # type: ignore[untyped-decorator]
@@ -51,6 +52,16 @@ def delete_inactive_ephemeral() -> int:
 def clean_logins() -> int:
     """Delete interactive logins that ran out; returns how many."""
     return logins.clean_logins()
+
+
+@shared_task(name="nodes.tasks.forget_ssh_checks")  # type: ignore[untyped-decorator]
+def forget_ssh_checks() -> int:
+    """Delete checks of SSH sessions that no policy can count any more; returns how many."""
+    now = timezone.now()
+    if take_lease(name="nodes.ssh_checks", holder=holder(), length=SSH_CHECKS_LEASE, now=now) is None:
+        return 0
+    due = each_tailnet(due="nodes.SSHCheck", where=sshchecks.outdated(now))
+    return sweep(due, lambda tailnet: sshchecks.delete_outdated(tailnet=tailnet, now=now))
 
 
 @shared_task(name="nodes.tasks.rotate_due")  # type: ignore[untyped-decorator]

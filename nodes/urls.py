@@ -19,6 +19,7 @@ from nodes.views import (
     remarks,
     rotation,
     routes,
+    sshchecks,
 )
 
 urlpatterns = [
@@ -61,6 +62,7 @@ urlpatterns = [
     path("users/<int:user_id>/row", people.row, name="user-row"),
     path("users/<int:user_id>/<str:action>", people.act, name="act-on-user"),
     path("register/<str:token>", joining.register, name="register"),
+    path("ssh-check/<str:token>", sshchecks.check, name="ssh-check"),
     path("keys", keys.keys, name="keys"),
     path("keys/new", keys.new_key, name="new-key"),
     path("keys/download", keys.download, name="download-key"),

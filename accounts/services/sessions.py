@@ -19,13 +19,14 @@ from accounts.services import audit
 
 MAX_USER_AGENT = 200  # what its column holds
 SEEN_KEY = "seen"
+SIGNED_IN_KEY = "signed_in"  # in the session: when the person signed in
 SEEN_EVERY = timedelta(minutes=15)  # how exactly the list says when a browser was last here
 
 
 def keep_session(sender: Any, request: HttpRequest, user: User, **more: Any) -> None:
     """Note a sign-in (Django's signal ``user_logged_in``): where from, with what, when."""
     now, session = timezone.now(), request.session
-    session[SEEN_KEY] = now.timestamp()
+    session[SEEN_KEY] = session[SIGNED_IN_KEY] = now.timestamp()
     if session.session_key is None:
         session.save()
     kept = {

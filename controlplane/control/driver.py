@@ -18,7 +18,9 @@ from controlplane.control.flows import handle_flows
 from controlplane.control.map import handle_map
 from controlplane.control.paths import handle_paths
 from controlplane.control.register import handle_register
+from controlplane.control.ssh import handle_ssh_action
 from controlplane.control.streams import JSON_HEADERS, TEXT_HEADERS
+from controlplane.netmap.policy.ssh import HOLD_PATH
 from controlplane.services.serverkeys import noise_key
 from wire.errors import WireError
 from wire.flows import PATH as FLOWS
@@ -288,4 +290,6 @@ class ControlDriver:
     async def _route(self, request: RequestReceived, stream: ResponseStream) -> None:
         path = request.path.split("?", 1)[0]
         handler = ROUTES.get((request.method, path), handle_other)
+        if request.method == "GET" and path.startswith(HOLD_PATH):
+            handler = handle_ssh_action
         await handler(request, self.session.peer, self.session.version, stream, self.client_address)

@@ -7,19 +7,14 @@ Source: tailscale control/controlclient/direct.go (doLogin), tailcfg/tailcfg.go.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from channels.layers import get_channel_layer
-
-from accounts.changes import LAYER_ERRORS
 from accounts.errors import LimitExceeded
 from controlplane.control.streams import TEXT_HEADERS
+from controlplane.control.waiting import look_or_hear
 from controlplane.env import environment
 from controlplane.measures import REGISTRATIONS
 from controlplane.netmap.snapshot import TAGGED_LOGIN, TAGGED_NAME, TAGGED_USER_ID
@@ -42,10 +37,6 @@ if TYPE_CHECKING:
     from controlplane.control.driver import ResponseStream
     from wire.session import RequestReceived
 
-logger = logging.getLogger("trenza.control")
-
-POLL_SECONDS = 15.0  # a follow-up looks again this often, in case a message was lost
-LAYERLESS_SECONDS = 2.0  # the same while there is no channel layer
 MAX_WAITING = 4000  # follow-ups waiting in this process
 MAX_WAITING_PER_LOGIN = 8  # a client that redials leaves one behind for a while; nobody needs more
 BUSY_RETRY_SECONDS = 30
@@ -132,6 +123,10 @@ async def _respond(request: RegistrationRequest) -> RegisterResponse | int:
     return await in_thread(_answer)(request)
 
 
+def _is_response(found: RegisterResponse | int) -> bool:
+    return isinstance(found, RegisterResponse)
+
+
 async def _wait(request: RegistrationRequest, login_id: int) -> RegisterResponse:
     """Wait until the login is answered or has run out: at most its lifetime."""
     if _waiting.total() >= MAX_WAITING or _waiting[login_id] >= MAX_WAITING_PER_LOGIN:
@@ -139,44 +134,13 @@ async def _wait(request: RegistrationRequest, login_id: int) -> RegisterResponse
     _waiting[login_id] += 1
     try:
         while True:
-            response = await _answer_or_message(request, login_id)
+            response = await look_or_hear(login_group(login_id), partial(_respond, request), _is_response)
             if isinstance(response, RegisterResponse):
                 return response
     finally:
         _waiting[login_id] -= 1
         if not _waiting[login_id]:
             del _waiting[login_id]
-
-
-async def _answer_or_message(request: RegistrationRequest, login_id: int) -> RegisterResponse | int:
-    """Subscribe, look (so that no answer falls between the two), then wait for a message or the next look."""
-    try:
-        async with asyncio.timeout(POLL_SECONDS):
-            async with _answered(login_id) as answered:
-                response = await _respond(request)
-                if isinstance(response, RegisterResponse):
-                    return response
-                await answered()
-    except TimeoutError:
-        pass
-    except LAYER_ERRORS as error:
-        logger.warning("logins are looked at every %.0f s only: %s", LAYERLESS_SECONDS, error)
-        await asyncio.sleep(LAYERLESS_SECONDS)
-    return await _respond(request)
-
-
-@contextlib.asynccontextmanager
-async def _answered(login_id: int) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
-    """Subscribed to a login's group; what it yields waits for the message that the login was answered."""
-    layer: Any = get_channel_layer()
-    channel, group = await layer.new_channel(), login_group(login_id)
-    await layer.group_add(group, channel)
-    try:
-        yield lambda: layer.receive(channel)
-    finally:
-        with contextlib.suppress(*LAYER_ERRORS):
-            async with asyncio.timeout(LAYERLESS_SECONDS):
-                await layer.group_discard(group, channel)
 
 
 def write_response(result: RegistrationResult, *, base_url: str) -> RegisterResponse:

@@ -19,6 +19,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from accounts.roles import Role
 from controlplane.consumers import panel
 from nodes.approvals import Kind, Ref
+from nodes.services.sshchecks import begin_check
 from tests.controlplane.estate import Belongings, Estate, link_token, login_token, make_estate, visitor_of
 from tests.controlplane.test_panel_socket import closing, in_thread, socket
 from tests.pages import plain_static_files
@@ -137,6 +138,8 @@ TABLE = """
 /users/<int:user_id>/<str:action>                           POST 302 302 302 302 403 403 404 404 404
 /register/<str:token>                                       GET  302 200 200 200 200 200 200 200 200
 /register/<str:token>                                       POST 302 200 200 200 200 200 403 200 404
+/ssh-check/<str:token>                                      GET  302 200 200 200 200 200 200 200 404
+/ssh-check/<str:token>                                      POST 302 200 200 200 200 200 200 200 404
 /keys                                                       GET  302 200 200 200 200 200 404 200 200
 /keys/new                                                   GET  302 200 200 200 200 404 404 200 200
 /keys/new                                                   POST 302 200 200 200 200 404 404 200 200
@@ -310,6 +313,8 @@ def parameters(route: str, estate: Estate, own: Belongings) -> dict[str, str]:
     token = estate.invite_token
     if "<str:token>" in route and not route.startswith("invite/"):
         token = login_token("somebody") if route.startswith("register/") else link_token(estate.victim.user)
+    if route.startswith("ssh-check/"):
+        token = begin_check(source=own.device, target=estate.device, local_user="root").token
     values = {
         "node_id": node.stable_id,
         "route_id": estate.route.pk,
@@ -340,6 +345,7 @@ def forms(estate: Estate) -> dict[str, dict[str, Any]]:
     return {
         "tailnet": {"to": estate.tailnet.pk},
         "register/<str:token>": {"join": estate.tailnet.pk},
+        "ssh-check/<str:token>": {"answer": "refuse"},
         "devices/bulk": {"action": "expire", "id": device.stable_id},
         "devices/bulk/do": {"action": "expire", "ids": device.pk},
         "devices/<str:node_id>/rename": {"name": "renamed"},

@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisGone
 
 from accounts.errors import LimitExceeded
-from controlplane.control import register
+from controlplane.control import register, waiting
 from controlplane.control.register import MAX_WAITING_PER_LOGIN, RegisterResponse
 from nodes.services.enrolment import Machine
 from nodes.services.registration import RegistrationRequest
@@ -40,7 +40,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(register, "_respond", respond)
     for name in ("POLL_SECONDS", "LAYERLESS_SECONDS"):
-        monkeypatch.setattr(register, name, 0.01)
+        monkeypatch.setattr(waiting, name, 0.01)
     return queue
 
 
@@ -48,7 +48,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 async def test_a_login_is_answered_without_a_channel_layer(
     monkeypatch: pytest.MonkeyPatch, answers: list[Any], hangs: bool
 ) -> None:
-    monkeypatch.setattr(register, "get_channel_layer", lambda: Away(hangs))
+    monkeypatch.setattr(waiting, "get_channel_layer", lambda: Away(hangs))
     done = RegisterResponse(login_name="ana")
     answers += [1, 1, done]
     async with asyncio.timeout(20):
