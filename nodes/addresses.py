@@ -8,7 +8,7 @@ Source: tailscale net/tsaddr/tsaddr.go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
@@ -19,6 +19,8 @@ MAGIC_DNS_V4 = IPv4Address("100.100.100.100")
 MAGIC_DNS_V6 = IPv6Address("fd7a:115c:a1e0::53")
 NODES_V6 = IPv6Network("fd7a:115c:a1e0::/96")  # where nodes are; prefixes beside it may be routed (4via6)
 MAX_PROBES = 100_000
+Span = tuple[int, int]  # the first and the last address of a range, as numbers
+WHOLE_POOL: Sequence[Span] = ((int(IPV4_POOL[0]), int(IPV4_POOL[-1])),)
 
 
 class PoolExhausted(Exception):
@@ -55,25 +57,45 @@ def ipv6_for(ipv4: IPv4Address) -> IPv6Address:
     return IPv6Address(int(IPV6_POOL.network_address) | int(ipv4))
 
 
-def candidates(seed: int) -> Iterator[Addresses]:
-    """Every assignable pair once, from a place that ``seed`` chooses, in order, around the pool's end.
+def candidates(seed: int, spans: Sequence[Span] = WHOLE_POOL) -> Iterator[Addresses]:
+    """Every assignable pair of these ranges once, from where ``seed`` says, in order, around their end.
 
     A random start keeps a deleted node's address from being given to the next one, while others may still
     have it in a cache.
     """
-    size = IPV4_POOL.num_addresses
-    first = int(IPV4_POOL.network_address)
-    for step in range(size):
-        ipv4 = IPv4Address(first + (seed + step) % size)
-        if is_assignable(ipv4):
-            yield Addresses(ipv4, ipv6_for(ipv4))
+    size = sum(last - first + 1 for first, last in spans)
+    start = seed % size if size else 0
+    for first, last in (*_from(start, spans), *_until(start, spans)):
+        for number in range(first, last + 1):
+            if is_assignable(ipv4 := IPv4Address(number)):
+                yield Addresses(ipv4, ipv6_for(ipv4))
 
 
-def allocate(is_taken: Callable[[Addresses], bool], *, seed: int) -> Addresses:
+def _from(start: int, spans: Sequence[Span]) -> Iterator[Span]:
+    """The ranges without their first ``start`` addresses."""
+    for first, last in spans:
+        size = last - first + 1
+        if start < size:
+            yield first + start, last
+        start = max(0, start - size)
+
+
+def _until(end: int, spans: Sequence[Span]) -> Iterator[Span]:
+    """The first ``end`` addresses of the ranges."""
+    for first, last in spans:
+        size = min(end, last - first + 1)
+        if size:
+            yield first, first + size - 1
+        end -= size
+
+
+def allocate(
+    is_taken: Callable[[Addresses], bool], *, seed: int, spans: Sequence[Span] = WHOLE_POOL
+) -> Addresses:
     """The first candidate that is not taken; raises :class:`PoolExhausted` after :data:`MAX_PROBES`."""
-    for probe, candidate in enumerate(candidates(seed)):
+    for probe, candidate in enumerate(candidates(seed, spans)):
         if probe >= MAX_PROBES:
             break
         if not is_taken(candidate):
             return candidate
-    raise PoolExhausted(f"no free address near the {seed % IPV4_POOL.num_addresses}th of {IPV4_POOL}")
+    raise PoolExhausted("no free address was found")

@@ -5,10 +5,11 @@ The app above, which has the policy, implements it and registers it when it star
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from accounts.models import Tailnet, User
+from nodes.addresses import Span
 from nodes.models import Node
 
 
@@ -27,6 +28,9 @@ class Policy(Protocol):
     def approved_routes(self, node: Node, prefixes: Collection[str]) -> Collection[str]:
         """Those of the offered prefixes that policy approves by itself."""
 
+    def address_pool(self, tailnet: Tailnet, user: User | None, tags: Collection[str]) -> Sequence[Span]:
+        """The IPv4 addresses of which a new device of theirs, or with these tags, gets one; none = any."""
+
 
 class NoPolicy:
     """Without a policy nobody gives tags of their own, and nothing is approved by itself."""
@@ -41,6 +45,9 @@ class NoPolicy:
         return []
 
     def approved_routes(self, node: Node, prefixes: Collection[str]) -> Collection[str]:
+        return ()
+
+    def address_pool(self, tailnet: Tailnet, user: User | None, tags: Collection[str]) -> Sequence[Span]:
         return ()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from accounts.models import Tailnet, User
 from controlplane.netmap.policy.approvers import may_own, subject_of, undefined_tags
+from controlplane.netmap.policy.nodeattrs import pool_for
 from controlplane.services.policy import approved
 from controlplane.snapshots import load_part, load_policy
+from nodes.addresses import Span
 from nodes.models import Node
 
 
@@ -34,3 +36,11 @@ class AccessPolicy:
             return ()
         part = load_part(node.tailnet, node_ids=[node.pk])
         return approved(part.policy, part.nodes[node.pk], prefixes, part.users)
+
+    def address_pool(self, tailnet: Tailnet, user: User | None, tags: Collection[str]) -> Sequence[Span]:
+        policy = load_policy(tailnet)
+        if not any(entry.ip_pool for entry in policy.node_attrs):
+            return ()
+        part = load_part(tailnet, user_ids=[user.pk] if user is not None else [])
+        known = part.users.get(user.pk) if user is not None else None
+        return pool_for(part.policy, subject_of(known, tags)).spans

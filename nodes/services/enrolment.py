@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from accounts.credentials import new_stable_id
 from accounts.errors import Conflict
 from accounts.models import Tailnet, User
 from accounts.services import audit
-from nodes.addresses import IPV4_POOL, Addresses, allocate
+from nodes.addresses import IPV4_POOL, Addresses, PoolExhausted, Span, allocate
 from nodes.hostinfo import hostname, merged, offered_routes
 from nodes.models import Node, PreAuthKey
 from nodes.names import dns_label, free_name
@@ -81,7 +81,8 @@ def register_node(
         try:
             with transaction.atomic():
                 if node is None:
-                    node = _make(change, machine, entry)
+                    spans = (policy or access_policy()).address_pool(change.tailnet, user, entry.tags)
+                    node = _make(change, machine, entry, spans)
                     action = "CREATE"
                 else:
                     _log_in_again(change, node, machine, entry)
@@ -108,10 +109,10 @@ def _existing(machine: Machine, user: User | None) -> Node | None:
     return Node.objects.select_for_update(of=("self",)).filter(mine, machine_key=machine.machine_key).first()
 
 
-def _make(change: ChangeSet, machine: Machine, entry: _Entry) -> Node:
+def _make(change: ChangeSet, machine: Machine, entry: _Entry, spans: Sequence[Span]) -> Node:
     now = entry.now
     approved = entry.preapproved or not change.tailnet.device_approval
-    addresses = allocate(_is_address_taken, seed=secrets.randbelow(IPV4_POOL.num_addresses))
+    addresses = _free_addresses(spans)
     return Node.objects.create(
         tailnet=change.tailnet,
         stable_id=new_stable_id(),
@@ -170,6 +171,23 @@ def take_hostinfo(node: Node, hostinfo: dict[str, Any]) -> None:
 def is_name_taken(name: str, but: int = 0) -> bool:
     """Whether another node of the scope's tailnet has this name."""
     return Node.objects.filter(name=name).exclude(pk=but).exists()
+
+
+def _free_addresses(spans: Sequence[Span]) -> Addresses:
+    """Addresses for a new node; ``spans`` are the pool that the policy has for it, none = the whole range."""
+    seed = secrets.randbelow(IPV4_POOL.num_addresses)
+    if not spans:
+        return allocate(_is_address_taken, seed=seed)
+    taken = set(Node.objects.values_list("ipv4", flat=True)) | set(
+        Node.objects.values_list("ipv6", flat=True)
+    )
+    try:
+        return allocate(
+            lambda pair: str(pair.ipv4) in taken or str(pair.ipv6) in taken, seed=seed, spans=spans
+        )
+    except PoolExhausted as error:
+        message = "the address pool that the policy has for this device is full: extend its ipPool"
+        raise Conflict(message) from error
 
 
 def _is_address_taken(addresses: Addresses) -> bool:

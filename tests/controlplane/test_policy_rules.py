@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from accounts.actors import Actor
-from accounts.errors import Forbidden, Invalid
+from accounts.errors import Conflict, Forbidden, Invalid
 from accounts.models import AuditEvent, Membership, Tailnet, User
 from accounts.roles import Role
 from accounts.services.groups import set_groups
@@ -19,6 +19,7 @@ from nodes.models import Node, PendingLogin, Route
 from nodes.services.authkeys import create_auth_key
 from nodes.services.lifecycle import set_tags
 from nodes.services.logins import begin_login, confirm_login
+from nodes.services.registration import Outcome, RegistrationRequest, answer_registration
 from nodes.services.routes import decline_routes, set_route
 from nodes.services.volatile import Volatile, update_node_state
 from tests.accounts import factories as people
@@ -222,3 +223,38 @@ def test_who_was_suspended_gives_no_tags(tailnet: Tailnet) -> None:
         Membership.objects.filter(pk=place.pk).update(status=Membership.Status.SUSPENDED)
     with pytest.raises(Forbidden):
         join(tailnet, place.user, "tag:a")
+
+
+# --- which address a device gets -------------------------------------------------------------------------
+
+
+def test_new_device_gets_an_address_of_its_pool(tailnet: Tailnet) -> None:
+    ana, ben = (people.member(tailnet).user for _ in range(2))
+    rules(
+        tailnet,
+        tagOwners={"tag:a": []},
+        nodeAttrs=[
+            {"target": [ana.email], "ipPool": ["100.90.0.0/30"]},
+            {"target": ["tag:a"], "ipPool": ["100.91.0.0/24"]},
+        ],
+    )
+    addresses = {machines.node(tailnet, ana).ipv4 for _ in range(4)}
+    assert addresses == {"100.90.0.0", "100.90.0.1", "100.90.0.2", "100.90.0.3"}
+    with pytest.raises(Conflict, match="extend its ipPool"):
+        machines.node(tailnet, ana)
+    assert machines.node(tailnet, None, tags=["tag:a"]).ipv4.startswith("100.91.0.")
+    assert machines.node(tailnet, ben).ipv4 not in addresses
+
+
+def test_full_pool_is_said_to_the_device(tailnet: Tailnet) -> None:
+    rules(tailnet, nodeAttrs=[{"target": ["*"], "ipPool": ["100.90.0.7/32"]}])
+    owner = people.member(tailnet).user
+    key = create_auth_key(tailnet=tailnet, by=ME, user=owner, reusable=True).text
+    answers = [
+        answer_registration(request=RegistrationRequest(machine=machines.machine(), auth_key=key))
+        for _ in range(2)
+    ]
+    assert [answer.outcome for answer in answers] == [Outcome.REGISTERED, Outcome.REFUSED]
+    assert "the address pool" in answers[1].message
+    with scope(tailnet=tailnet):
+        assert [node.ipv4 for node in Node.objects.all()] == ["100.90.0.7"]

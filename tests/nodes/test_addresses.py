@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
-from itertools import islice
+from itertools import accumulate, islice
 
 import pytest
 from hypothesis import given
@@ -70,3 +70,31 @@ def test_a_full_pool_is_said_so() -> None:
     with pytest.raises(PoolExhausted):
         allocate(lambda one: bool(asked.append(one)) or True, seed=7)
     assert len(asked) == MAX_PROBES
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=5).map(
+    lambda gaps: [
+        (start, start + size - 1)
+        for start, size in zip(
+            accumulate((gap + 10 for gap, _ in gaps), initial=int(IPv4Address("100.70.0.0"))),
+            (size for _, size in gaps),
+            strict=False,
+        )
+    ]
+)
+
+
+@given(SEEDS, SPANS)
+def test_candidates_of_a_pool_are_each_of_its_addresses_once(seed: int, spans: list[tuple[int, int]]) -> None:
+    found = [int(one.ipv4) for one in candidates(seed, spans)]
+    wanted = [number for first, last in spans for number in range(first, last + 1)]
+    assert sorted(found) == wanted
+    start = wanted.index(found[0])
+    assert found == wanted[start:] + wanted[:start]
+    assert start == seed % len(wanted)
+
+
+def test_pool_of_reserved_addresses_has_none() -> None:
+    reserved = int(IPv4Address("100.115.92.0"))
+    with pytest.raises(PoolExhausted):
+        allocate(lambda _: False, seed=7, spans=[(reserved, reserved + 511)])
