@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from client.errors import SetupError
 from client.net.forwarding import NO_GATEWAY, Gateway
-from client.net.spans import Span, intersect, merge, parse_span, span_of, subtract
+from client.net.spans import Span, holds, intersect, merge, parse_span, span_of, subtract
 from client.prefixes import TAILNET_RANGES, UNUSED_RANGES, IPAddress, tailnet_addresses
 from wire.netmap import FilterRule, NetMap, Node, PortRange
 
@@ -21,6 +22,7 @@ ALL_PORTS = (0, 65535)
 CAPABILITY_SOURCE = "cap:"
 MAX_RULES = 5_000  # condensed: what nft does in about 15 s on a small machine
 MAX_SPANS = 250_000  # addresses, ranges and ports in all of them
+REMEMBERED_LISTS, MAX_REMEMBERED = 512, 5_000  # lists of sources, and how long one may be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +206,7 @@ def _covers(text: str, address: IPAddress) -> bool:
 def comes_from(rule: FilterRule, address: IPAddress, peers: Mapping[int, Node]) -> bool:
     """Whether a rule is about what ``address`` sends."""
     spans = _sources(rule.sources, peers)
-    return spans is None or any(first <= int(address) <= last for first, last in spans[address.version])
+    return spans is None or holds(spans[address.version], int(address))
 
 
 def leads_to(rule: FilterRule, address: IPAddress, port: int) -> bool:
@@ -212,16 +214,31 @@ def leads_to(rule: FilterRule, address: IPAddress, port: int) -> bool:
     return any(item.first <= port <= item.last and _covers(item.ip, address) for item in rule.destinations)
 
 
-def _sources(texts: Sequence[str], peers: Mapping[int, Node]) -> Mapping[int, tuple[Span, ...]] | None:
+def _sources(texts: tuple[str, ...], peers: Mapping[int, Node]) -> Mapping[int, tuple[Span, ...]] | None:
     """Whom they mean, by IP version; ``None``: anybody."""
     if "*" in texts:
         return None
+    if not any(text.startswith(CAPABILITY_SOURCE) for text in texts):
+        return _spans_of(texts) if len(texts) > MAX_REMEMBERED else _remembered_spans(texts)
+    expanded = [
+        item
+        for text in texts
+        for item in (_with_capability(text, peers) if text.startswith(CAPABILITY_SOURCE) else (text,))
+    ]
+    return _spans_of(expanded)
+
+
+def _spans_of(texts: Iterable[str]) -> Mapping[int, tuple[Span, ...]]:
     spans: dict[int, list[Span]] = {4: [], 6: []}
-    for text in texts:
-        expanded = _with_capability(text, peers) if text.startswith(CAPABILITY_SOURCE) else (text,)
-        for version, span in filter(None, map(parse_span, expanded)):
-            spans[version].append(span)
+    for version, span in filter(None, map(parse_span, texts)):
+        spans[version].append(span)
     return {version: merge(found) for version, found in spans.items()}
+
+
+@lru_cache(REMEMBERED_LISTS)
+def _remembered_spans(texts: tuple[str, ...]) -> Mapping[int, tuple[Span, ...]]:
+    """Rules are asked about again and again: for each peer, and with each netmap."""
+    return _spans_of(texts)
 
 
 def _with_capability(text: str, peers: Mapping[int, Node]) -> Sequence[str]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 
 from client.prefixes import MAX_CACHED, Network
 
@@ -45,6 +47,12 @@ def merge(spans: Iterable[Span]) -> tuple[Span, ...]:
         else:
             merged.append((first, last))
     return tuple(merged)
+
+
+def holds(merged: Sequence[Span], number: int) -> bool:
+    """Whether one of :func:`merge`'s spans has the number."""
+    index = bisect_right(merged, number, key=itemgetter(0))
+    return index > 0 and number <= merged[index - 1][1]
 
 
 def intersect(span: Span, others: Sequence[Span]) -> list[Span]:
