@@ -68,6 +68,13 @@ def _kernel_wireguard() -> str:
     return "" if done.returncode == 0 else "this kernel has no WireGuard (make test-kernel has one)"
 
 
+def _policy_cases() -> str:
+    folder = os.environ.get("TRENZA_POLICY_CASES", "")
+    if not folder:
+        return "no recorded policy cases here (set TRENZA_POLICY_CASES to their folder)"
+    return "" if any(Path(folder).glob("*.jsonl")) else f"no policy cases in {folder} (TRENZA_POLICY_CASES)"
+
+
 def _go_client() -> str:
     """Go, and the modules of its client, which are fetched where they are missing."""
     go = program("go")
@@ -125,6 +132,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "tailscale": lambda: _official("tailscale"),
     "derper": lambda: _official("derper"),
     "headscale": lambda: _official("headscale"),
+    "policy-cases": _policy_cases,
 }
 
 
