@@ -6,6 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+
+from controlplane.netmap.policy.default import default_policy
+from controlplane.netmap.policy.evaluate import Evaluation
+from controlplane.netmap.policy.parse import parse_policy
+from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
 from tests.controlplane.policy.tailnets import (
     ANN,
     BOB,
@@ -20,11 +25,6 @@ from tests.controlplane.policy.tailnets import (
     sources,
     tags,
 )
-
-from controlplane.netmap.policy.default import default_policy
-from controlplane.netmap.policy.evaluate import Evaluation
-from controlplane.netmap.policy.parse import parse_policy
-from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
 
 ANNS, ANNS_OTHER, BOBS, EVES = (node(1, user=ANN), node(2, user=ANN), node(3, user=BOB), node(4, user=EVE))
 WEB, DB = node(5, tags=["tag:web"]), node(6, tags=["tag:db"])
