@@ -172,7 +172,8 @@ def test_the_default_policy_lets_everyone_reach_everyone() -> None:
     evaluation = Evaluation.of(snapshot.policy, snapshot)
     assert set(evaluation.world.ids(evaluation.peers_of(ANNS.id))) == {2, 3, 4, 5, 6, 7, 8, 9}
     assert evaluation.routes_for(ANNS.id, EXIT_NODE.id) == EXIT
-    assert evaluation.ssh_of(ANNS.id) and not evaluation.ssh_of(WEB.id)
+    assert evaluation.ssh_of(ANNS.id)
+    assert not evaluation.ssh_of(WEB.id)
 
 
 # -- applications
