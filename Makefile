@@ -8,7 +8,7 @@ STRICT := wire relay client accounts nodes controlplane
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help install run prepare check deb test test-fast test-browser test-long test-kernel demo walkthrough \
-	screenshots bench bench-relay bench-push bench-client bench-panel bench-api messages locks system clean
+	screenshots bench bench-relay bench-push bench-client bench-panel bench-api editor messages locks system clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -89,6 +89,9 @@ bench-panel: install ## the panel's pages with 5,000 devices
 
 bench-api: install ## the API's answers with 5,000 devices, and pushes meanwhile
 	$(BIN)/python -m bench.api
+
+editor: ## static/vendor/codemirror anew (Node.js and npm), after a change in deploy/editor
+	@bash deploy/editor/build.sh
 
 messages: install ## refresh the translation catalogues
 	$(BIN)/python manage.py makemessages --all --no-location

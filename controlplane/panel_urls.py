@@ -7,7 +7,10 @@ from django.urls import path
 from controlplane import views
 from controlplane.views import (
     access,
+    access_rule,
+    access_versions,
     api,
+    device_access,
     dns,
     logs,
     my_devices,
@@ -23,6 +26,13 @@ from controlplane.views import (
 urlpatterns = [
     path("", overview.page, name="home"),
     path("access", access.page, name="access"),
+    path("access/news", access.news, name="access-news"),
+    path("access/rule", access_rule.rule, name="access-rule"),
+    path("access/edit", access.edit, name="edit-access"),
+    path("access/save", access.save, name="save-access"),
+    path("access/versions/<int:number>", access_versions.version, name="access-version"),
+    path("access/versions/<int:number>/restore", access_versions.restore, name="restore-access"),
+    path("devices/<str:node_id>/access", device_access.page, name="device-access"),
     path("my-devices", my_devices.page, name="my-devices"),
     path("api", api.page, name="api"),
     path("api/calls", api.every, name="api-calls"),

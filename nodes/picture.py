@@ -23,10 +23,14 @@ MAX_GROUPS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapQuery:
-    """What the URL asks for; whatever it has wrongly is left out. ``path``: only pairs connected so."""
+    """What the URL asks for; whatever it has wrongly is left out. ``path``: only pairs connected so.
+
+    ``rules``: what rules allow is drawn, too, where the reader may know.
+    """
 
     devices: DeviceQuery = field(default_factory=DeviceQuery)
     path: Kind | None = None
+    rules: bool = False
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> MapQuery:
@@ -34,7 +38,9 @@ class MapQuery:
         wanted = {"q": values.get("q", ""), "owner": values.get("owner", ""), "state": state}
         path = str(values.get("path", ""))
         return cls(
-            devices=DeviceQuery.parse(wanted), path=Kind(path) if path in Kind.__members__.values() else None
+            devices=DeviceQuery.parse(wanted),
+            path=Kind(path) if path in Kind.__members__.values() else None,
+            rules=values.get("rules") == "1",
         )
 
     @property

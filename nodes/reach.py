@@ -1,7 +1,8 @@
-"""What a person's devices reach. Until there are rules: whatever in the tailnet can be reached at all."""
+"""What a person's devices reach: of the devices that rules let them reach, those that can be reached now."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,9 +11,8 @@ from django.db.models import Q, QuerySet
 from accounts.models import Membership
 from nodes.models import Node
 from nodes.names import fqdn
-from nodes.routing import subnet_routes
 from nodes.rows import Shown, os_of, shown_state
-from nodes.selectors import is_exit_node, is_online, listed, nodes
+from nodes.selectors import is_online, listed, nodes
 from nodes.state import NodeState
 
 MAX_SEARCH = 100
@@ -34,9 +34,14 @@ def _connects(prefix: str, now: datetime) -> Q:
     )
 
 
-def reachable(now: datetime, search: str = "") -> QuerySet[Node]:
-    """The devices that others reach, by name; ``search`` narrows them by name, owner or address."""
+def reachable(now: datetime, search: str = "", *, among: Collection[int] | None = None) -> QuerySet[Node]:
+    """The devices that others reach, by name; ``search`` narrows them by name, owner or address.
+
+    ``among``: only these devices, by id.
+    """
     found = listed(nodes()).prefetch_related(None).filter(_connects("", now))
+    if among is not None:
+        found = found.filter(pk__in=among)
     if search:
         found = found.filter(
             Q(name__icontains=search)
@@ -47,15 +52,9 @@ def reachable(now: datetime, search: str = "") -> QuerySet[Node]:
     return found.order_by("name", "pk")
 
 
-def networks(now: datetime) -> list[str]:
-    """The approved subnets that some device carries, at most :data:`MAX_NAMED`."""
-    routes = subnet_routes().filter(_connects("node__", now), approved_at__isnull=False)
-    return list(routes.order_by("prefix").values_list("prefix", flat=True).distinct()[:MAX_NAMED])
-
-
-def ways_out(now: datetime) -> list[str]:
-    """The names of the approved exit nodes, at most :data:`MAX_NAMED`."""
-    found = Node.objects.filter(_connects("", now), is_exit_node())
+def names_of(now: datetime, ids: Collection[int]) -> list[str]:
+    """The names of those of these devices that can be reached, at most :data:`MAX_NAMED`."""
+    found = Node.objects.filter(_connects("", now), pk__in=ids)
     return list(found.order_by("name").values_list("name", flat=True)[:MAX_NAMED])
 
 
@@ -79,9 +78,12 @@ class Peer:
     state: Shown
     own: bool
     dom_id: str
+    ports: tuple[str, ...] = ()  # what rules let the person use there, in words
 
 
-def peer(node: Node, *, membership: Membership, base_domain: str, now: datetime) -> Peer:
+def peer(
+    node: Node, *, membership: Membership, base_domain: str, now: datetime, ports: tuple[str, ...] = ()
+) -> Peer:
     """What is shown of a device that can be reached."""
     os_name, os_icon = os_of(node)
     return Peer(
@@ -96,4 +98,5 @@ def peer(node: Node, *, membership: Membership, base_domain: str, now: datetime)
         state=shown_state(node, online=is_online(node, now), now=now),
         own=node.user_id is not None and node.user_id == membership.user_id,
         dom_id=f"peer-{node.pk}",
+        ports=ports,
     )

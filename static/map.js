@@ -11,7 +11,7 @@ const TYPING_MS = 300;
 const SPREAD = 110;
 const GRID = 120;
 const HIGH = 96;
-const CONCERNS = new Set(["node", "path", "route", "membership", "relay"]);
+const CONCERNS = new Set(["node", "path", "route", "membership", "relay", "policyversion"]);
 const SHAPES = { plain: "ellipse", exit: "diamond", router: "round-rectangle", both: "hexagon" };
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -48,7 +48,7 @@ function short(name) {
 }
 
 function look() {
-  const [text, muted, line, brand, surface, amber, page] = ["text", "muted", "line", "brand", "surface", "amber", "page"].map(colour);
+  const [text, muted, line, brand, surface, amber, page, violet] = ["text", "muted", "line", "brand", "surface", "amber", "page", "violet"].map(colour);
   const font = getComputedStyle(document.body).fontFamily;
   const large = stage.clientWidth < NARROW ? 1.5 : 1; // a narrow picture is drawn small
   return [
@@ -66,6 +66,10 @@ function look() {
       "text-background-opacity": 0.9, "text-background-padding": 3, "text-background-shape": "round-rectangle", "min-zoomed-font-size": 6.5 } },
     { selector: "edge[kind = 'relayed']", style: { "line-color": amber, "line-style": "dashed", "line-dash-pattern": [9, 6] } },
     { selector: "edge[kind = 'idle']", style: { "line-color": line, "line-style": "dashed", "line-dash-pattern": [1, 7], "line-cap": "round", width: 3 } },
+    { selector: "edge[kind = 'allowed']", style: {
+      width: 1.5, "line-color": violet, "line-style": "dashed", "line-dash-pattern": [4, 4], "curve-style": "unbundled-bezier", "control-point-distances": 26, "control-point-weights": 0.5, "z-index": 0,
+      "target-arrow-shape": "vee", "target-arrow-color": violet, "arrow-scale": 0.9, "source-arrow-color": violet } },
+    { selector: "edge[kind = 'allowed'][?both]", style: { "source-arrow-shape": "vee" } },
     { selector: "edge[?exit]", style: { "target-arrow-shape": "triangle", "arrow-scale": 1.3, "target-arrow-color": brand } },
     { selector: "edge[?exit][kind = 'relayed']", style: { "target-arrow-color": amber } },
     { selector: "edge[?exit][kind = 'idle']", style: { "target-arrow-color": line } },
@@ -90,7 +94,8 @@ function draw() {
 
 // Every device that talks is laid out by its links; the others stand in rows beside or below, by their names.
 function arrange() {
-  const linked = cy.nodes().filter((node) => node.degree() > 0);
+  const talking = cy.edges("[kind != 'allowed']"); // what rules allow moves nobody
+  const linked = talking.connectedNodes();
   const alone = cy.nodes().difference(linked).sort((a, b) => a.data("name").localeCompare(b.data("name")));
   const around = linked.sort((a, b) => b.degree() - a.degree() || a.data("name").localeCompare(b.data("name")));
   around.forEach((node, index) => { // a sunflower: the busiest in the middle, and the same picture each time
@@ -98,7 +103,7 @@ function arrange() {
     node.position({ x: radius * Math.cos(index * 2.39996), y: radius * Math.sin(index * 2.39996) });
   });
   if (linked.length) {
-    linked.union(linked.connectedEdges()).layout({
+    linked.union(talking).layout({
       name: "cose", animate: false, randomize: false, fit: false, nodeDimensionsIncludeLabels: true, idealEdgeLength: () => SPREAD,
       nodeRepulsion: () => 60000, nodeOverlap: 30, componentSpacing: 90, gravity: 0.6, numIter: linked.length > 120 ? 400 : 1000,
     }).run();
@@ -155,7 +160,9 @@ function merge(group, wanted) {
   return fresh;
 }
 
-function show({ nodes, links, notice = "", groups = [] }, { anew }) {
+function show({ nodes, links: talking, allowed = [], allowed_notice: allowedNotice = "", notice: tooMany = "", groups = [] }, { anew }) {
+  const links = [...talking, ...allowed];
+  const notice = [tooMany, allowedNotice].filter(Boolean).join(" ");
   cy.startBatch();
   merge("edges", links.filter((link) => cy.getElementById(link.id).nonempty()));
   const fresh = merge("nodes", nodes);
@@ -173,7 +180,8 @@ function show({ nodes, links, notice = "", groups = [] }, { anew }) {
   if (picked && node.empty()) unpick();
   else if (picked) openCard(node, { anew: true });
   mark();
-  stage.dataset.drawn = `${nodes.length} ${links.length}`;
+  stage.dataset.drawn = `${nodes.length} ${talking.length}`;
+  stage.dataset.allowed = allowed.length;
 }
 
 function tellTooMany(text, groups) {

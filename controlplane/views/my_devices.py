@@ -16,7 +16,9 @@ from django.views.decorators.vary import vary_on_headers
 from accounts.models import Membership
 from accounts.pages import is_htmx, membership_of, panel_view
 from accounts.roles import Capability, can
+from controlplane.rules.services import targets_in_words
 from controlplane.services.dns import dns_settings
+from controlplane.services.ownreach import own_reach
 from nodes import reach
 from nodes.rows import device_row
 from nodes.selectors import listed, nodes
@@ -58,16 +60,25 @@ def _mine(membership: Membership) -> dict[str, Any]:
 def _reach(request: HttpRequest, membership: Membership) -> dict[str, Any]:
     now = timezone.now()
     search = request.GET.get("q", "").replace("\0", "").strip()[: reach.MAX_SEARCH]
-    found = Paginator(reach.reachable(now, search), PAGE_SIZE).get_page(request.GET.get("page"))
+    allowed = own_reach(membership.tailnet, membership.user_id)
+    among = None if allowed.is_everything else allowed.ids
+    found = Paginator(reach.reachable(now, search, among=among), PAGE_SIZE).get_page(request.GET.get("page"))
     return {
         "page": found,
         "query": search,
         "peers": [
-            reach.peer(node, membership=membership, base_domain=settings.BASE_DOMAIN, now=now)
+            reach.peer(
+                node,
+                membership=membership,
+                base_domain=settings.BASE_DOMAIN,
+                now=now,
+                ports=tuple(targets_in_words(allowed.targets(node.pk), allowed.addresses(node.pk))),
+            )
             for node in found
         ],
-        "networks": reach.networks(now),
-        "ways_out": reach.ways_out(now),
+        "networks": allowed.networks[: reach.MAX_NAMED],
+        "ways_out": reach.names_of(now, allowed.exits),
+        "reaches_all": allowed.is_everything,
         "reaches": reach.reaches_anything(membership, now),
         "names_work": _names_work(membership),
     }

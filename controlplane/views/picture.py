@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, cast
 
 from django.core.paginator import Paginator
@@ -21,6 +22,7 @@ from accounts.models import Membership
 from accounts.pages import is_htmx, membership_of, panel_view
 from accounts.roles import Capability, can
 from accounts.selectors import login_names
+from controlplane.services.evaluations import evaluated
 from controlplane.services.ownrelays import shown_relays
 from nodes.access import node_for
 from nodes.links import End, Kind, Link
@@ -37,6 +39,7 @@ PAGE_SIZE = 50
 MAX_OWNERS = 200
 TABLE_ID = "map-table"
 MAX_ALONE = 100
+MAX_ALLOWED = 1000  # pairs that rules let talk, in one picture
 SHOWN_SUBNETS = 2
 
 PATHS = {
@@ -82,6 +85,9 @@ def data(request: HttpRequest) -> HttpResponse:
         "links": [_link_json(link, regions) for link in picture.links],
         "summary": _summary(picture),
     }
+    if query.rules and can(membership, Capability.SEE_ALL):
+        content["allowed"], left_out = _allowed(membership, picture)
+        content["allowed_notice"] = _too_much_allowed(left_out) if left_out else ""
     if picture.total > MAX_DRAWN:
         content |= {"notice": _too_many(picture), "groups": _groups(membership)}
     return JsonResponse(content)
@@ -142,6 +148,35 @@ def latency_text(link: Link) -> str:
     if not link.latency_ms:
         return ""
     return f"≈ {link.latency_ms} ms" if link.is_estimate else f"{link.latency_ms} ms"
+
+
+def _allowed(membership: Membership, picture: Picture) -> tuple[list[dict[str, Any]], int]:
+    """Which of the drawn devices rules let reach which, pair by pair, and how many pairs are left out."""
+    place = evaluated(membership.tailnet)
+    world, drawn = place.evaluation.world, sorted(picture.nodes)
+    reached = {pk: place.reach.of(bit) for pk in drawn if (bit := world.bit(pk))}
+    pairs = []
+    for one, other in combinations(reached, 2):
+        there = bool(reached[one] & world.bit(other))
+        back = bool(reached[other] & world.bit(one))
+        if there or back:
+            pairs.append(_allowed_json(one, other, there=there, back=back))
+    return pairs[:MAX_ALLOWED], max(0, len(pairs) - MAX_ALLOWED)
+
+
+def _allowed_json(one: int, other: int, *, there: bool, back: bool) -> dict[str, Any]:
+    source, target = (one, other) if there else (other, one)
+    return {"id": f"rule-{one}-{other}", "source": str(source), "target": str(target), "kind": "allowed",
+            "both": there and back, "label": ""}  # fmt: skip
+
+
+def _too_much_allowed(left_out: int) -> str:
+    words = ngettext(
+        "%(n)d more pair may talk by the rules than is drawn. Filter to see it.",
+        "%(n)d more pairs may talk by the rules than are drawn. Filter to see them.",
+        left_out,
+    )
+    return words % {"n": left_out}
 
 
 def _summary(picture: Picture) -> str:

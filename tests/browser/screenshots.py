@@ -233,6 +233,102 @@ def _fill_dns(page: Page) -> None:
         add_to_dns(page, kind, values)
 
 
+POLICY = """\
+{
+	"groups": {"group:eng": ["maria@example.com", "owner@localhost"]},
+	"tagOwners": {"tag:server": ["group:eng"], "tag:prod": ["group:eng"]},
+	"acls": [
+		// Engineers maintain the servers.
+		{"action": "accept", "src": ["group:eng"], "proto": "tcp", "dst": ["tag:server:22", "tag:prod:443"]},
+		// Everybody reaches their own devices, and the office.
+		{"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self:*", "10.20.0.0/16:*"]},
+	],
+	"grants": [{"src": ["tag:server"], "dst": ["tag:prod"], "ip": ["tcp:5432", "icmp:*"]}],
+	"tests": [{"src": "owner@localhost", "accept": ["tag:server:22"], "deny": ["tag:server:23"]}],
+}
+"""
+# As a person pastes: the editor takes it from the event, as it does from the clipboard.
+PASTE = """
+(text) => {
+  const data = new DataTransfer();
+  data.setData("text/plain", text);
+  const paste = new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true });
+  document.querySelector(".cm-content").dispatchEvent(paste);
+}
+"""
+
+
+def write_policy(page: Page, text: str) -> None:
+    """Put a text in place of the editor's, and wait until it has been looked at."""
+    page.wait_for_selector("#access[data-ready]")
+    page.locator(".cm-content").focus()
+    page.keyboard.press("Control+a")
+    with page.expect_response(lambda answer: answer.url.endswith("/access")):
+        page.evaluate(PASTE, text)
+
+
+def add_rule(page: Page, section: str, **values: str) -> None:
+    """Fill in and send the dialog of one more rule."""
+    page.locator("#add-rule").click()
+    page.wait_for_selector("#sheet[open] h2")
+    if page.locator(f"#sheet input[name=section][value={section}]").count() == 0:
+        page.locator(f"#sheet button[name=change][value={section}]").click()
+        page.wait_for_selector(f"#sheet input[name=section][value={section}]", state="attached")
+    for name, value in values.items():
+        page.fill(f"#sheet #id_{name}", value)
+    page.locator("#apply-rule").click()
+    page.wait_for_selector("#sheet:not([open])", state="attached")
+
+
+def _draft(page: Page) -> None:
+    write_policy(page, POLICY)
+
+
+def _show(tab: str) -> Step:
+    def step(page: Page) -> None:
+        _draft(page)
+        page.locator(f"#tab-{tab}").click()
+        page.wait_for_selector(f"#access-side[data-show={tab}]")
+
+    return step
+
+
+def _change_a_rule(page: Page) -> None:
+    _draft(page)
+    page.locator("#open-acls-1").click()
+    page.locator("button[name=at][value='acls/0']").click()
+    page.wait_for_selector("#sheet[open] h2")
+
+
+def _break_it(page: Page) -> None:
+    write_policy(page, POLICY.replace('"acls": [', '"acls": [,'))
+    page.wait_for_selector(".cm-lint-marker-error")
+
+
+def _save_it(page: Page) -> None:
+    _draft(page)
+    page.fill("#save-bar input[name=comment]", "Servers for engineers alone")
+    if page.locator("#save-bar").is_visible():
+        page.locator("#save-policy").click()
+        page.wait_for_selector("#save-bar", state="hidden")
+    page.locator("#tab-history").click()
+    page.wait_for_selector(".version-list")
+
+
+def _a_version(page: Page) -> None:
+    page.locator(".version-list .thing-name").first.click()
+    page.wait_for_selector("#version-diff[data-ready]")
+
+
+def _rules_of_device(page: Page) -> None:
+    page.wait_for_selector("#device-access[data-live]")
+    page.locator("#device-access").scroll_into_view_if_needed()
+
+
+def _drawn_rules(page: Page) -> None:
+    page.wait_for_selector("#map[data-allowed]:not([data-allowed='0'])")
+
+
 def _open_details(page: Page) -> None:
     for details in page.locator("#log summary").all()[:2]:
         details.click()
@@ -260,7 +356,16 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "routes": ("/routes", _nothing),
         "exit-nodes": ("/routes?show=exit-nodes", _nothing),
         "my-devices": ("/my-devices", _nothing),
-        "access": ("/access", _nothing),
+        "access": ("/access", _draft),
+        "access-change": ("/access", _change_a_rule),
+        "access-wrong": ("/access", _break_it),
+        "access-tests": ("/access", _show("tests")),
+        "access-preview": ("/access", _show("preview")),
+        "access-history": ("/access", _save_it),
+        "access-version": ("/access?show=history", _a_version),
+        "access-restore": ("/access/versions/1/restore", _nothing),
+        "device-access": (device, _rules_of_device),
+        "map-rules": ("/map?rules=1", _drawn_rules),
         "devices": ("/devices", _nothing),
         "devices-pending": ("/devices?state=pending", _nothing),
         "devices-none": ("/devices?q=nothing-like-this", _nothing),

@@ -125,13 +125,15 @@ def test_every_page_looks_right(
 
 
 # What the pages of the widths need to be there first.
-MAKERS = ("token-made", "client-made", "relay-made", "dns", "webhook-made", "invite-made")
+MAKERS = ("access-history", "token-made", "client-made", "relay-made", "dns", "webhook-made", "invite-made")
 
 
 def addresses(page: Page, server: Server, demo: Demo) -> Iterator[str]:
     """Every address of the panel that shows a page, dialogs too, filled in with what the tailnet has."""
     device = screenshots.device_path(server, LONG)
     yield from ("/", "/approvals", "/routes", "/routes?show=exit-nodes", "/my-devices", "/access", "/devices")
+    yield from (f"/access?show={tab}" for tab in ("tests", "preview", "history"))
+    yield from ("/access/versions/1", "/access/versions/1/restore", f"{device}/access")
     yield from (
         f"/devices/add?os={system}" for system in ("linux", "macos", "windows", "ios", "android", "server")
     )

@@ -37,8 +37,10 @@ from accounts.services.tailnets import create_tailnet
 from accounts.services.tokens import NewClient, NewToken, create_api_token, create_oauth_client
 from accounts.tenancy import scope
 from controlplane.models import Relay, Webhook
+from controlplane.netmap.policy.default import TEXT as DEFAULT_POLICY
 from controlplane.services import dns
 from controlplane.services.ownrelays import add_relay
+from controlplane.services.policy import save_policy
 from controlplane.services.webhooks import create_webhook, deliveries, try_webhook
 from nodes.models import Node, Route
 from nodes.services.authkeys import NewAuthKey, create_auth_key
@@ -186,6 +188,7 @@ def make_estate(word: str, network: int) -> Estate:
     dns.add_nameserver(tailnet=tailnet, by=ME, address="9.9.9.9", domain=f"split.{word}.example")
     dns.add_nameserver(tailnet=tailnet, by=ME, address="9.9.9.9")
     dns.add_record(tailnet=tailnet, by=ME, name=f"record.{word}.example", value="192.0.2.7")
+    save_policy(tailnet=tailnet, text=f"// the policy of {word}\n{DEFAULT_POLICY}", by=ME, comment=word)
     invite = create_invite(tailnet=tailnet, email=f"invited@{word}.example", by=ME)
     with scope(tailnet=tailnet):
         route = Route.objects.get(node=device, prefix=prefix)

@@ -18,6 +18,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts.roles import Role
 from controlplane.consumers import panel
+from controlplane.netmap.policy.default import TEXT as DEFAULT_POLICY
 from nodes.approvals import Kind, Ref
 from nodes.services.sshchecks import begin_check
 from tests.controlplane.estate import Belongings, Estate, link_token, login_token, make_estate, visitor_of
@@ -156,6 +157,15 @@ TABLE = """
 /keys/clients/<str:public_id>/revoke                        POST 302 302 302 302 403 403 404 404 404
 /                                                           GET  302 200 200 200 200 200 302 302 200
 /access                                                     GET  302 200 200 200 200 200 404 404 200
+/access                                                     POST 302 200 200 404 200 404 404 404 200
+/access/news                                                GET  302 200 200 200 200 200 404 404 200
+/access/rule                                                POST 302 200 200 404 200 404 404 404 200
+/access/edit                                                POST 302 200 200 404 200 404 404 404 200
+/access/save                                                POST 302 302 302 404 302 404 404 404 302
+/access/versions/<int:number>                               GET  302 200 200 200 200 200 404 404 200
+/access/versions/<int:number>/restore                       GET  302 200 200 404 200 404 404 404 200
+/access/versions/<int:number>/restore                       POST 302 302 302 404 302 404 404 404 302
+/devices/<str:node_id>/access                               GET  302 200 200 200 200 200 404 404 404
 /my-devices                                                 GET  302 200 200 200 200 200 200 200 200
 /api                                                        GET  302 200 200 200 200 200 404 200 200
 /api/calls                                                  GET  302 200 200 200 200 200 404 200 200
@@ -232,6 +242,7 @@ OWN_TABLE = """
 /devices/<str:node_id>                    GET  200 200 404 200
 /devices/<str:node_id>/row                GET  200
 /devices/<str:node_id>/history            GET  200 200 404 404
+/devices/<str:node_id>/access             GET  200 200 404 404
 /devices/<str:node_id>/notes              GET  403 403 404 403
 /devices/<str:node_id>/notes              POST 403 403 404 403
 /devices/<str:node_id>/tags               GET  403 403 404 403
@@ -292,6 +303,8 @@ WORDS = {
     "download/<str:name>": {"name": "nothing"},
     "download/wheels/<str:name>": {"name": "nothing"},
     "users/<int:user_id>/<str:action>": {"action": "suspend"},
+    "access/versions/<int:number>": {"number": "1"},
+    "access/versions/<int:number>/restore": {"number": "1"},
     "admin/<path:rest>": {"rest": "machines/100.64.0.1"},
 }
 OF_A_TAILNET = ("node_id", "route_id", "invite_id", "user_id", "public_id", "relay_id", "tailnet_id", "pk")
@@ -363,6 +376,10 @@ def forms(estate: Estate) -> dict[str, dict[str, Any]]:
         "keys/tokens/new": {"days": 1, "access": "all"},
         "keys/clients/new": {"access": "some", "devices:core": "devices:core"},
         "keys/download": {"secret": estate.key.text, "format": "env"},
+        "access": {"text": DEFAULT_POLICY},
+        "access/rule": {"text": DEFAULT_POLICY, "section": "grants"},
+        "access/edit": {"text": DEFAULT_POLICY, "delete": "grants/0"},
+        "access/save": {"text": DEFAULT_POLICY},
         "dns/<str:kind>/add": {"domain": "more.example"},
         "dns/<str:kind>/remove": {"domain": f"search.{estate.word}.example"},
         "dns/override": {"on": "1"},
