@@ -9,7 +9,7 @@ from controlplane.netmap.policy.model import Target
 from controlplane.netmap.policy.plans import Plan
 from controlplane.netmap.policy.postures import asks, meeting
 from controlplane.netmap.policy.ranges import IPSet, Span, span_text
-from controlplane.netmap.policy.selectors import DANGER_ALL, Addresses, Anything, Selector
+from controlplane.netmap.policy.selectors import DANGER_ALL, MEMBER, Addresses, Anything, Selector
 from controlplane.netmap.policy.world import World, own_spans
 from controlplane.netmap.snapshot import NodeSnapshot
 
@@ -98,16 +98,17 @@ def addresses_of(selectors: Iterable[Selector], world: World) -> IPSet:
 
 def compile_plan(plan: Plan, world: World) -> Compiled:
     """A plan in a world."""
-    sources = union(selector.mask(world) for selector in plan.sources)
-    if asked := asks(world.policy, plan.postures):
-        sources &= world.memo(("meeting", plan.postures), lambda: meeting(world, plan.postures))
+    named = union(selector.mask(world) for selector in plan.sources)
     if plan.is_own:
-        sources &= ~world.tagged
-        # Selectors mean all untagged nodes of a person or none; a posture may tell them apart.
-        reaches: tuple[int, ...] = (world.owned_with(sources) if asked else sources,)
+        # Selectors mean all untagged nodes of a person or none: whether one is reached is its own matter.
+        named &= world.of_autogroup(MEMBER)
+        reaches: tuple[int, ...] = (named,)
     else:
         carriers = union(world.of_tag(tag) for tag in plan.via)
         reaches = tuple(_reach(target.selector, plan, carriers, world) for target in plan.targets)
+    sources = named
+    if asks(world.policy, plan.postures):
+        sources &= world.memo(("meeting", plan.postures), lambda: meeting(world, plan.postures))
     if plan.is_back:
         return Compiled(plan, union(reaches), (sources,))
     return Compiled(plan, sources, reaches)

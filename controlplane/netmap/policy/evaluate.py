@@ -150,7 +150,7 @@ class Evaluation:
         peers = self._reached_by.get(part)
         if peers is None:
             peers = self._reached_by[part] = self._others(part, own=False)
-        if part.sends and self._has_own:
+        if self._has_own:
             owned = self.world.by_user.get(self.world.nodes[node_id].user_id, 0)
             peers |= self._others(part, own=True) & owned
         return peers & ~bit

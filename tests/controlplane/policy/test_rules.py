@@ -348,3 +348,23 @@ def test_numbers_of_nodes_that_come_and_go_stay_few() -> None:
         )
         evaluation = evaluation.updated(snapshot, {number - 1, number})
     assert len(evaluation.world.slots) < 100
+
+
+def test_a_device_of_nobody_is_nobodys_own() -> None:
+    lost = node(10), node(11)
+    policy = {"acls": [{"action": "accept", "src": ["*"], "dst": ["autogroup:self:*"]}]}
+    checked = apply(policy, *lost, ANNS, ANNS_OTHER)
+    assert peers(checked, 10) == set()
+    assert peers(checked, ANNS.id) == {ANNS_OTHER.id}
+
+
+def test_a_posture_tells_own_devices_apart() -> None:
+    good = replace(ANNS, attributes={"node:os": "linux"})
+    checked = act(
+        {"src": ["ann@corp.example"], "dst": ["autogroup:self"], "srcPosture": ["posture:linux"]},
+        among=(good, ANNS_OTHER, BOBS),
+        postures={"posture:linux": ["node:os == 'linux'"]},
+    )
+    assert sources(checked, ANNS_OTHER.id) == {"100.64.1.1", "fd7a:115c:a1e0::1"}
+    assert peers(checked, ANNS_OTHER.id) == {ANNS.id}
+    assert peers(checked, BOBS.id) == set()
