@@ -39,11 +39,15 @@ class Compiled:
 
     def _source_spans(self, world: World) -> IPSet:
         plan = self.plan
+        if self._sends_by_node(world):
+            return world.addresses_of(self.senders)
         if plan.is_back:
             return addresses_of((target.selector for target in plan.targets), world)
-        if asks(world.policy, plan.postures):
-            return world.addresses_of(self.senders)
         return addresses_of(plan.sources, world)
+
+    def _sends_by_node(self, world: World) -> bool:
+        """Whether the senders are nodes by themselves, and not all that the file names."""
+        return bool(self.plan.via) if self.plan.is_back else asks(world.policy, self.plan.postures)
 
     def sources_for(self, node: NodeSnapshot, world: World) -> list[str]:
         """Who may send to a node, in the wire's words."""
@@ -69,7 +73,7 @@ class Compiled:
         return new
 
     def _same_sources(self, new: Compiled, world: World, before: World, changed: int) -> bool:
-        if self.plan.has_wildcard and not asks(world.policy, self.plan.postures):
+        if self.plan.has_wildcard and not self._sends_by_node(world):
             return world.wildcard_sources == before.wildcard_sources  # nodes are within it anyhow
         return self.senders == new.senders and not new.senders & changed
 
