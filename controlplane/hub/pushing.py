@@ -15,7 +15,8 @@ from time import perf_counter
 from controlplane.background import Tasks
 from controlplane.hub.audience import Audience, Subscriber
 from controlplane.measures import FULL_MAPS, PUSH_SECONDS, PUSHES
-from controlplane.netmap.engine import Engine, Update
+from controlplane.netmap.engine import Engine
+from controlplane.netmap.update import Update
 from wire.codec import compress, frame_map
 
 # After a fan-out that took long, volatile changes gather for this many times as long, up to a limit.
@@ -92,7 +93,7 @@ class Pushes:
             if message is not None:
                 self._deliver(subscriber, message, frames)
                 pushed += 1
-            if subscriber.node_id in update.changed and subscriber.node_id not in update.new.nodes:
+            if subscriber.node_id in update.changed and subscriber.node_id not in update.new.snapshot.nodes:
                 subscriber.stream.close()
         PUSHES.inc(pushed)
         PUSH_SECONDS.observe(perf_counter() - since)
@@ -127,8 +128,8 @@ class Pushes:
         async with self._workshop.places:
             if not self._audience.follows(subscriber):
                 return
-            sent = engine.snapshot
-            if subscriber.node_id not in sent.nodes:
+            sent = engine.state
+            if subscriber.node_id not in sent.snapshot.nodes:
                 subscriber.stream.close()
                 return
             message = engine.full_map(subscriber.node_id, datetime.now(UTC), peers=subscriber.peers)
@@ -137,7 +138,7 @@ class Pushes:
             subscriber.stream.send(frame_map(message))
             subscriber.behind = False
             FULL_MAPS.inc()
-        if engine.snapshot is not sent:
+        if engine.state is not sent:
             missed = engine.since(sent).message_for(subscriber.node_id, datetime.now(UTC))
             if missed is not None:
                 self._deliver(subscriber, missed, {})

@@ -5,9 +5,11 @@ Source: tailscale tailcfg/tailcfg.go; the rules are those that official clients 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
+
+import orjson
 
 from controlplane.netmap.snapshot import (
     EXIT_ROUTES,
@@ -67,19 +69,19 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def served_routes(node: NodeSnapshot) -> list[str]:
+def served_routes(node: NodeSnapshot) -> tuple[str, ...]:
     """The prefixes that lead to this node: of the subnets those that it serves now, and both exit routes.
 
     One default route alone makes no exit node: what goes by the other family would leave by another way.
     """
     is_exit = set(EXIT_ROUTES) <= set(node.routes)
-    return [
+    return tuple(
         route for route in node.routes if (is_exit if route in EXIT_ROUTES else route in node.primary_routes)
-    ]
+    )
 
 
-def base_node(node: NodeSnapshot) -> dict[str, Any]:
-    """What a node shows to itself and to others alike."""
+def base_node(node: NodeSnapshot, routes: tuple[str, ...]) -> dict[str, Any]:
+    """What a node shows to itself and to others alike; ``routes`` lead to it besides its addresses."""
     addresses = [f"{node.ipv4}/32", f"{node.ipv6}/128"]
     content: dict[str, Any] = {
         "ID": node.id,
@@ -88,7 +90,7 @@ def base_node(node: NodeSnapshot) -> dict[str, Any]:
         "User": owner_of(node),
         "Key": node.node_key,
         "Addresses": addresses,
-        "AllowedIPs": [*addresses, *served_routes(node)],
+        "AllowedIPs": [*addresses, *routes],
         "Created": format_time(node.created),
     }
     if node.key_expiry is not None:
@@ -108,8 +110,11 @@ def base_node(node: NodeSnapshot) -> dict[str, Any]:
     return content
 
 
-def self_node(node: NodeSnapshot, tailnet: TailnetSnapshot) -> dict[str, Any]:
-    """A node's own entry: what it may do and shall do, and whether it was approved."""
+def self_node(node: NodeSnapshot, tailnet: TailnetSnapshot, granted: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's own entry: what it may do and shall do, and whether it was approved.
+
+    ``granted`` are the capabilities that the policy gives it.
+    """
     capabilities = dict(SELF_CAPABILITIES) | {"tailnet-display-name": [tailnet.name]}
     if tailnet.logs_flows:
         capabilities[LOG_FLOWS_CAPABILITY] = None
@@ -121,11 +126,11 @@ def self_node(node: NodeSnapshot, tailnet: TailnetSnapshot) -> dict[str, Any]:
         capabilities[RENEW_CAPABILITY] = [{"WithinSeconds": node.renews_within}]
     if node.routes:
         capabilities[APPROVED_ROUTES_CAPABILITY] = list(node.routes)
-    return base_node(node) | {
+    return base_node(node, served_routes(node)) | {
         "Machine": node.machine_key,
         "Hostinfo": without_nulls(node.hostinfo),
         "MachineAuthorized": node.standing is not Standing.PENDING,
-        "CapMap": capabilities,
+        "CapMap": {**capabilities, **granted},
         "Online": True,
     }
 
@@ -135,9 +140,9 @@ def health(node: NodeSnapshot) -> list[str]:
     return [CLONED] if node.cloned else []
 
 
-def peer_node(node: NodeSnapshot) -> dict[str, Any]:
-    """A node as others see it; LastSeen only while it is offline."""
-    content = base_node(node)
+def peer_node(node: NodeSnapshot, routes: tuple[str, ...]) -> dict[str, Any]:
+    """A node as one of its peers sees it, who uses it for ``routes``; LastSeen only while it is offline."""
+    content = base_node(node, routes)
     hostinfo = {
         PEER_HOSTINFO[key.lower()]: value
         for key, value in node.hostinfo.items()
@@ -182,12 +187,27 @@ def farewell_map(node_key: str, machine_key: str, now: datetime) -> dict[str, An
         created=now - ENDED,
         key_expiry=now - ENDED,
     )
-    node = base_node(nobody) | {"Machine": machine_key, "Hostinfo": {}, "MachineAuthorized": True}
+    node = base_node(nobody, ()) | {"Machine": machine_key, "Hostinfo": {}, "MachineAuthorized": True}
     return {
         "Node": node,
         "UserProfiles": [TAGGED_PROFILE],
         "PacketFilters": {"base": []},
         "ControlTime": format_time(now),
+    }
+
+
+def profiles_member(tailnet: TailnetSnapshot, people: Iterable[int]) -> bytes:
+    """The profiles of these people, and the one of tags."""
+    known = (tailnet.users[i] for i in sorted(people) if i in tailnet.users)
+    return b'"UserProfiles":' + orjson.dumps([*map(profile, known), TAGGED_PROFILE])
+
+
+def shared_members(tailnet: TailnetSnapshot) -> dict[str, bytes]:
+    """The members of a map that are the same for every node of a tailnet."""
+    return {
+        "DERPMap": b'"DERPMap":' + orjson.dumps(tailnet.derp_map.to_json()),
+        "DNSConfig": b'"DNSConfig":' + orjson.dumps(dns_config(tailnet)),
+        "Domain": b'"Domain":' + orjson.dumps(tailnet.suffix),
     }
 
 

@@ -154,10 +154,11 @@ def test_a_change_that_changes_nothing_sends_nothing(start: TailnetSnapshot, his
 @given(tailnets, histories)
 def test_one_step_over_a_whole_history_gives_the_full_map(start: TailnetSnapshot, history: list[Any]) -> None:
     engine = Engine(start)
+    begun = engine.state
     maps = {viewer: full(engine, viewer) for viewer in start.nodes}
     for change in history:
         engine.update(change.apply(engine.snapshot))
-    update = engine.since(start)
+    update = engine.since(begun)
     for viewer in start.nodes.keys() & engine.snapshot.nodes.keys():
         message = update.message_for(viewer, NOW)
         netmap = apply(maps[viewer], told(message)) if message is not None else maps[viewer]
@@ -399,13 +400,13 @@ def test_the_engine_loads_no_django() -> None:
 
 def test_a_fragment_is_made_once_per_state_of_a_node() -> None:
     engine = Engine(tailnet(*(node(node_id) for node_id in range(1, 5))))
-    one = engine.peer_fragment(engine.snapshot.nodes[2])
+    one = engine.fragments.of(engine.snapshot.nodes[2])
     engine.full_map(1, NOW)
-    assert engine.peer_fragment(engine.snapshot.nodes[2]) is one
+    assert engine.fragments.of(engine.snapshot.nodes[2]) is one
     engine.with_nodes({2: node(2, home_derp=900)})
-    assert engine.peer_fragment(engine.snapshot.nodes[2]) is not one
+    assert engine.fragments.of(engine.snapshot.nodes[2]) is not one
     engine.with_nodes({2: None})
-    assert 2 not in engine._fragments
+    assert engine.fragments.held == {1, 3, 4}
 
 
 @pytest.mark.long

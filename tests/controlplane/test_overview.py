@@ -17,7 +17,7 @@ from accounts.roles import Role
 from accounts.services import people
 from accounts.tenancy import scope
 from controlplane.models import Relay
-from controlplane.netmap.visibility import sees
+from controlplane.netmap.state import State
 from controlplane.services.dns import set_magic_dns
 from controlplane.snapshots import load_tailnet
 from controlplane.views.my_devices import PAGE_SIZE
@@ -259,11 +259,11 @@ def test_what_is_said_to_be_reached_is_what_netmaps_have(place: tuple[Tailnet, U
         said = {node.pk for node in reachable(timezone.now())}
     snapshot = load_tailnet(tailnet.pk)
     assert snapshot is not None
-    nodes = snapshot.nodes
+    nodes, state = snapshot.nodes, State.of(snapshot)
     shown = {
         one.id
         for one in nodes.values()
-        if sees(nodes[viewer.pk], one) and one.name.partition(".")[0] != "ended"
+        if state.sees(nodes[viewer.pk], one) and one.name.partition(".")[0] != "ended"
     }
     assert said - {viewer.pk} == shown, "an ended key stays in netmaps, marked; nobody gets through to it"
 
