@@ -69,7 +69,7 @@ class Engine:
         members = [
             *own_members(state, viewer),
             *self._shared.of(snapshot),
-            builder.profiles_member(snapshot, people | {viewer.user_id}),
+            builder.profiles_member(snapshot, people),
             b'"CollectServices":false,"Debug":{"DisableLogTail":true}',
             b'"ControlTime":' + orjson.dumps(format_time(now)),
         ]

@@ -68,7 +68,9 @@ class Fragments:
         return fragment
 
     def peers_of(self, viewer: NodeSnapshot, state: State) -> tuple[Pieces, frozenset[int]]:
-        """The members of the list of a viewer's peers, by ID, in pieces; and the ids of their owners."""
+        """The members of the list of a viewer's peers, by ID, in pieces; and the ids of all their owners."""
+        if not state.has_peers(viewer):  # what these have in common is nothing that they see
+            return (), frozenset({viewer.user_id})
         roster = self._roster(viewer, state)
         return roster.without(viewer.id), roster.people
 
@@ -92,7 +94,7 @@ class Fragments:
         fragments = {i: self.of(nodes[i], state.routes(viewer, nodes[i])) for i in ids}
         if is_offered(viewer):
             fragments[viewer.id] = self.of(viewer)
-        people = frozenset(nodes[i].user_id for i in ids)
+        people = frozenset(nodes[i].user_id for i in (viewer.id, *ids))
         return Roster(dict(sorted(fragments.items())), people)
 
 

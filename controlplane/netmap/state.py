@@ -91,10 +91,10 @@ class State:
         old = self.snapshot
         if old.policy is not snapshot.policy and old.policy != snapshot.policy:
             return Evaluation.of(snapshot.policy, snapshot)
-        if old.users is not snapshot.users and old.users != snapshot.users:
-            return self.evaluation.updated(snapshot)
         concerned = {i for i in ids if _concerns_policy(old.nodes.get(i), snapshot.nodes.get(i))}
-        return self.evaluation.updated(snapshot, concerned) if concerned else self.evaluation
+        if not concerned and (old.users is snapshot.users or old.users == snapshot.users):
+            return self.evaluation
+        return self.evaluation.updated(snapshot, concerned)
 
     # -- who sees whom
 
@@ -106,6 +106,10 @@ class State:
             and is_offered(node)
             and self.evaluation.sees(viewer.id, node.id)
         )
+
+    def has_peers(self, viewer: NodeSnapshot) -> bool:
+        """Whether there is a node that a viewer would see if it were offered."""
+        return may_see_peers(viewer) and bool(self.evaluation.peers_of(viewer.id))
 
     def peer_ids(self, viewer: NodeSnapshot) -> list[int]:
         """The ids of a node's peers, in order."""

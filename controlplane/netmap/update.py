@@ -202,6 +202,7 @@ class Update:
             if node_member(old, before) != entry:
                 members.append(b'"Node":' + orjson.dumps(entry))
         if self._is_judged_anew:
+            # Each is the same object for as long as nothing of it changed.
             if (rules := new.packet_filter(viewer)) != old.packet_filter(before):
                 members.append(b'"PacketFilters":' + orjson.dumps({"base": rules}))
             if (rules := new.ssh_rules(viewer)) != old.ssh_rules(before):
@@ -212,8 +213,9 @@ class Update:
 
     def _rest(self, before: NodeSnapshot, viewer: NodeSnapshot) -> bytes:
         """What a viewer hears of everything but itself; ``b""`` for nothing."""
-        if not may_see_peers(viewer):  # of people it hears only of its own
-            return joined([*self._shared, *self._profiles(self._people & {viewer.user_id})])
+        had, has = self.old.has_peers(before), self.new.has_peers(viewer)
+        if not (had and has):
+            return self._first_or_last_peers(before, viewer)
         if viewer.id in self.changed or viewer.routes:
             return self._build_rest(before, viewer)
         views = self.old.view(before), self.new.view(viewer)
@@ -222,12 +224,25 @@ class Update:
             rest = self._rests[views] = self._build_rest(before, viewer)
         return rest
 
+    def _first_or_last_peers(self, before: NodeSnapshot, viewer: NodeSnapshot) -> bytes:
+        """A viewer that saw nobody, or sees nobody now. Of people it hears only of those it sees."""
+        pieces, people = self._fragments.peers_of(viewer, self.new)
+        if not pieces:
+            people = frozenset(self._own_profile(before, viewer) | self._people & {viewer.user_id})
+        shown = [b'"PeersChanged":[' + b"".join(pieces) + b"]"] if pieces else []
+        return joined([*self._shared, *self._profiles(people), *shown, *self._removed_peers(before)])
+
     def _build_rest(self, before: NodeSnapshot, viewer: NodeSnapshot) -> bytes:
         delta = _Delta()
         for node_id in sorted(self._concerning(before, viewer) - {viewer.id}):
             self._add_change(delta, before, viewer, node_id)
-        people = self._people_seen(viewer) | delta.owners
+        people = self._people_seen(viewer) | delta.owners | self._own_profile(before, viewer)
         return joined([*self._shared, *self._profiles(people), *delta.members()])
+
+    @staticmethod
+    def _own_profile(before: NodeSnapshot, viewer: NodeSnapshot) -> set[int]:
+        """A viewer's owner, if it is another one now."""
+        return {viewer.user_id} - {before.user_id}
 
     def _concerning(self, before: NodeSnapshot, viewer: NodeSnapshot) -> set[int]:
         """The nodes that may look different to a viewer: those that changed, and those it may see anew or

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from controlplane.netmap.policy.parse import parse_policy
 from controlplane.netmap.snapshot import (
     DNSSnapshot,
     NodeSnapshot,
@@ -131,6 +132,26 @@ class Batch:
         return old
 
 
+OWNERS = '"tagOwners": {"tag:a": [], "tag:b": []}'
+POLICIES = [
+    parse_policy(text)
+    for text in (
+        "{}",
+        f'{{"acls": [{{"action": "accept", "src": ["*"], "dst": ["*:*"]}}], {OWNERS}}}',
+        '{"grants": [{"src": ["autogroup:member"], "dst": ["autogroup:self", "autogroup:internet"],'
+        f' "ip": ["*"]}}], {OWNERS}}}',
+        '{"grants": [{"src": ["group:g"], "dst": ["tag:a", "10.1.0.0/16"], "ip": ["tcp:22"]},'
+        ' {"src": ["tag:b"], "dst": ["user2@example.com"], "app": {"example.com/cap": [{}]}}],'
+        f' "groups": {{"group:g": ["user1@example.com"]}}, {OWNERS},'
+        ' "nodeAttrs": [{"target": ["tag:a"], "attr": ["funnel"]}],'
+        ' "ssh": [{"action": "accept", "src": ["group:g"], "dst": ["tag:a"], "users": ["root"]}]}',
+        '{"grants": [{"src": ["*"], "dst": ["10.0.0.0/8"], "ip": ["*"], "via": ["tag:a"]},'
+        f' {{"src": ["autogroup:tagged"], "dst": ["autogroup:member"], "ip": ["443"]}}], {OWNERS}}}',
+        '{"postures": {"posture:p": ["node:os == \'linux\'"]}, "grants": [{"src": ["*"], "dst": ["*"],'
+        f' "ip": ["*"], "srcPosture": ["posture:p"]}}], {OWNERS}}}',
+    )
+]
+
 small = st.integers(0, 3)
 members: dict[str, st.SearchStrategy[Any]] = {
     "standing": st.sampled_from(list(Standing)),
@@ -143,7 +164,8 @@ members: dict[str, st.SearchStrategy[Any]] = {
     "key_expiry": small.map(moment),
     "capability_version": st.sampled_from([0, 113, 130]),
     "name": st.sampled_from(["box.home.example.", "bad name.", ""]),
-    "tags": st.sampled_from([(), ("tag:a",)]),
+    "tags": st.sampled_from([(), ("tag:a",), ("tag:a", "tag:b"), ("tag:b",)]),
+    "attributes": st.sampled_from([{}, {"node:os": "linux"}]),
     "routes": st.sampled_from([(), ("10.0.0.0/8",), ("10.0.0.0/8", "10.1.0.0/16"), ("0.0.0.0/0", "::/0")]),
     "approved": small.map(lambda number: {"10.0.0.0/8": START + timedelta(minutes=number)}),
     "online_since": small.map(moment),
@@ -172,6 +194,7 @@ def set_nodes(draw: st.DrawFn) -> SetNode:
 shared = (
     st.builds(SetShared, st.just("name"), st.sampled_from(["Home", "Casa"]))
     | st.builds(SetShared, st.just("logs_flows"), st.booleans())
+    | st.builds(SetShared, st.just("policy"), st.sampled_from(POLICIES))
     | st.builds(SetShared, st.just("suffix"), st.sampled_from(["home.example", "casa.example"]))
     | st.builds(SetShared, st.just("derp_map"), small.map(derp_map))
     | st.builds(
@@ -195,6 +218,8 @@ shared = (
 single = set_nodes() | st.builds(Remove, st.sampled_from(IDS)) | shared
 changes = single | st.lists(single, min_size=2, max_size=4).map(tuple).map(Batch)
 histories = st.lists(changes, min_size=1, max_size=12)
-tailnets = st.lists(st.sampled_from(IDS), unique=True).map(
-    lambda ids: tailnet(*(node(node_id, online=node_id % 2 == 0) for node_id in ids))
+tailnets = st.builds(
+    lambda ids, policy: tailnet(*(node(node_id, online=node_id % 2 == 0) for node_id in ids), policy=policy),
+    st.lists(st.sampled_from(IDS), unique=True),
+    st.sampled_from(POLICIES),
 )

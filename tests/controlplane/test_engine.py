@@ -15,7 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from controlplane.netmap.engine import Engine
-from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
+from controlplane.netmap.policy.default import default_policy
+from controlplane.netmap.policy.parse import parse_policy
+from controlplane.netmap.snapshot import TAGGED_USER_ID, NodeSnapshot, Standing, TailnetSnapshot
 from controlplane.netmap.visibility import is_offered
 from tests.controlplane.snapshots import (
     PEOPLE,
@@ -291,6 +293,35 @@ def test_a_new_relay_port_reaches_everyone_and_nothing_else_does() -> None:
     assert set(json.loads(update.message_for(1, NOW) or b"")) == {"DERPMap"}
 
 
+# --- by the policy ---------------------------------------------------------------------------------------
+
+
+def test_an_edit_of_the_policy_shows_and_hides_peers_and_changes_filters() -> None:
+    grant = '{"src": ["user1@example.com"], "dst": ["tag:b"], "ip": ["22"]}'
+    to_b = parse_policy(f'{{"grants": [{grant}], "tagOwners": {{"tag:b": []}}}}')
+    nodes = node(1, user_id=1), node(2, user_id=2, tags=("tag:b",)), node(3, user_id=3)
+    engine = Engine(tailnet(*nodes))
+    maps = {viewer: full(engine, viewer) for viewer in (1, 2, 3)}
+    update = engine.update(replace(engine.snapshot, policy=to_b))
+    said = {viewer: told(update.message_for(viewer, NOW) or b"{}") for viewer in maps}
+    assert [said[viewer].peers_removed for viewer in (1, 2, 3)] == [(3,), (3,), (1, 2)]
+    now = {viewer: apply(maps[viewer], said[viewer]) for viewer in maps}
+    assert [set(now[viewer].peers) for viewer in (1, 2, 3)] == [{2}, {1}, set()]
+    assert now[1].filter_rules == ()
+    (rule,) = now[2].filter_rules
+    assert rule.sources == ("100.64.0.1", "fd7a:115c:a1e0::1")
+    back = engine.update(replace(engine.snapshot, policy=default_policy()))
+    again = {viewer: apply(now[viewer], told(back.message_for(viewer, NOW) or b"{}")) for viewer in maps}
+    assert {viewer: set(one.peers) for viewer, one in again.items()} == {1: {2, 3}, 2: {1, 3}, 3: {1, 2}}
+
+
+def test_only_profiles_of_those_who_are_seen_are_told() -> None:
+    own = parse_policy('{"grants": [{"src": ["autogroup:member"], "dst": ["autogroup:self"], "ip": ["*"]}]}')
+    engine = Engine(tailnet(node(1, user_id=1), node(3, user_id=1), node(2, user_id=2), policy=own))
+    people = set(full(engine, 1).user_profiles)
+    assert people == {1, TAGGED_USER_ID}
+
+
 # --- who carries a subnet --------------------------------------------------------------------------------
 
 LAN, EXIT = "10.0.0.0/8", ("0.0.0.0/0", "::/0")
@@ -318,7 +349,7 @@ def test_an_exit_node_is_offered_both_default_routes_and_a_subnet_leads_to_one_n
     routes = {"routes": ("0.0.0.0/0", LAN, "::/0")}
     engine = Engine(tailnet(node(1), router(2, **routes), router(3, **routes)))
     allowed = [peer["AllowedIPs"][2:] for peer in json.loads(engine.full_map(1, NOW))["Peers"]]
-    assert allowed == [["0.0.0.0/0", LAN, "::/0"], ["0.0.0.0/0", "::/0"]]
+    assert allowed == [[LAN, "0.0.0.0/0", "::/0"], ["0.0.0.0/0", "::/0"]]
     half = Engine(tailnet(node(1), router(2, routes=("0.0.0.0/0",))))
     assert carriers(half, "0.0.0.0/0") == [], "one family alone would let the other one leave as before"
 
