@@ -72,7 +72,7 @@ class Fragments:
         if not state.has_peers(viewer):  # what these have in common is nothing that they see
             return (), frozenset({viewer.user_id})
         roster = self._roster(viewer, state)
-        return roster.without(viewer.id), roster.people
+        return roster.without(viewer.id), roster.people | {viewer.user_id}
 
     def _roster(self, viewer: NodeSnapshot, state: State) -> Roster:
         """What all viewers see who see what this one sees, themselves among it.
