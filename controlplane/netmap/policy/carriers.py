@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from controlplane.netmap.policy.compiled import Compiled, union
 from controlplane.netmap.policy.plans import Plan
@@ -54,7 +54,10 @@ class Carriers:
         self._coverage = coverage
         self._viewers: dict[int, Viewers] = {}
         self._elected: dict[tuple[str, tuple[str, ...]], int] = {}
-        self._views: dict[int, tuple[int, ...]] | None = None
+        self._masks: list[bytes] | None = None
+        self._reached: dict[str, tuple[list[Compiled], int]] = {}
+        self._leaving: tuple[int, list[Compiled]] | None = None
+        self._offers: dict[str, list[tuple[int, NodeSnapshot]]] | None = None
 
     def viewers_of(self, bit: int) -> Viewers:
         """The prefixes of the node with this bit, and who is to use each."""
@@ -69,18 +72,17 @@ class Carriers:
 
         Routers' prefixes with the same viewers count as one; whether a router views its own does not matter.
         """
-        if self._views is None:
-            self._views = self._find_views()
-        return self._views.get(bit, ())
+        if self._masks is None:
+            self._masks = self._viewing()
+        at, one = bit >> 3, 1 << (bit & 7)
+        return tuple(number for number, mask in enumerate(self._masks) if mask[at] & one)
 
-    def _find_views(self) -> dict[int, tuple[int, ...]]:
+    def _viewing(self) -> list[bytes]:
+        """The masks of viewers that differ, as bytes: of a long int, one bit costs as much as all."""
         bits = sorted({*self._world.routers, *bit_numbers(self._world.exits)})
         masks = {mask | (1 << bit): None for bit in bits for _, mask in self.viewers_of(bit)}
-        found: dict[int, list[int]] = {}
-        for number, mask in enumerate(masks):
-            for bit in bit_numbers(mask):
-                found.setdefault(bit, []).append(number)
-        return {bit: tuple(numbers) for bit, numbers in found.items()}
+        length = len(self._world.slots) // 8 + 1
+        return [mask.to_bytes(length, "little") for mask in masks]
 
     def _make(self, node: NodeSnapshot, bit: int) -> Viewers:
         subnets = [(prefix, self._of_subnet(prefix, node, bit)) for prefix in subnets_of(node)]
@@ -93,11 +95,24 @@ class Carriers:
 
     def _of_exit(self, bit: int) -> int:
         """Who may leave for the internet by this exit node."""
-        return union(
-            rule.senders
-            for rule in (self._rules[number] for number in self._coverage.internet)
-            if rule.receivers >> bit & 1
-        )
+        if self._leaving is None:
+            rules = [self._rules[number] for number in self._coverage.internet]
+            exits = self._world.exits
+            some = [rule for rule in rules if rule.receivers & exits != exits]
+            self._leaving = union(rule.senders for rule in rules if rule.receivers & exits == exits), some
+        by_all, some = self._leaving
+        return by_all | union(rule.senders for rule in some if rule.receivers >> bit & 1)
+
+    def _reaching(self, prefix: str) -> tuple[list[Compiled], int]:
+        """The rules that steer to a subnet by ``via``, and who else reaches it or is reached from it."""
+        found = self._reached.get(prefix)
+        if found is None:
+            to, back = self._coverage.of(prefix)
+            rules = [self._rules[number] for number in to]
+            general = union(rule.senders for rule in rules if not rule.plan.via)
+            general |= union(self._rules[number].receivers for number in back)
+            found = self._reached[prefix] = [rule for rule in rules if rule.plan.via], general
+        return found
 
     def _of_subnet(self, prefix: str, node: NodeSnapshot, bit: int) -> int:
         """Who is to send what goes to a subnet to this router.
@@ -105,26 +120,26 @@ class Carriers:
         Those that may reach it, or that it may reach, and the other routers of the same subnet. ``via`` comes
         before the election: its viewers use what is elected among the routers that it names.
         """
-        to, back = self._coverage.of(prefix)
-        steered = chosen = general = 0
-        for rule in (self._rules[number] for number in to):
-            if rule.plan.via:
-                mine = self._elect(prefix, rule.plan.via) == bit
-                chosen |= rule.senders & ~steered if mine else 0
-                steered |= rule.senders
-            else:
-                general |= rule.senders
+        steering, general = self._reaching(prefix)
+        steered = chosen = 0
+        for rule in steering:
+            mine = self._elect(prefix, rule.plan.via) == bit
+            chosen |= rule.senders & ~steered if mine else 0
+            steered |= rule.senders
         if prefix not in node.primary_routes:
             return chosen
-        general |= union(self._rules[number].receivers for number in back)
         general |= self._sharers(prefix) & self._peers_of(node.id)
         return chosen | (general & ~steered)
 
-    def _offering(self, prefix: str) -> Iterable[tuple[int, NodeSnapshot]]:
-        for bit in self._world.routers:
-            node = self._world.slots[bit]
-            if node is not None and prefix in node.routes:
-                yield bit, node
+    def _offering(self, prefix: str) -> Sequence[tuple[int, NodeSnapshot]]:
+        """The routers that are approved for a subnet, with the numbers of their bits."""
+        if self._offers is None:
+            self._offers = {}
+            for bit in self._world.routers:
+                if (node := self._world.slots[bit]) is not None:
+                    for one in subnets_of(node):
+                        self._offers.setdefault(one, []).append((bit, node))
+        return self._offers.get(prefix, ())
 
     def _sharers(self, prefix: str) -> int:
         return union(1 << bit for bit, _ in self._offering(prefix))

@@ -128,7 +128,7 @@ class Evaluation:
             peers = patched.pop(bit, None)
             if peers is not None and not changed >> bit & 1:
                 patched[bit] = peers & ~changed | union(one for one, seen in sees if seen >> bit & 1)
-        following._peers |= {bit: peers for bit, peers in patched.items() if bit not in following._peers}
+        following._peers = patched | following._peers
 
     # -- who sees whom
 

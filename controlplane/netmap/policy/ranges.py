@@ -43,7 +43,9 @@ def parse_prefix(text: str) -> Prefix:
     return Prefix(base + int(net.network_address), base + int(net.broadcast_address))
 
 
+@lru_cache(maxsize=65536)
 def address_text(value: int) -> str:
+    """An address of the number line as it is written."""
     return str(IPv4Address(value)) if value < V6 else str(IPv6Address(value - V6))
 
 
