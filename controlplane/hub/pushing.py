@@ -16,6 +16,8 @@ from controlplane.background import Tasks
 from controlplane.hub.audience import Audience, Subscriber
 from controlplane.measures import FULL_MAPS, PUSH_SECONDS, PUSHES
 from controlplane.netmap.engine import Engine
+from controlplane.netmap.snapshot import TailnetSnapshot
+from controlplane.netmap.state import State
 from controlplane.netmap.update import Update
 from wire.codec import compress, frame_map
 
@@ -31,7 +33,8 @@ THREADS = 2
 
 
 class Workshop:
-    """Where all tailnets' whole maps are made: a few at a time (``places``), big ones packed in threads."""
+    """Where all tailnets' whole maps are made: a few at a time (``places``), big ones packed in threads;
+    and where policies are compiled."""
 
     def __init__(self) -> None:
         self.places = asyncio.Semaphore(MAX_FULL_MAPS_AT_ONCE)
@@ -41,6 +44,10 @@ class Workshop:
         if len(message) < BIG_MAP_BYTES:
             return compress(message)
         return await asyncio.get_running_loop().run_in_executor(self._threads, compress, message)
+
+    async def prepare(self, snapshot: TailnetSnapshot) -> State:
+        """What a tailnet's policy means, found out in a thread: a big one takes a while."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, State.of, snapshot)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

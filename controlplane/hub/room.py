@@ -20,6 +20,7 @@ from controlplane.hub.refresh import Refresher
 from controlplane.hub.reports import Unwritten
 from controlplane.netmap.engine import Engine
 from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot
+from controlplane.netmap.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,11 @@ class Room:
     ``expiry``; the engine's steps go to the ``pushes``, which send them to the ``audience``.
     """
 
-    def __init__(
-        self, snapshot: TailnetSnapshot, shared: Shared, gone: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, state: State, shared: Shared, gone: Callable[[], Awaitable[None]]) -> None:
         tasks, database, layer = shared.tasks, shared.database, shared.layer
-        self.engine = engine = Engine(snapshot)
+        snapshot = state.snapshot
+        self.engine = engine = Engine(state)
+        self._workshop = shared.workshop
         self.audience = audience = Audience()
         self.expiry = Expiry(engine)
         self.unwritten = Unwritten(snapshot.id, database)
@@ -64,8 +65,11 @@ class Room:
 
     async def swap(self, fresh: TailnetSnapshot, rows: Collection[int] | None) -> None:
         """Swap in what was read of these rows (``None`` = all), and push the difference."""
+        prepared = None
+        if fresh.policy is not self.snapshot.policy and fresh.policy != self.snapshot.policy:
+            prepared = await self._workshop.prepare(fresh)
         before, nodes = self.snapshot.nodes, self.facts.laid_over(fresh.nodes, rows)
-        update = self.engine.update(replace(fresh, nodes=nodes))
+        update = self.engine.update(replace(fresh, nodes=nodes), prepared=prepared)
         for node_id in update.changed & before.keys():
             self._follow(before[node_id], nodes.get(node_id))
         self.keys.add(fresh.id, (nodes[i] for i in update.changed if i in nodes))

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterator
 
 from controlplane.hub.room import Room, Shared
-from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot
+from controlplane.netmap.snapshot import NodeSnapshot
+from controlplane.netmap.state import State
 
 
 class Rooms:
@@ -43,16 +44,16 @@ class Rooms:
     async def _load(self, tailnet_id: int) -> Room | None:
         await self._shared.layer.join(tailnet_id)  # first, so that no change is missed
         snapshot = await self._shared.database.load_tailnet(tailnet_id)
-        return self.add(snapshot) if snapshot is not None else None
+        return self.add(await self._shared.workshop.prepare(snapshot)) if snapshot is not None else None
 
-    def add(self, snapshot: TailnetSnapshot) -> Room:
+    def add(self, state: State) -> Room:
         """A room of what was loaded."""
 
         async def close() -> None:
             await self.close(room)
 
-        room = Room(snapshot, self._shared, gone=close)
-        self._rooms[snapshot.id] = room
+        room = Room(state, self._shared, gone=close)
+        self._rooms[state.snapshot.id] = room
         return room
 
     async def close(self, room: Room) -> None:

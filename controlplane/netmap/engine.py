@@ -25,8 +25,8 @@ from wire.control import format_time
 class Engine:
     """One tailnet's state with the JSON fragments cached from it."""
 
-    def __init__(self, snapshot: TailnetSnapshot) -> None:
-        self.state = State.of(snapshot)
+    def __init__(self, begin: TailnetSnapshot | State) -> None:
+        self.state = begin if isinstance(begin, State) else State.of(begin)
         self.fragments = Fragments()
         self._shared = Shared()
 
@@ -36,10 +36,18 @@ class Engine:
 
     # -- changes
 
-    def update(self, snapshot: TailnetSnapshot, changed: Iterable[int] | None = None) -> Update:
-        """Swap in a new snapshot. ``changed`` names the nodes that may differ; ``None`` = compare all."""
+    def update(
+        self,
+        snapshot: TailnetSnapshot,
+        changed: Iterable[int] | None = None,
+        prepared: State | None = None,
+    ) -> Update:
+        """Swap in a new snapshot. ``changed`` names the nodes that may differ; ``None`` = compare all.
+
+        ``prepared``: :meth:`State.next`.
+        """
         old = self.state
-        self.state, ids = old.next(snapshot, changed)
+        self.state, ids = old.next(snapshot, changed, prepared)
         for node_id in ids - snapshot.nodes.keys():
             self.fragments.drop(node_id)
         return Update(old, self.state, ids, self.fragments, self.full_map)

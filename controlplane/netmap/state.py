@@ -73,11 +73,15 @@ class State:
         return cls(snapshot, Evaluation.of(snapshot.policy, snapshot))
 
     def next(
-        self, snapshot: TailnetSnapshot, changed: Iterable[int] | None = None
+        self,
+        snapshot: TailnetSnapshot,
+        changed: Iterable[int] | None = None,
+        prepared: State | None = None,
     ) -> tuple[State, frozenset[int]]:
         """The state at the next snapshot, and which nodes differ.
 
-        ``changed`` names those that may; ``None`` = compare all.
+        ``changed`` names those that may; ``None`` = compare all. ``prepared`` is a state nearer to the
+        next one than this is: what its policy means was found out elsewhere.
         """
         old, among = self.snapshot, None if changed is None else set(changed)
         if among is None or any(
@@ -85,7 +89,10 @@ class State:
         ):
             snapshot = _elected(snapshot, among)
         ids = differing_nodes(old, snapshot, among)
-        return State(snapshot, self._evaluated(snapshot, ids)), ids
+        if prepared is None:
+            return State(snapshot, self._evaluated(snapshot, ids)), ids
+        since = differing_nodes(prepared.snapshot, snapshot)
+        return State(snapshot, prepared._evaluated(snapshot, since)), ids
 
     def _evaluated(self, snapshot: TailnetSnapshot, ids: frozenset[int]) -> Evaluation:
         old = self.snapshot

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from controlplane.hub.refresh import Reading, Unread
+from controlplane.netmap.policy.parse import parse_policy
 from tests.controlplane.hub.world import TAILNET, World
 from tests.controlplane.snapshots import node, node_key, tailnet
 
@@ -187,3 +188,19 @@ async def test_a_deleted_tailnets_streams_end(world: World) -> None:
     await world.until(lambda: world.layer.memberships == ["leave"])
     assert world.hub.rooms.get(TAILNET) is None
     assert world.hub.find_by_key(node_key(2)) is None
+
+
+async def test_a_policy_is_compiled_while_news_go_on(world: World) -> None:
+    """Compiling has its thread; what is reported meanwhile is neither lost nor undone by it."""
+    room = world.open_room(node(1), node(2), node(3))
+    watch = await world.subscribe(1)
+    await world.settle(room)
+    alone = parse_policy('{"grants": [{"src": ["100.64.0.1"], "dst": ["100.64.0.2"], "ip": ["22"]}]}')
+    written = replace(tailnet(node(1), node(2), node(3), version=2), policy=alone)
+    world.database.tailnets[TAILNET] = written
+    room.refresher.hear(change(2, ("policyversion", 1)))
+    room.facts.report(2, {"endpoints": ("192.0.2.9:9",)})
+    await world.until(lambda: room.snapshot.version == 2)
+    await world.until(lambda: set(watch.netmap.peers) == {2})
+    await world.until(lambda: watch.netmap.peers[2].endpoints == ("192.0.2.9:9",))
+    assert room.engine.state.evaluation.policy is alone

@@ -13,6 +13,7 @@ from controlplane.hub.facts import COALESCE_SECONDS
 from controlplane.hub.layer import Layer
 from controlplane.hub.room import Room
 from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot
+from controlplane.netmap.state import State
 from nodes.services.presence import Claim
 from nodes.services.volatile import Volatile
 from tests.controlplane.snapshots import tailnet
@@ -167,7 +168,7 @@ class World:
     def open_room(self, *nodes: NodeSnapshot) -> Room:
         snapshot = tailnet(*nodes)
         self.database.tailnets[snapshot.id] = snapshot
-        return self.hub.rooms.add(snapshot)
+        return self.hub.rooms.add(State.of(snapshot))
 
     async def subscribe(
         self, node_id: int, disco_key: str = "", *, zstd: bool = False, address: str = ""
