@@ -207,6 +207,29 @@ def test_dns(run: Run, harbour: Harbour) -> None:
     assert (row["magic_dns"], row["override_local_dns"]) == (False, False)
 
 
+# --- the policy --------------------------------------------------------------------------------------------
+
+
+def test_the_policy_file(run: Run, harbour: Harbour) -> None:
+    assert run["validate policy"]
+    assert run["set policy"]
+    assert run["raw policy"]["HuJSON"].startswith("{\n\t// who may what\n")
+    assert run["policy"]["tagOwners"] == {"tag:db": [], "tag:web": []}
+    assert run["policy"]["acls"] == [
+        {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:db:5432"]}
+    ]
+    assert run["same etag"] is True
+    assert run["policy from its parts"]["hosts"] == {"gate": "10.0.0.1"}
+    assert run.refusal("set policy twice")[0] == 412
+    status, words = run.refusal("set wrong policy")
+    assert (status, bool(words)) == (400, True)
+    _, words = run.refusal("validate tests")
+    assert "ACL validation failed: test(s) failed" in words
+    assert run["reset policy"]
+    assert run["raw policy after"] == run["raw policy before"]
+    assert [row["number"] for row in harbour.rows("controlplane.PolicyVersion")] == [1, 2, 3]
+
+
 # --- keys and people ---------------------------------------------------------------------------------------
 
 
@@ -373,7 +396,7 @@ def test_ways_to_sign_in(run: Run) -> None:
 
 def test_what_is_not_built_is_not_found(run: Run) -> None:
     calls = [call for call in run.lines if call.startswith("not built: ")]
-    assert len(calls) == 10
+    assert len(calls) == 6
     for call in calls:
         assert (call, *run.refusal(call)) == (call, 404, "there is nothing at this address")
 
@@ -391,8 +414,11 @@ def test_nothing_else_was_refused(run: Run) -> None:
         "devices by nonsense",
         "devices of the deleted tailnet",
         "no tags",
+        "set policy twice",
+        "set wrong policy",
         "update what is fixed",
         "user gone",
+        "validate tests",
         "webhook deleted",
     }
     assert {call for call in run.refused if not call.startswith("not built: ")} == wanted

@@ -38,6 +38,7 @@ Check = Callable[[Any], bool]
 class Step:
     """One request; ``$device``, ``$user`` and ``$id`` stand for ids.
 
+    ``accepts``: the media type that it asks for, where that is not JSON; the answer is then a text.
     ``tells`` is what the provider needs of the answer: members, in which a set is a list in any order and a
     function a condition. ``keeps`` names the member that is the resource's id from then on.
     """
@@ -49,6 +50,8 @@ class Step:
     tells: Any = None
     status: int = 200
     keeps: str = ""
+    accepts: str = ""
+    if_match: str = ""
 
 
 class Provider(Api):
@@ -62,9 +65,15 @@ class Provider(Api):
         """The answer, which has the status that the step says and is what the provider can use."""
         path, body = (Template(text).substitute(ids) for text in (step.path, step.body))
         headers = {"authorization": self.basic, "user-agent": "terraform-provider-tailscale"}
-        if not body:
-            headers["accept"] = "application/json"
+        if not body and step.method != "POST":
+            headers["accept"] = step.accepts or "application/json"
+        if step.if_match:
+            headers["if-match"] = f'"{step.if_match}"'
         what = (step.method, path, body.encode() or None)
+        if step.accepts:
+            answer = self._client.get(f"{self.prefix}{path}", headers=headers)
+            assert (answer.status_code, answer["Content-Type"]) == (step.status, step.accepts), step
+            return answer.content.decode()
         if step.status != 200:
             refused = self.refusal(*what, headers=headers)
             assert (refused.status, bool(refused.message)) == (step.status, True), (step, refused)
@@ -231,6 +240,29 @@ dns_configuration = [
     ),
     Step("delete", "POST", CONFIGURATION, '{"preferences":{}}'),
     Step("is gone", "GET", CONFIGURATION, tells={"preferences": {"magicDNS": False}, "nameservers": []}),
+]
+
+# --- the policy --------------------------------------------------------------------------------------------
+
+ACL, HUJSON = "/tailnet/-/acl", "application/hujson"
+FIRST = '{\n  // ours\n  "acls": [{"action": "accept", "src": ["*"], "dst": ["*:22"]}],\n}\n'
+SECOND = FIRST.replace("22", "443")
+BROKEN = FIRST.replace('"*:22"', '"tag:none:22"')
+
+acl = [
+    Step("plan", "POST", f"{ACL}/validate", FIRST, tells=lambda told: told == {}),
+    Step("plan what is wrong", "POST", f"{ACL}/validate", BROKEN, tells={"message": known}),
+    Step("create", "POST", ACL, FIRST, if_match="ts-default"),
+    Step("read", "GET", ACL, accepts=HUJSON, tells=lambda text: text == FIRST),
+    Step("create where there is one", "POST", ACL, SECOND, if_match="ts-default", status=412),
+    Step("create all the same", "POST", ACL, SECOND),
+    Step("import", "GET", ACL, accepts=HUJSON, tells=lambda text: text == SECOND),
+    Step("update", "POST", ACL, FIRST),
+    Step("update to what is wrong", "POST", ACL, BROKEN, status=400),
+    Step("read", "GET", ACL, accepts=HUJSON, tells=lambda text: text == FIRST),
+    Step("data", "GET", ACL, tells={"acls": each(action="accept")}),
+    Step("delete, and reset", "POST", ACL),
+    Step("create anew", "POST", ACL, SECOND, if_match="ts-default"),
 ]
 
 # --- devices -----------------------------------------------------------------------------------------------
@@ -607,6 +639,7 @@ SEQUENCES: dict[str, Sequence[Step]] = {
     "tailscale_dns_search_paths": dns_search_paths,
     "tailscale_dns_split_nameservers": dns_split_nameservers,
     "tailscale_dns_configuration": dns_configuration,
+    "tailscale_acl": acl,
     "tailscale_device_authorization": device_authorization,
     "tailscale_device_key": device_key,
     "tailscale_device_tags": device_tags,

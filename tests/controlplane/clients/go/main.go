@@ -87,6 +87,7 @@ func main() {
 	logs(c)
 	tailnets(c, base, t)
 	signIns(base, t)
+	policy(c)
 	notBuilt(c)
 }
 
@@ -263,11 +264,35 @@ func signIns(base *url.URL, t told) {
 	get[[]string]("another tailnet")(other.DNS().SearchPaths(ctx))
 }
 
+const policyText = `{
+	// who may what
+	"tagOwners": {"tag:db": [], "tag:web": []},
+	"acls": [{"action": "accept", "src": ["autogroup:member"], "dst": ["tag:db:5432"]}],
+}
+`
+
+func policy(c *tailscale.Client) {
+	p := c.PolicyFile()
+	before := get[*tailscale.RawACL]("raw policy before")(p.Raw(ctx))
+	done("validate policy", p.Validate(ctx, policyText))
+	done("validate tests", p.Validate(ctx, []tailscale.ACLTest{{Source: "ana@harbour.example", Accept: []string{"tag:no:1"}}}))
+	done("set policy", p.Set(ctx, policyText, "ts-default"))
+	done("set policy twice", p.Set(ctx, policyText+"\n", "ts-default"))
+	raw := get[*tailscale.RawACL]("raw policy")(p.Raw(ctx))
+	acl := get[*tailscale.ACL]("policy")(p.Get(ctx))
+	if raw != nil && acl != nil {
+		get[bool]("same etag")(raw.ETag == acl.ETag, nil)
+		acl.Hosts = map[string]string{"gate": "10.0.0.1"}
+		get[*tailscale.ACL]("policy from its parts")(p.SetAndGet(ctx, *acl, acl.ETag))
+	}
+	done("set wrong policy", p.Set(ctx, `{"acls": [{"action": "deny"}]}`, ""))
+	if before != nil {
+		done("reset policy", p.Set(ctx, "", ""))
+		get[*tailscale.RawACL]("raw policy after")(p.Raw(ctx))
+	}
+}
+
 func notBuilt(c *tailscale.Client) {
-	get[*tailscale.ACL]("not built: policy")(c.PolicyFile().Get(ctx))
-	get[*tailscale.RawACL]("not built: raw policy")(c.PolicyFile().Raw(ctx))
-	done("not built: set policy", c.PolicyFile().Set(ctx, "{}", ""))
-	done("not built: validate policy", c.PolicyFile().Validate(ctx, "{}"))
 	get[[]tailscale.Service]("not built: services")(c.Services().List(ctx))
 	done("not built: set service", c.Services().CreateOrUpdate(ctx, tailscale.Service{Name: "svc:web"}))
 	get[[]tailscale.PostureIntegration]("not built: posture")(c.DevicePosture().ListIntegrations(ctx))
