@@ -8,7 +8,8 @@ STRICT := wire relay client accounts nodes controlplane
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help install run prepare check deb test test-fast test-browser test-long test-kernel demo walkthrough \
-	screenshots bench bench-relay bench-push bench-client bench-panel bench-api editor messages locks system clean
+	screenshots bench bench-relay bench-push bench-client bench-panel bench-api bench-policy editor \
+	messages locks system clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,7 +74,7 @@ walkthrough: install system ## root: follow docs/walkthrough.md to the letter, t
 screenshots: install system ## pictures of every page, in build/screenshots
 	$(BIN)/python -m tests.browser.screenshots build/screenshots
 
-bench: bench-relay bench-push bench-client bench-panel bench-api ## all benchmarks
+bench: bench-relay bench-push bench-client bench-panel bench-api bench-policy ## all benchmarks
 
 bench-relay: install ## the relay beside derper
 	$(BIN)/python -m bench.relay
@@ -89,6 +90,9 @@ bench-panel: install ## the panel's pages with 5,000 devices
 
 bench-api: install ## the API's answers with 5,000 devices, and pushes meanwhile
 	$(BIN)/python -m bench.api
+
+bench-policy: install ## the policy engine from 100 to 10,000 devices, beside Headscale
+	$(BIN)/python -m bench.policy
 
 editor: ## static/vendor/codemirror anew (Node.js and npm), after a change in deploy/editor
 	@bash deploy/editor/build.sh

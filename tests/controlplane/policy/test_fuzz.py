@@ -11,14 +11,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import orjson
 import pyjson5
 import pytest
 
+from bench.policy.estate import Size, snapshot_of
+from controlplane.netmap.policy.check import check
+from controlplane.netmap.policy.errors import PolicyError
 from controlplane.netmap.policy.hujson import HuJSONError, parse, plain
+from tests.controlplane.policy.policies import a_policy
 from tests.controlplane.policy.texts import a_text
 
 SECONDS = 5
 MANY = 100_000
+SNAPSHOT = snapshot_of(Size(12, users=3))
 
 # JSON5 has more: names without quotes, other quotes, numbers, whitespace, escapes and ends of lines. What is
 # refused for these reasons may be read by a parser of JSON5, and a name twice means the last one there.
@@ -101,3 +107,43 @@ def test_texts_are_read_as_another_parser_reads_them() -> None:
 @pytest.mark.timeout(1800)
 def test_a_hundred_thousand_texts_are_read_as_another_parser_reads_them() -> None:
     try_all(range(MANY), read_seed)
+
+
+# --- policies -------------------------------------------------------------------------------------------
+
+
+def compile_seed(seed: int) -> bool:
+    """Check a policy, and ask what every node is told; whether it was accepted."""
+    try:
+        checked = check(a_policy(seed), SNAPSHOT)
+    except PolicyError as error:
+        assert_says_where(error)
+        return False
+    for node_id in SNAPSHOT.nodes:
+        evaluation = checked.evaluation
+        told = (
+            evaluation.filter_of(node_id),
+            evaluation.ssh_of(node_id),
+            evaluation.capabilities_of(node_id),
+        )
+        orjson.dumps(told)
+        assert not evaluation.sees(node_id, node_id)
+        for peer in evaluation.world.ids(evaluation.peers_of(node_id)):
+            assert evaluation.sees(peer, node_id), "seeing is mutual"
+            assert set(evaluation.routes_for(node_id, peer)) <= set(SNAPSHOT.nodes[peer].routes)
+    return True
+
+
+def assert_says_where(error: PolicyError) -> None:
+    assert error.message
+    assert error.at is None or min(error.at) >= 1
+
+
+def test_policies_are_compiled_or_refused_with_a_declared_error() -> None:
+    try_all(seeds(MANY), compile_seed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_hundred_thousand_policies_are_compiled_or_refused_with_a_declared_error() -> None:
+    try_all(range(MANY), compile_seed)
