@@ -49,6 +49,7 @@ class Evaluation:
         self._reached_by: dict[Part, int] = {}
         self._peers: dict[int, int] = {}  # by the number of the node's bit, as all here
         self._filters: dict[int, list[FilterRule]] = {}
+        self._sources_json: dict[int, tuple[list[str], orjson.Fragment]] = {}
 
     @classmethod
     def of(cls, policy: Policy, snapshot: TailnetSnapshot) -> Evaluation:
@@ -196,8 +197,16 @@ class Evaluation:
         return made
 
     def filter_json(self, node_id: int) -> bytes:
-        """:meth:`filter_of` as JSON."""
-        return orjson.dumps(self.filter_of(node_id))
+        """:meth:`filter_of` as JSON; the lists of sources, which many filters share, are written once."""
+        return orjson.dumps(
+            [rule | {"SrcIPs": self._written(rule["SrcIPs"])} for rule in self.filter_of(node_id)]
+        )
+
+    def _written(self, sources: list[str]) -> orjson.Fragment:
+        found = self._sources_json.get(id(sources))
+        if found is None:  # the list is kept with it: its id stays its own
+            found = self._sources_json[id(sources)] = sources, orjson.Fragment(orjson.dumps(sources))
+        return found[1]
 
     def ssh_of(self, node_id: int) -> list[dict[str, Any]]:
         """The SSH rules of a node as on the wire."""

@@ -6,7 +6,6 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import lru_cache
 
 from controlplane.netmap.policy import hujson
 from controlplane.netmap.policy.errors import PolicyError, located, quoted
@@ -116,9 +115,3 @@ def _one_cgnat_route(value: Value | None) -> str:
         message = f'oneCGNATRoute: {quoted(choice)} is not valid; use "mac-always", "mac-never" or ""'
         raise PolicyError(message, value.start if value else None)
     return choice
-
-
-@lru_cache(maxsize=64)
-def parse_cached(source: str) -> Policy:
-    """:func:`parse_policy` for texts that were accepted before: tailnets mostly ask for the same again."""
-    return parse_policy(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from itertools import groupby
 
 from controlplane.netmap.policy.errors import PolicyError, quoted
 from controlplane.netmap.policy.hujson import Value
@@ -18,6 +19,8 @@ TAG = re.compile(r"tag:[A-Za-z][A-Za-z0-9-]*")
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 EXIT_PREFIXES = frozenset({"0.0.0.0/0", "::/0"})
 MAX_IPSET_DEPTH = 20  # of IP sets inside IP sets
+MAX_IPSET_TURNS = 100  # from adding to removing and back, in one IP set
+MAX_IPSET_RANGES = 500_000  # of all IP sets together
 
 
 def parse_groups(section: Value | None) -> dict[str, tuple[str, ...]]:
@@ -106,12 +109,22 @@ def parse_ipsets(section: Value | None, hosts: Mapping[str, IPSet]) -> dict[str,
     return {name: reader.resolve(name, offset, ()) for name, (_, offset) in entries.items()}
 
 
+def _removes(entry: tuple[str, int]) -> bool:
+    return entry[0].startswith("remove ")
+
+
+def _target(entry: str) -> str:
+    operation, _, rest = entry.partition(" ")
+    return rest.strip() if operation in ("add", "remove") else entry
+
+
 class _IPSets:
     """IP sets that name one another: each is resolved once, and a circle is refused."""
 
     def __init__(self, entries: Mapping[str, tuple[Value, int]], hosts: Mapping[str, IPSet]) -> None:
         self.entries, self.hosts = entries, hosts
         self.done: dict[str, Addresses] = {}
+        self.left = MAX_IPSET_RANGES
 
     def resolve(self, name: str, offset: int, within: tuple[str, ...]) -> Addresses:
         if name in self.done:
@@ -120,15 +133,25 @@ class _IPSets:
             raise PolicyError(f"ipset not found: {quoted(name)}", offset)
         if name in within or len(within) > MAX_IPSET_DEPTH:
             raise PolicyError(f"ipsets[{quoted(name)}]: IP sets cannot be recursive", offset)
-        spans, internet, where = NOTHING, False, f"ipsets[{quoted(name)}]"
-        for entry, place in texts(self.entries[name][0], where):
-            operation, _, rest = entry.partition(" ")
-            target = rest.strip() if operation in ("add", "remove") else entry
-            part = self._part(target, place, (*within, name), where)
-            spans = spans - part.spans if operation == "remove" else spans | part.spans
-            internet = internet or (operation != "remove" and part.internet)
+        where = f"ipsets[{quoted(name)}]"
+        spans, internet = NOTHING, False
+        batches = groupby(texts(self.entries[name][0], where), _removes)
+        for turns, (removes, entries) in enumerate(batches, start=1):
+            if turns > MAX_IPSET_TURNS:
+                raise PolicyError(f"{where}: more than {MAX_IPSET_TURNS} turns of add and remove", offset)
+            targets = {_target(entry): place for entry, place in entries}
+            parts = [self._part(*target, (*within, name), where) for target in targets.items()]
+            batch = IPSet.of(span for part in parts for span in part.spans.spans)
+            spans = spans - batch if removes else spans | batch
+            internet = internet or (not removes and any(part.internet for part in parts))
+        self._spend(len(spans.spans), offset)
         self.done[name] = Addresses(name, offset, spans, internet=internet)
         return self.done[name]
+
+    def _spend(self, ranges: int, offset: int) -> None:
+        self.left -= ranges
+        if self.left < 0:
+            raise PolicyError(f"IP sets hold more than {MAX_IPSET_RANGES} ranges in all", offset)
 
     def _part(self, text: str, offset: int, within: tuple[str, ...], where: str) -> Addresses:
         if text.startswith("ipset:"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -80,6 +80,12 @@ class IPSet:
     """Addresses as sorted ranges that neither overlap nor touch."""
 
     spans: tuple[Span, ...] = ()
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        if not self._hash:  # sets are keys of caches, and may be long
+            object.__setattr__(self, "_hash", hash(self.spans) or 1)
+        return self._hash
 
     @classmethod
     def of(cls, spans: Iterable[Span]) -> IPSet:
@@ -97,14 +103,18 @@ class IPSet:
 
     def __sub__(self, other: IPSet) -> IPSet:
         result: list[Span] = []
+        cuts = other.spans
+        at = 0
         for first, last in self.spans:
             start = first
-            for cut_first, cut_last in other.spans:
-                if cut_last < start or cut_first > last:
-                    continue
-                if cut_first > start:
-                    result.append((start, cut_first - 1))
-                start = cut_last + 1
+            while at < len(cuts) and cuts[at][1] < start:
+                at += 1
+            place = at
+            while place < len(cuts) and cuts[place][0] <= last:
+                if cuts[place][0] > start:
+                    result.append((start, cuts[place][0] - 1))
+                start = cuts[place][1] + 1
+                place += 1
             if start <= last:
                 result.append((start, last))
         return IPSet(tuple(result))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from controlplane.netmap.policy.errors import quoted
-from controlplane.netmap.policy.model import AccessTest, Policy, Rule, Service
+from controlplane.netmap.policy.model import AccessTest, Rule, Service
 from controlplane.netmap.policy.parse_rules import is_self
 from controlplane.netmap.policy.parse_selectors import parse_addresses
 from controlplane.netmap.policy.ports import PortError, parse_protocol, parse_range
@@ -25,6 +26,7 @@ from controlplane.netmap.policy.subjects import (
 from controlplane.netmap.policy.world import World
 
 MAX_ERRORS = 20  # told of one test
+MAX_STEPS = 300_000  # rules looked at for all tests together: a second or two
 TCP, UDP = 6, 17
 UNSAID_PROTOCOLS = (TCP, UDP)  # what a test is about that names none
 DEFAULT_PROTOCOLS = (TCP, UDP, 1, 58)  # what a rule is about that names none
@@ -43,12 +45,47 @@ class TestFailure:
 
 def run_tests(world: World) -> list[TestFailure]:
     """The failing entries of ``tests``; none when all hold."""
-    failures = []
+    bench, failures = _Bench(world), []
     for test in world.policy.tests:
-        errors = [error for error, _ in zip(_errors(test, world), range(MAX_ERRORS), strict=False)]
+        errors = [error for error, _ in zip(_errors(test, bench), range(MAX_ERRORS), strict=False)]
         if errors:
             failures.append(TestFailure(test.source, tuple(errors)))
+        if bench.left < 0:
+            break
     return failures
+
+
+class _Bench:
+    """Where the tests of a policy run: what was found for one counts for the next, and steps are counted."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.policy = world.policy
+        self.left = MAX_STEPS
+        self._rules: dict[Subject, list[Rule]] = {}
+        # Groups are searched for their people, and may be long.
+        self._cost = sum(
+            1 + len(self.policy.groups.get(source.text, ())) // 16
+            for rule in self.policy.rules
+            for source in rule.sources
+        )
+
+    def spend(self, steps: int) -> None:
+        self.left -= steps
+        if self.left < 0:
+            raise ValueError(f"the tests need more than {MAX_STEPS} steps: make them fewer")
+
+    def rules_of(self, source: Subject) -> list[Rule]:
+        """The rules that let a source do something."""
+        found = self._rules.get(source)
+        if found is None:
+            self.spend(self._cost)
+            found = self._rules[source] = [
+                rule
+                for rule in self.policy.rules
+                if any(is_named(source, selector, self.policy) for selector in rule.sources)
+            ]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +94,13 @@ class _Question:
 
     sources: list[Subject]
     protocols: tuple[int, ...]
-    rules: list[Rule]
+    attributes: Mapping[str, Any]
 
 
-def _errors(test: AccessTest, world: World) -> Iterator[str]:
+def _errors(test: AccessTest, bench: _Bench) -> Iterator[str]:
     try:
-        question = _question(test, world)
+        protocols = parse_protocol(test.protocol) or UNSAID_PROTOCOLS
+        question = _Question(_sources(test.source, bench.world), protocols, test.posture_attributes)
     except ValueError as error:
         yield str(error)
         return
@@ -70,32 +108,30 @@ def _errors(test: AccessTest, world: World) -> Iterator[str]:
         yield "accept or deny must be specified"
     for wanted, addresses in (("Accept", test.accept), ("Drop", test.deny)):
         for address in addresses:
-            yield from _wrong(wanted, address, question, world)
+            yield from _wrong(wanted, address, question, bench)
 
 
-def _question(test: AccessTest, world: World) -> _Question:
-    policy = world.policy
-    protocols = parse_protocol(test.protocol) or UNSAID_PROTOCOLS
-    rules = [rule for rule in policy.rules if meets(policy, rule.postures, test.posture_attributes)]
-    return _Question(_sources(test.source, world), protocols, rules)
-
-
-def _wrong(wanted: str, address: str, question: _Question, world: World) -> Iterator[str]:
+def _wrong(wanted: str, address: str, question: _Question, bench: _Bench) -> Iterator[str]:
     """What is wrong with one address of a test: everybody must get there, or nobody."""
     try:
         name, port = _split(address)
-        targets = _targets(name, question.sources, world)
+        targets = _targets(name, question.sources, bench.world)
+        let_in = [_lets_in(question, pair, port, bench) for pair in _pairs(name, question.sources, targets)]
     except ValueError as error:
         yield f"address {quoted(address)}: {error}"
         return
-    pairs = [(source, target) for source in question.sources for target in targets]
-    if name == SELF:
-        pairs = [(source, source) for source in question.sources]
-    let_in = [_lets_in(question, pair, port, world.policy) for pair in pairs]
     if wanted == "Accept" and not (let_in and all(let_in)):
         yield f"address {quoted(address)}: want: Accept, got: Drop"
     if wanted == "Drop" and any(let_in):
         yield f"address {quoted(address)}: want: Drop, got: Accept"
+
+
+def _pairs(
+    name: str, sources: Iterable[Subject], targets: Iterable[Subject]
+) -> Iterator[tuple[Subject, Subject]]:
+    if name == SELF:
+        return ((source, source) for source in sources)
+    return ((source, target) for source in sources for target in targets)
 
 
 def _split(address: str) -> tuple[str, int]:
@@ -172,14 +208,20 @@ def _at(address: str, world: World) -> Subject:
     return Subject(addresses=(address,))
 
 
-def _lets_in(question: _Question, pair: tuple[Subject, Subject], port: int, policy: Policy) -> bool:
+def _lets_in(question: _Question, pair: tuple[Subject, Subject], port: int, bench: _Bench) -> bool:
     """Whether a source may reach a port of a target by one of the protocols."""
     source, target = pair
+    rules = bench.rules_of(source)
+    bench.spend(1 + len(rules))
     return any(
         any(_serves(service, question.protocols, port) for service in entry.services)
-        and (_is_own(source, target) if is_self(entry.selector) else is_named(target, entry.selector, policy))
-        for rule in question.rules
-        if any(is_named(source, selector, policy) for selector in rule.sources)
+        and (
+            _is_own(source, target)
+            if is_self(entry.selector)
+            else is_named(target, entry.selector, bench.policy)
+        )
+        for rule in rules
+        if meets(bench.policy, rule.postures, question.attributes)
         for entry in rule.targets
     )
 
