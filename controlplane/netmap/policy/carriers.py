@@ -56,6 +56,7 @@ class Carriers:
         self._elected: dict[tuple[str, tuple[str, ...]], int] = {}
         self._masks: list[bytes] | None = None
         self._reached: dict[str, tuple[list[Compiled], int]] = {}
+        self._sharing: dict[str, int] = {}
         self._leaving: tuple[int, list[Compiled]] | None = None
         self._offers: dict[str, list[tuple[int, NodeSnapshot]]] | None = None
 
@@ -142,7 +143,10 @@ class Carriers:
         return self._offers.get(prefix, ())
 
     def _sharers(self, prefix: str) -> int:
-        return union(1 << bit for bit, _ in self._offering(prefix))
+        found = self._sharing.get(prefix)
+        if found is None:
+            found = self._sharing[prefix] = union(1 << bit for bit, _ in self._offering(prefix))
+        return found
 
     def _elect(self, prefix: str, via: tuple[str, ...]) -> int:
         """The router (as a number of a bit, -1 = none) of a subnet for those whom ``via`` sends there."""
