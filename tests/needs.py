@@ -124,6 +124,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "conntrack": lambda: _installed("conntrack", "conntrack"),
     "miniupnpd": lambda: _installed("miniupnpd", "miniupnpd-nftables"),
     "dropbear": lambda: _installed("dropbear", "dropbear-bin"),
+    "ssh": lambda: _installed("ssh", "openssh-client"),
     "systemd-resolved": _resolved,
     "go-client": _go_client,
     "caddy": lambda: _installed("caddy", "Caddy"),
