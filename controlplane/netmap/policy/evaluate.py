@@ -78,7 +78,7 @@ class Evaluation:
             world,
             rules,
             self._ssh.updated(world, touched),
-            self._capabilities.updated(world),
+            self._capabilities.updated(world, touched),
         )
         following._memberships = self._memberships.following(rules, bit_numbers(bits))
         self._hand_on_filters(following, bits)

@@ -26,25 +26,42 @@ ONE_ROUTE = {"mac-always": "one-cgnat?v=true", "mac-never": "one-cgnat?v=false"}
 class Capabilities:
     """The capabilities of a policy in one world. Immutable; masks are made once, a node's map once."""
 
-    __slots__ = ("_made", "_masks", "world")
+    __slots__ = ("_made", "_masks", "_of_node", "world")
 
     def __init__(self, world: World) -> None:
         self.world = world
         self._masks = tuple(_mask(entry, world) for entry in world.policy.node_attrs)
         self._made: dict[tuple[bool, ...], dict[str, Any]] = {}
+        self._of_node: dict[int, dict[str, Any]] = {}
 
     @classmethod
     def of(cls, world: World) -> Capabilities:
         return cls(world)
 
-    def updated(self, world: World) -> Capabilities:
-        """The same policy in the next world: nodes with the same attributes keep the same map."""
+    def updated(self, world: World, changed: Iterable[int] | None = None) -> Capabilities:
+        """The same policy in the next world; ``changed`` are the nodes that may differ (``None`` = all).
+
+        Nodes with the same attributes keep the same map.
+        """
         following = Capabilities(world)
         following._made = self._made
+        if changed is not None:
+            stale = 0
+            for old, new in zip(self._masks, following._masks, strict=True):
+                stale |= old ^ new
+            following._of_node = dict(self._of_node)
+            for node_id in (*world.ids(stale), *changed):
+                following._of_node.pop(node_id, None)
         return following
 
     def of_node(self, node_id: int) -> dict[str, Any]:
         """What a node's ``CapMap`` gets; the same object for all nodes that get the same."""
+        found = self._of_node.get(node_id)
+        if found is None:
+            found = self._of_node[node_id] = self._look_up(node_id)
+        return found
+
+    def _look_up(self, node_id: int) -> dict[str, Any]:
         node, bit = self.world.nodes.get(node_id), self.world.bits.get(node_id)
         if node is None or bit is None:
             return {}

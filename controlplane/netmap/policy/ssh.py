@@ -92,15 +92,19 @@ def check_domains(policy: Policy, users: Mapping[int, UserSnapshot]) -> None:
                 require_domain(user.removeprefix(LOCALPART), logins, rule.offset)
 
 
+Made = tuple[tuple[Grant, ...], list[dict[str, Any]]]  # what a node is granted, and the same as on the wire
+
+
 class SSHRules:
     """The rules of a policy in one world. Immutable; what is asked for is made once."""
 
-    __slots__ = ("_made", "_rules", "world")
+    __slots__ = ("_before", "_made", "_rules", "world")
 
     def __init__(self, world: World, rules: tuple[_RuleInWorld, ...]) -> None:
         self.world = world
         self._rules = rules
-        self._made: dict[int, tuple[tuple[Grant, ...], list[dict[str, Any]]]] = {}
+        self._made: dict[int, Made] = {}
+        self._before: Mapping[int, Made] = {}  # of the world before
 
     @classmethod
     def of(cls, world: World) -> SSHRules:
@@ -114,19 +118,23 @@ class SSHRules:
         touched = [
             node_id for node_id in changed if _facts(before.get(node_id)) != _facts(after.get(node_id))
         ]
-        rules = _in_world(world)
+        rules, stale = _in_world(world), 0
         for old, new in zip(self._rules, rules, strict=True):
-            new.take_over(old, touched)
+            stale |= new.follow(old, touched)
         following = SSHRules(world, rules)
-        following._made = {node_id: made for node_id, made in self._made.items() if node_id in after}
+        following._made, following._before = dict(self._made), self._made
+        for node_id in (*world.ids(stale), *touched):
+            following._made.pop(node_id, None)
         return following
 
     def of_node(self, node_id: int) -> list[dict[str, Any]]:
         """The rules of a node as on the wire; the same list for as long as they are the same."""
-        grants = self._grants(node_id)
         made = self._made.get(node_id)
-        if made is None or made[0] != grants:
-            made = self._made[node_id] = grants, [grant.wire for grant in grants]
+        if made is None:
+            grants, made = self._grants(node_id), self._before.get(node_id)
+            if made is None or made[0] != grants:
+                made = grants, [grant.wire for grant in grants]
+            self._made[node_id] = made
         return made[1]
 
     def verdict(self, source: int, target: int, user: str) -> Verdict | None:
@@ -143,7 +151,15 @@ class SSHRules:
         node, bit = self.world.nodes.get(node_id), self.world.bits.get(node_id)
         if node is None or bit is None:
             return ()
-        return tuple(grant for rule in self._rules for grant in rule.grants_at(node, bit))
+        owner, place, shift = _owner(node), bit >> 3, bit & 7
+        found: list[Grant] = []
+        for rule in self._rules:
+            targets = rule.target_bytes
+            if place < len(targets) and targets[place] >> shift & 1:
+                found += rule.on_targets()
+            elif rule.has_own:
+                found += rule.on_own().get(owner, ())
+        return tuple(found)
 
 
 def check_seconds(rule: SSHRule) -> int | None:
@@ -171,48 +187,62 @@ def _in_world(world: World) -> tuple[_RuleInWorld, ...]:
 class _RuleInWorld:
     """One rule with the nodes it is about; its grants are worked out when a node first needs them."""
 
-    __slots__ = ("_own", "_shared", "_world", "rule", "sources", "targets")
+    __slots__ = ("_own", "_shared", "_world", "has_own", "rule", "sources", "target_bytes", "targets")
 
     def __init__(self, world: World, rule: SSHRule, sources: int, targets: int) -> None:
         self._world = world
         self.rule, self.sources, self.targets = rule, sources, targets
         self._own: dict[int, tuple[Grant, ...]] | None = None
         self._shared: tuple[Grant, ...] | None = None
+        # Whether it reaches devices of the owners of its sources.
+        self.has_own = names_people(rule.users) or any(target.text == SELF for target in rule.targets)
+        # To look at one bit of a long number costs as much as to copy it.
+        self.target_bytes = targets.to_bytes(targets.bit_length() // 8 + 1, "little")
 
-    def take_over(self, old: _RuleInWorld, touched: Iterable[int]) -> None:
-        """Use the grants of the world before if they are the same: same sources, none of them touched."""
-        if self.sources != old.sources or self.rule is not old.rule:
-            return
-        if not any(self.has_source(node_id) or old.has_source(node_id) for node_id in touched):
+    def follow(self, old: _RuleInWorld, touched: Iterable[int]) -> int:
+        """Take over what the rule had made in the world before; the nodes for which it may differ now.
+
+        All of it stands if it has the same sources and none of them was touched.
+        """
+        own = {node_id for node_id in touched if self.has_source(node_id) or old.has_source(node_id)}
+        if self.sources == old.sources and not own:
             self._own, self._shared = old._own, old._shared
+            return self.targets ^ old.targets
+        stale = self.targets | old.targets
+        if self.has_own:
+            for rule, others in ((self, self.sources & ~old.sources), (old, old.sources & ~self.sources)):
+                stale |= rule.owned_with({*own, *rule._world.ids(others)})
+        return stale
+
+    def owned_with(self, node_ids: Iterable[int]) -> int:
+        """All nodes of the owners of these."""
+        nodes = self._world.nodes
+        owners = {_owner(nodes[node_id]) for node_id in node_ids if node_id in nodes}
+        mask = 0
+        for owner in owners:
+            mask |= self._world.by_user.get(owner, 0) if owner > 0 else 1 << self._world.bits[-owner]
+        return mask
 
     def has_source(self, node_id: int) -> bool:
         bit = self._world.bits.get(node_id)
         return bit is not None and bool(self.sources >> bit & 1)
 
-    def grants_at(self, node: NodeSnapshot, bit: int) -> tuple[Grant, ...]:
-        """What the rule grants on this node."""
-        if not self.sources:
-            return ()
-        if self.targets >> bit & 1:
-            return self._on_targets()
-        return self._on_own().get(_owner(node), ())
-
-    def _on_targets(self) -> tuple[Grant, ...]:
+    def on_targets(self) -> tuple[Grant, ...]:
+        """What it grants on each of its targets."""
         if self._shared is None:
             if names_people(self.rule.users):
-                self._shared = tuple(grant for grants in self._on_own().values() for grant in grants)
-            else:
+                self._shared = tuple(grant for grants in self.on_own().values() for grant in grants)
+            elif self.sources:
                 self._shared = (self._grant(self.sources, local_users(self.rule.users)),)
+            else:
+                self._shared = ()
         return self._shared
 
-    def _on_own(self) -> dict[int, tuple[Grant, ...]]:
+    def on_own(self) -> dict[int, tuple[Grant, ...]]:
         """What each owner of a source is granted on all devices of their own."""
         if self._own is None:
-            to_self = any(target.text == SELF for target in self.rule.targets)
-            by_login = names_people(self.rule.users)
-            owners = self._by_owner() if to_self or by_login else {}
-            self._own = {owner: self._for_owner(owner, sources) for owner, sources in sorted(owners.items())}
+            owners = sorted(self._by_owner().items())
+            self._own = {owner: self._for_owner(owner, sources) for owner, sources in owners}
         return self._own
 
     def _by_owner(self) -> dict[int, int]:

@@ -103,7 +103,8 @@ def test_device_that_changes_gets_what_a_new_world_says() -> None:
     before = given({"target": ["tag:web"], "attr": ["x"]}, {"target": ["tag:db"], "attr": ["y"]})
     web = before.of_node(WEB)
     nodes: dict[int, NodeSnapshot] = {**NODES, WEB: replace(NODES[WEB], tags=("tag:db",))}
-    after = before.updated(before.world.changed(nodes, USERS, [WEB]))
+    assert before.of_node(RUNNER) is web
+    after = before.updated(before.world.changed(nodes, USERS, [WEB]), [WEB])
     assert after.of_node(WEB) == {"y": None}
     assert after.of_node(RUNNER) is web
 
