@@ -5,6 +5,7 @@ declare -A need=(
   [wireguard-go]=wireguard-go [wg]=wireguard-tools [nft]=nftables [ip]=iproute2 [conntrack]=conntrack
   [iperf3]=iperf3 [chromium]=chromium [redis-server]=redis-server [caddy]=caddy [nginx]=nginx [ping]=iputils-ping
   [pg_ctlcluster]=postgresql [cc]=build-essential [faketime]=faketime [miniupnpd]=miniupnpd-nftables [dropbear]=dropbear-bin
+  [ssh]=openssh-client
   [systemd-analyze]=systemd [man]=man-db [zsh]=zsh [fish]=fish [qemu-system-x86_64]=qemu-system-x86
   [busybox]=busybox-static
 )
