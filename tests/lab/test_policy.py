@@ -151,8 +151,9 @@ def test_what_a_policy_forbids_stays_so_while_a_daemon_dies_and_begins_anew(
         Knocking(other.namespace, guarded.address(), KEPT) as stays,
         Knocking(other.namespace, guarded.address(), CLOSED) as closed,
     ):
+        stays.opened_after(time.monotonic(), seconds=20)
+        wait_for("the other port is closed", lambda: [one.worked for one in closed.tries[-3:]] == [False] * 3)
         since = time.monotonic()
-        stays.opened_after(since, seconds=20)
         guarded.daemon.signal(signal.SIGKILL)
         died = time.monotonic()
         time.sleep(LATER_SECONDS)
@@ -162,7 +163,10 @@ def test_what_a_policy_forbids_stays_so_while_a_daemon_dies_and_begins_anew(
         begun = time.monotonic()
         stays.opened_after(begun, seconds=20)
         guarded.namespace.run("nft", "flush", "ruleset")
-        time.sleep(LATER_SECONDS)
+        wait_for(
+            "the filter is back",
+            lambda: "from_tunnel" in guarded.namespace.run("nft", "list", "ruleset").stdout,
+        )
         flushed = time.monotonic()
         time.sleep(LATER_SECONDS)
         assert not any(closed.worked_since(flushed))
