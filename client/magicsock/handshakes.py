@@ -6,7 +6,7 @@ the peer as a replay, so a needless one does no harm. Source: the WireGuard pape
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 INITIATION = b"\x01\x00\x00\x00"
 INITIATION_BYTES = 148
@@ -24,9 +24,8 @@ class Handshake:
 
     def sent(self, packets: Iterable[bytes], now: float) -> None:
         """What WireGuard sent."""
-        for packet in packets:
-            if len(packet) == INITIATION_BYTES and packet.startswith(INITIATION):
-                self._packet, self._until, self._copies = packet, now + RETRY_SECONDS, 0
+        for packet in initiations(packets):
+            self._packet, self._until, self._copies = packet, now + RETRY_SECONDS, 0
 
     def heard(self) -> None:
         """A packet of the peer's WireGuard came: nothing need be sent again."""
@@ -38,3 +37,8 @@ class Handshake:
             return b""
         self._copies += 1
         return self._packet
+
+
+def initiations(packets: Iterable[bytes]) -> Iterator[bytes]:
+    """Those that begin a handshake."""
+    return (packet for packet in packets if len(packet) == INITIATION_BYTES and packet.startswith(INITIATION))

@@ -28,6 +28,7 @@ class Peer:
     pings: dict[int, asyncio.Future[Answered]] = field(default_factory=dict)
     shared: SharedKey | None = None
     handshake: Handshake = field(default_factory=Handshake)
+    since: float = float("-inf")  # when the netmap began to know it
 
     @property
     def key(self) -> NodePublic:

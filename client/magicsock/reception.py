@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from client.magicsock.deeds import Deeds
 from client.magicsock.derp import DerpPool
+from client.magicsock.early import Early
+from client.magicsock.handshakes import initiations
 from client.magicsock.peers import Peer, Peers
 from client.magicsock.ports import Shuttling
 from client.magicsock.strangers import in_session
@@ -18,6 +20,10 @@ from wire.errors import WireError
 from wire.keys import DiscoPrivate, NodePublic
 
 log = logging.getLogger(__name__)
+
+NEW_SECONDS = 10.0  # a peer is new for so long
+COPY_SECONDS = (0.4, 0.9, 1.8)  # after a handshake that a new peer does not answer
+MAX_TIMERS = 1000  # of copies that wait; who has more new peers than that is in no hurry
 
 
 class Reception:
@@ -45,6 +51,8 @@ class Reception:
         self._surroundings = surroundings
         self._disco_key = disco_key
         self._on_heard = on_heard
+        self._early = Early()
+        self._timers: list[asyncio.TimerHandle] = []
         self._loop = asyncio.get_running_loop()
 
     def udp(self, packet: bytes, source: Address) -> None:
@@ -65,6 +73,7 @@ class Reception:
         """What came by a relay: WireGuard's is injected, in its order."""
         peer = self._peers.by_key(sender)
         if peer is None:
+            self._early.keep(sender, packets, self._loop.time())
             return
         data = []
         for packet in packets:
@@ -81,11 +90,36 @@ class Reception:
                 self._on_heard(peer)
             self._deeds.do(peer, peer.path.relayed(region, self._loop.time()))
 
+    def peers_came(self) -> None:
+        """WireGuard knows those in the netmap by now: also who spoke before."""
+        now = self._loop.time()
+        for sender in self._early.senders:
+            if self._peers.by_key(sender) and (packet := self._early.take(sender, now)):
+                self._shuttle.inject(sender, [packet])
+
+    def _say_again(self, peer: Peer) -> None:
+        """One that is new here may not know us yet, either; who has heard a handshake drops its copies."""
+        now = self._loop.time()
+        self._timers = [timer for timer in self._timers if timer.when() > now]
+        if len(self._timers) < MAX_TIMERS:
+            self._timers += [self._loop.call_later(pause, self._copy, peer) for pause in COPY_SECONDS]
+
+    def _copy(self, peer: Peer) -> None:
+        packet, region = peer.handshake.copy(self._loop.time()), peer.path.region
+        if packet and region and self._peers.by_key(peer.key) is peer:
+            self._pool.send(region, peer.key, [packet])
+
+    def close(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+
     def outgoing(self, key: NodePublic, packets: list[bytes]) -> None:
         """What WireGuard sends to a peer by relay."""
         if peer := self._peers.by_key(key):
             now = self._loop.time()
             peer.handshake.sent(packets, now)
+            if now - peer.since < NEW_SECONDS and any(initiations(packets)):
+                self._say_again(peer)
             if region := peer.path.region:
                 self.relayed_out += sum(map(len, packets))
                 self._pool.send(region, key, packets)

@@ -148,6 +148,7 @@ class Magicsock:
             with suppress(asyncio.CancelledError):
                 await self._running
         self._surroundings.close()
+        self._reception.close()
         await self._surroundings.mapper.release()
         for peer in self._peers:
             self._abandon(peer)
@@ -168,6 +169,7 @@ class Magicsock:
         if new:
             self._take_over(await self._steering.status(), new)
         await self._steering.set_peers(list(self._peers))
+        self._reception.peers_came()
 
     async def set_node_key(self, key: NodePrivate) -> None:
         """Reconnect the relays under a rotated key (the engine has it already)."""
@@ -354,6 +356,7 @@ class Magicsock:
                 continue
             peer = known or Peer(node, Path(own_key=self._own_key, entropy=self._entropy))
             if known is None:
+                peer.since = self._now()
                 self._peers.add(peer)
                 new.append(peer)
             elif node.key != peer.key:
