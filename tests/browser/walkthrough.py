@@ -225,6 +225,37 @@ class Walk:
         self._picture(step, self.owner)
         return pong.splitlines()[-1]
 
+    def write_rule(self, step: Step) -> str:
+        page = self.owner
+        go_to(page, step.names("Access controls"))
+        page.wait_for_selector("#access[data-ready]")
+        self._open_ports(step, "tcp:22")
+        press(page, step.names("Preview"))
+        page.wait_for_selector(".preview-list .is-loss")
+        self._picture(step, page)
+        press(page, step.names("Save"))
+        expect(page.locator("#save-bar")).to_be_hidden()
+        self.laptop.start(step.command()).says("100% packet loss")
+        press(page, "Rules")
+        self._open_ports(step, "*")
+        press(page, "Save")
+        expect(page.locator("#save-bar")).to_be_hidden()
+        counts = self.laptop.type(step.command())
+        if " 0% packet loss" not in counts:
+            raise LabError(counts)
+        press(page, step.names("History"))
+        expect(page.locator(".version-list li")).to_have_count(2)
+        return "a port closed and opened with the rule"
+
+    def _open_ports(self, step: Step, ports: str) -> None:
+        """Change the one rule of the policy, in the draft."""
+        page = self.owner
+        page.locator("#open-grants-1").click()
+        press(page.locator("#menu-grants-1"), step.names("Change…"))
+        page.get_by_label(step.names("Ports"), exact=True).fill(ports)
+        press(page.locator("#sheet"), step.names("Change it"))
+        expect(page.locator("#save-bar")).to_be_visible()
+
     def offer(self, step: Step) -> str:
         page = self.owner
         self.office.type(step.command())
@@ -292,9 +323,10 @@ STEPS: dict[str, Callable[[Walk, Step], str]] = {
     "4. Add another one with an auth key": Walk.add_office,
     "5. Approve it": Walk.approve,
     "6. See them reach each other": Walk.ping,
-    "7. Make one an exit node": Walk.offer,
-    "8. Use it from the laptop": Walk.use,
-    "9. Invite a colleague": Walk.invite,
+    "7. Write a rule, and see it take effect": Walk.write_rule,
+    "8. Make one an exit node": Walk.offer,
+    "9. Use it from the laptop": Walk.use,
+    "10. Invite a colleague": Walk.invite,
 }
 
 
