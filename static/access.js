@@ -41,7 +41,7 @@ const view = new EditorView({
   extensions: [
     EditorView.cspNonce.of(nonce),
     EditorState.phrases.of(JSON.parse(words.phrases)),
-    EditorView.contentAttributes.of({ "aria-label": words.label, ...(readOnly ? { "aria-readonly": "true", tabindex: "0" } : {}) }),
+    EditorView.contentAttributes.of({ "aria-label": words.label, tabindex: "0", ...(readOnly ? { "aria-readonly": "true" } : {}) }),
     EditorState.readOnly.of(readOnly),
     EditorView.editable.of(!readOnly),
     EditorState.tabSize.of(2),
@@ -129,6 +129,14 @@ document.addEventListener("htmx:configRequest", ({ detail }) => {
   sent = detail.parameters.text;
 });
 form.addEventListener("submit", () => { area.value = text(); leaving = true; });
+
+// What comes by itself, because of typing, takes no open menu away.
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  if (detail.requestConfig.elt.id !== "policy-card" || !detail.target.querySelector(":popover-open")) return;
+  detail.shouldSwap = false;
+  clearTimeout(timer);
+  timer = setTimeout(look, CHECK_MS);
+});
 
 // What was typed while the answer came is newer than the answer.
 document.addEventListener("htmx:afterSwap", ({ detail }) => {

@@ -263,8 +263,9 @@ def write_policy(page: Page, text: str) -> None:
     page.wait_for_selector("#access[data-ready]")
     page.locator(".cm-content").focus()
     page.keyboard.press("Control+a")
-    with page.expect_response(lambda answer: answer.url.endswith("/access")):
-        page.evaluate(PASTE, text)
+    page.evaluate("document.getElementById('access-side').dataset.old = ''")
+    page.evaluate(PASTE, text)
+    page.wait_for_selector("#access-side:not([data-old])")
 
 
 def add_rule(page: Page, section: str, **values: str) -> None:
