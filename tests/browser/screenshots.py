@@ -296,6 +296,8 @@ def _show(tab: str) -> Step:
 
 def _change_a_rule(page: Page) -> None:
     _draft(page)
+    page.locator("#open-acls-1").scroll_into_view_if_needed()
+    page.wait_for_timeout(SETTLE_MS)  # scrolling closes menus
     page.locator("#open-acls-1").click()
     page.locator("button[name=at][value='acls/0']").click()
     page.wait_for_selector("#sheet[open] h2")

@@ -54,10 +54,6 @@ def _meant(selector: Selector, senders: int, node_id: int, world: World) -> bool
     if is_self(selector):
         owned = world.by_user.get(world.nodes[node_id].user_id, 0) & ~world.tagged
         return bool(bit & owned and senders & owned)
-    if isinstance(selector, Addresses) and bit & (
-        world.with_subnet_in(selector.spans) | (world.exits if selector.internet else 0)
-    ):
-        return True
     return bool(selector.mask(world) & bit)
 
 
@@ -108,8 +104,19 @@ def _lanes(rule: Rule, world: World) -> Iterator[_Lane]:
         if is_self(target.selector):
             yield _Lane(senders & ~world.tagged, None)
         else:
-            reached = target.selector.mask(world)
-            yield _Lane(senders, reached & carriers if rule.via else reached)
+            yield _Lane(senders, _meant_itself(target.selector, carriers, world, is_via=bool(rule.via)))
+
+
+def _meant_itself(selector: Selector, carriers: int, world: World, *, is_via: bool) -> int:
+    """The nodes whose own addresses a target means; ``via`` leaves those that carry it for others."""
+    if not isinstance(selector, Addresses):
+        return selector.mask(world) & carriers if is_via else selector.mask(world)
+    reached = world.with_address_in(selector.spans)
+    if is_via:
+        reached &= carriers & (
+            world.with_subnet_in(selector.spans) | (world.exits if selector.internet else 0)
+        )
+    return reached
 
 
 def targets_between(evaluation: Evaluation, senders: int, node_id: int) -> list[Target]:
