@@ -28,6 +28,7 @@ KINDS: dict[str, str | Promise] = {
     "API_KEY": _("API tokens"),
     "OAUTH_CLIENT": _("OAuth clients"),
     "TAILNET": _("Settings"),
+    "POLICY_FILE": _("Access controls"),
     "RELAY": _("Relays"),
     "WEBHOOK": _("Webhooks"),
 }

@@ -145,6 +145,7 @@ def error_text(error: ApplicationError) -> str:
         "not_found": _("This does not exist, or it is not for you."),
         "forbidden": _("Your role does not include this."),
         "conflict": _("This cannot be done in its present state. Reload the page and look again."),
+        "precondition_failed": _("Somebody else has changed this meanwhile. Reload the page and look again."),
         "gone": _("This link was used already, or it has run out."),
         "other_tailnet": _("You have switched to another tailnet. Reload the page."),
     }

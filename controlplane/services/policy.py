@@ -26,7 +26,7 @@ from controlplane.models import PolicyVersion
 from controlplane.netmap.policy.approvers import approves
 from controlplane.netmap.policy.check import TESTS_FAILED, Checked, check
 from controlplane.netmap.policy.default import TEXT as DEFAULT_TEXT
-from controlplane.netmap.policy.errors import PolicyError
+from controlplane.netmap.policy.errors import PolicyError, line_and_column
 from controlplane.netmap.policy.hujson import MAX_POLICY_BYTES
 from controlplane.netmap.policy.model import Policy
 from controlplane.netmap.policy.tests import TestFailure
@@ -141,6 +141,9 @@ def parse_for(snapshot: TailnetSnapshot, text: str) -> Checked:
     """The same with failing tests among what it returns."""
     if len(text) > MAX_POLICY_BYTES:  # before anything looks at all of it
         raise PolicyRefused(f"a policy has at most {MAX_POLICY_BYTES} bytes")
+    if (nul := text.find("\0")) >= 0:  # PostgreSQL keeps no text that has one
+        at = line_and_column(text, nul)
+        raise PolicyRefused("invalid character '\\u0000'", at=at, syntax=True)
     try:
         return check(text, snapshot)
     except PolicyError as error:

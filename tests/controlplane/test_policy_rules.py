@@ -13,8 +13,11 @@ from accounts.errors import Conflict, Forbidden, Invalid
 from accounts.models import AuditEvent, Membership, Tailnet, User
 from accounts.roles import Role
 from accounts.services.groups import set_groups
+from accounts.services.profiles import refresh_profile
 from accounts.tenancy import scope
+from controlplane.netmap.policy.evaluate import Evaluation
 from controlplane.services.policy import save_policy
+from controlplane.snapshots import load_tailnet
 from nodes.models import Node, PendingLogin, Route
 from nodes.services.authkeys import create_auth_key
 from nodes.services.lifecycle import set_tags
@@ -258,3 +261,34 @@ def test_full_pool_is_said_to_the_device(tailnet: Tailnet) -> None:
     assert "the address pool" in answers[1].message
     with scope(tailnet=tailnet):
         assert [node.ipv4 for node in Node.objects.all()] == ["100.90.0.7"]
+
+
+# --- who is in a group -----------------------------------------------------------------------------------
+
+
+def test_who_leaves_a_group_loses_what_it_gave_at_once(tailnet: Tailnet) -> None:
+    """With the very reading of the tailnet that the change makes workers do."""
+    told, given = (people.member(tailnet) for _ in range(2))
+    own = [machines.node(tailnet, place.user, preapproved=True) for place in (told, given)]
+    db = machines.node(tailnet, tags=["tag:db"], preapproved=True)
+    User.objects.filter(pk=told.user_id).update(groups=["group:ops"])
+    set_groups(membership=given, groups=["group:ops"], by=ME)
+    rule = {"action": "accept", "src": ["group:ops"], "dst": ["tag:db:22"]}
+    rules(tailnet, tagOwners={"tag:db": []}, acls=[rule])
+
+    def reach() -> list[bool]:
+        snapshot = load_tailnet(tailnet.pk)
+        assert snapshot is not None
+        evaluation = Evaluation.of(snapshot.policy, snapshot)
+        return [evaluation.sees(db.pk, node.pk) for node in own]
+
+    assert reach() == [True, True]
+    before = Tailnet.objects.get(pk=tailnet.pk).netmap_version
+    set_groups(membership=given, groups=[], by=ME)
+    assert Tailnet.objects.get(pk=tailnet.pk).netmap_version == before + 1
+    assert reach() == [True, False]
+    person = User.objects.get(pk=told.user_id)
+    said = {"iss": person.iss, "sub": person.sub, "email": person.email, "name": "", "picture": ""}
+    refresh_profile(user=person, identity=said | {"groups": []})
+    assert Tailnet.objects.get(pk=tailnet.pk).netmap_version == before + 2
+    assert reach() == [False, False]

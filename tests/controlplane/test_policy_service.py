@@ -192,6 +192,7 @@ def test_the_diff_in_the_audit_log_is_bounded(tailnet: Tailnet) -> None:
             2,
             False,
         ),
+        ("{} // a\x00b", "invalid character", (1, 8), True),
         ("x" * (MAX_POLICY_BYTES + 1), "at most", None, False),
     ],
 )
