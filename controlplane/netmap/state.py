@@ -140,6 +140,11 @@ class State:
         """The rules that ``node`` enforces on what comes in."""
         return self.evaluation.filter_of(node.id) if may_see_peers(node) else []
 
+    def packet_filters_member(self, node: NodeSnapshot) -> bytes:
+        """:meth:`packet_filter` as a member of a map."""
+        rules = self.evaluation.filter_json(node.id) if may_see_peers(node) else b"[]"
+        return b'"PacketFilters":{"base":' + rules + b"}"
+
     def ssh_rules(self, node: NodeSnapshot) -> list[dict[str, Any]]:
         return self.evaluation.ssh_of(node.id) if may_see_peers(node) else []
 

@@ -82,7 +82,7 @@ def own_members(state: State, node: NodeSnapshot) -> list[bytes]:
     """What a node is told of itself, whole."""
     return [
         b'"Node":' + orjson.dumps(node_member(state, node)),
-        b'"PacketFilters":' + orjson.dumps({"base": state.packet_filter(node)}),
+        state.packet_filters_member(node),
         b'"SSHPolicy":' + orjson.dumps({"rules": state.ssh_rules(node)}),
         b'"Health":' + orjson.dumps(builder.health(node)),
     ]
@@ -203,8 +203,8 @@ class Update:
                 members.append(b'"Node":' + orjson.dumps(entry))
         if self._is_judged_anew:
             # Each is the same object for as long as nothing of it changed.
-            if (rules := new.packet_filter(viewer)) != old.packet_filter(before):
-                members.append(b'"PacketFilters":' + orjson.dumps({"base": rules}))
+            if new.packet_filter(viewer) != old.packet_filter(before):
+                members.append(new.packet_filters_member(viewer))
             if (rules := new.ssh_rules(viewer)) != old.ssh_rules(before):
                 members.append(b'"SSHPolicy":' + orjson.dumps({"rules": rules}))
         if (health := builder.health(viewer)) != builder.health(before):
@@ -247,15 +247,31 @@ class Update:
     def _concerning(self, before: NodeSnapshot, viewer: NodeSnapshot) -> set[int]:
         """The nodes that may look different to a viewer: those that changed, and those it may see anew or
         no longer, or by other routes."""
-        old, new = self.old, self.new
-        if not self._is_judged_anew or old.view(before) == new.view(viewer):
+        if not self._is_judged_anew:
             return set(self.changed)
+        old, new = self.old, self.new
         moved = {
             i
             for i in self._routers
             if old.routes(before, old.snapshot.nodes[i]) != new.routes(viewer, new.snapshot.nodes[i])
         }
-        return set(self.changed) | (_seen(old, before) ^ _seen(new, viewer)) | moved
+        return set(self.changed) | self._come_and_gone(before, viewer) | moved
+
+    def _come_and_gone(self, before: NodeSnapshot, viewer: NodeSnapshot) -> set[int]:
+        """The nodes that the policy shows to a viewer before or after, but not both."""
+        old, new = self.old.evaluation, self.new.evaluation
+        had, has = old.peers_of(before.id), new.peers_of(viewer.id)
+        differing = (had ^ has) | (had | has) & self._renumbered
+        return set(old.world.ids(had & differing)) ^ set(new.world.ids(has & differing))
+
+    @cached_property
+    def _renumbered(self) -> int:
+        """The bits that do not stand for the same node before and after."""
+        old, new = self.old.evaluation.world.bits, self.new.evaluation.world.bits
+        mask = 0
+        for _, bit in old.items() ^ new.items():
+            mask |= 1 << bit
+        return mask
 
     @cached_property
     def _routers(self) -> frozenset[int]:
@@ -307,8 +323,3 @@ class Update:
 def _shown(user: UserSnapshot) -> tuple[str, str, str]:
     """What others are shown of a person."""
     return user.login_name, user.display_name, user.picture_url
-
-
-def _seen(state: State, viewer: NodeSnapshot) -> set[int]:
-    evaluation = state.evaluation
-    return set(evaluation.world.ids(evaluation.peers_of(viewer.id)))
