@@ -13,6 +13,7 @@ from nodes.hostinfo import MAX_HOSTNAME, lowered
 from nodes.versions import parse_version
 
 CUSTOM = "custom:"
+OWN = "node:"  # what devices tell of themselves
 MAX_KEY = 50  # characters, with the prefix
 KEY = re.compile(r"custom:[A-Za-z0-9_]{1,43}", re.ASCII)
 MAX_TEXT_VALUE = 50
@@ -57,6 +58,12 @@ def own_attributes(hostinfo: Mapping[str, Any]) -> dict[str, Value]:
     if isinstance(told.get("stateencrypted"), bool):
         found["node:tsStateEncrypted"] = told["stateencrypted"]
     return found
+
+
+def told_anew(attributes: Mapping[str, Value], hostinfo: Mapping[str, Any]) -> dict[str, Value]:
+    """Attributes of a device, with what it tells of itself now in place of what it told before."""
+    kept = {name: value for name, value in attributes.items() if not name.startswith(OWN)}
+    return kept | own_attributes(hostinfo)
 
 
 def _track(version: tuple[int, int, int] | None) -> str:

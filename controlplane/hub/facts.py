@@ -19,6 +19,7 @@ from controlplane.hub.reports import Recent, Unwritten
 from controlplane.netmap.engine import Engine
 from controlplane.netmap.snapshot import NodeSnapshot
 from nodes.hostinfo import merged, preferred_derp
+from nodes.posture import told_anew
 
 COALESCE_SECONDS = 0.004
 
@@ -130,6 +131,8 @@ class Facts:
         facts = self._recent.of(node.id)
         if node.id in self._audience.subscribers and not node.online:
             facts = facts | {"online": True}
+        if "hostinfo" in facts:
+            facts = facts | {"attributes": told_anew(node.attributes, facts["hostinfo"])}
         return replace(node, **facts) if facts else node
 
     def laid_over(

@@ -12,6 +12,7 @@ from controlplane.hub import layer
 from controlplane.hub.facts import gone
 from controlplane.hub.layer import facts_in, plain
 from controlplane.hub.reports import VOLATILE_SECONDS, Recent, Unwritten
+from controlplane.netmap.policy.parse import parse_policy
 from tests.controlplane.hub.world import TAILNET, Memory, World
 from tests.controlplane.snapshots import node
 
@@ -156,3 +157,20 @@ async def test_written_reports_are_forgotten(world: World, monkeypatch: pytest.M
     room.facts.forget_written()
     assert room.facts.overlay(row) is row
     assert room.snapshot.nodes[2].home_derp == 901
+
+
+async def test_what_a_device_tells_of_itself_is_judged_at_once(world: World) -> None:
+    """A posture is met, and no longer met, with the Hostinfo that says so; others' attributes stay."""
+    text = (
+        '{"postures": {"posture:linux": ["node:os == \'linux\'", "custom:tier == \'gold\'"]},'
+        ' "grants": [{"src": ["*"], "dst": ["100.64.0.2"], "ip": ["*"], "srcPosture": ["posture:linux"]}]}'
+    )
+    gold = {"custom:tier": "gold", "node:os": "windows"}
+    room = world.open_room(node(1, attributes=gold), node(2), policy=parse_policy(text))
+    watch = await world.subscribe(2)
+    assert watch.netmap.peers == {}
+    world.hub.take_hostinfo(TAILNET, 1, {"OS": "linux"})
+    await world.until(lambda: set(watch.netmap.peers) == {1})
+    assert room.snapshot.nodes[1].attributes["custom:tier"] == "gold"
+    world.hub.take_hostinfo(TAILNET, 1, {"OS": "plan9"})
+    await world.until(lambda: not watch.netmap.peers)

@@ -165,8 +165,8 @@ class World:
         await self.hub.tasks.stop()
         self.hub.workshop.close()
 
-    def open_room(self, *nodes: NodeSnapshot) -> Room:
-        snapshot = tailnet(*nodes)
+    def open_room(self, *nodes: NodeSnapshot, **values: Any) -> Room:
+        snapshot = tailnet(*nodes, **values)
         self.database.tailnets[snapshot.id] = snapshot
         return self.hub.rooms.add(State.of(snapshot))
 
