@@ -8,6 +8,7 @@ from controlplane import views
 from controlplane.views import (
     access,
     api,
+    contacts,
     dns,
     logs,
     my_devices,
@@ -51,6 +52,8 @@ urlpatterns = [
     path("settings/rename", settings.rename, name="rename-tailnet"),
     path("settings/card/<str:name>", settings.card, name="settings-card"),
     path("settings/switch/<str:name>", settings.switch, name="settings-switch"),
+    path("settings/contacts/<str:kind>", contacts.change, name="change-contact"),
+    path("settings/contacts/<str:kind>/resend", contacts.resend, name="resend-contact"),
     path("settings/transfer", tailnets.transfer, name="transfer-tailnet"),
     path("settings/delete", tailnets.delete, name="delete-tailnet"),
     path("settings/webhooks", webhooks.page, name="webhooks"),
