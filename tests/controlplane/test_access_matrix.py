@@ -255,8 +255,8 @@ OWN_TABLE = """
 /users/<int:user_id>/<str:action>         POST 403
 /keys/<str:public_id>/revoke              GET  200 200 404 200
 /keys/<str:public_id>/revoke              POST 302 302 404 302
-/keys/tokens/<str:public_id>/revoke       GET  200 200 404 200
-/keys/tokens/<str:public_id>/revoke       POST 302 302 404 302
+/keys/tokens/<str:public_id>/revoke       GET  200
+/keys/tokens/<str:public_id>/revoke       POST 302
 /map/devices/<str:node_id>                GET  200 200 404 200
 """
 
