@@ -14,11 +14,11 @@ from accounts.pages import UNPROCESSABLE, actor_of, error_text, member_with, pan
 from accounts.roles import Capability
 from accounts.selectors import contacts, owner
 from accounts.services.contacts import send_verification, set_contact
+from accounts.services.people import MAX_EMAIL
 from accounts.words import CONTACTS
 from controlplane.views.settings import SECTION, done
 
 CARD = "contacts"
-MAX_EMAIL = 254
 
 
 class ContactForm(forms.Form):
