@@ -16,7 +16,6 @@ from accounts.actors import Actor
 from accounts.errors import Forbidden, NotFound
 from accounts.models import ApiToken, Invite, Membership, OAuthClient, User
 from accounts.roles import Capability, can, outranks
-from accounts.scopes import may_make_tokens
 from accounts.selectors import api_tokens, oauth_clients, open_invites
 from accounts.tenancy import memberships_of
 
@@ -92,7 +91,7 @@ def visible_tokens(membership: Membership | None) -> QuerySet[ApiToken]:
     """The API tokens that a person sees: all, or those that act as them."""
     if can(membership, Capability.SEE_ALL):
         return api_tokens()
-    if membership is not None and may_make_tokens(membership):
+    if membership is not None and membership.is_active:  # also one from before a change of role: to revoke it
         return api_tokens().filter(user_id=membership.user_id)
     return api_tokens().none()
 

@@ -6,7 +6,9 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import cast
 
 from celery import shared_task
 from django.utils import timezone
@@ -28,6 +30,28 @@ def holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+Sweep = Callable[[datetime, datetime], int]
+
+
+def leased(lease: str, length: timedelta) -> Callable[[Sweep], Callable[[], int]]:
+    """A task under a lease: where another process holds that, it does nothing and returns 0.
+
+    The function is told the time, and since when the lease has been held without a gap.
+    """
+
+    def decorate(function: Sweep) -> Callable[[], int]:
+        @wraps(function)
+        def run() -> int:
+            now = timezone.now()
+            since = take_lease(name=lease, holder=holder(), length=length, now=now)
+            return 0 if since is None else function(now, since)
+
+        task = shared_task(name=f"{function.__module__}.{function.__name__}")(run)
+        return cast(Callable[[], int], task)
+
+    return decorate
+
+
 def sweep(tailnets: Iterable[Tailnet], step: Callable[[Tailnet], int]) -> int:
     """A step in each tailnet's scope, and the sum; where it fails is logged, and holds up no other."""
     done = 0
@@ -39,22 +63,16 @@ def sweep(tailnets: Iterable[Tailnet], step: Callable[[Tailnet], int]) -> int:
     return done
 
 
-@shared_task(name="accounts.tasks.deliver_outbox")  # type: ignore[untyped-decorator]
-def deliver_outbox() -> int:
+@leased("accounts.outbox", SWEEP_LEASE)
+def deliver_outbox(now: datetime, _since: datetime) -> int:
     """Send what waits in every tailnet's outbox; returns how many deliveries succeeded."""
-    now = timezone.now()
-    if take_lease(name="accounts.outbox", holder=holder(), length=SWEEP_LEASE, now=now) is None:
-        return 0
     due = each_tailnet(due="accounts.Outbox", where=is_due(now))
     return sweep(due, lambda _tailnet: deliver_due())
 
 
-@shared_task(name="accounts.tasks.clean_outbox")  # type: ignore[untyped-decorator]
-def clean_outbox() -> int:
+@leased("accounts.outbox-clean", SWEEP_LEASE)
+def clean_outbox(now: datetime, _since: datetime) -> int:
     """Forget what was delivered or given up long ago; returns how many deliveries."""
-    now = timezone.now()
-    if take_lease(name="accounts.outbox-clean", holder=holder(), length=SWEEP_LEASE, now=now) is None:
-        return 0
     due = each_tailnet(due="accounts.Outbox", where=is_settled(now - KEPT))
     return sweep(due, lambda _tailnet: forget_old(now=now))
 
@@ -65,11 +83,8 @@ def clean_sign_in_links() -> int:
     return clean_links()
 
 
-@shared_task(name="accounts.tasks.clean_access_tokens")  # type: ignore[untyped-decorator]
-def clean_access_tokens() -> int:
+@leased("accounts.access-tokens", SWEEP_LEASE)
+def clean_access_tokens(now: datetime, _since: datetime) -> int:
     """Delete the hourly tokens of OAuth clients that ran out; returns how many."""
-    now = timezone.now()
-    if take_lease(name="accounts.access-tokens", holder=holder(), length=SWEEP_LEASE, now=now) is None:
-        return 0
     due = each_tailnet(due="accounts.ApiToken", where=tokens.is_ended_access_token(now))
     return sweep(due, lambda _tailnet: tokens.clean_access_tokens(now=now))

@@ -7,27 +7,35 @@ from typing import NamedTuple
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models import Membership
+from accounts.models import Contact, Membership
 from accounts.roles import Role, outranks
 
 
-class RoleWords(NamedTuple):
-    """What a role is called, and what it is for."""
+class Words(NamedTuple):
+    """What something is called, and what it is for."""
 
     word: Promise
     hint: Promise
 
 
-ROLES: dict[Role, RoleWords] = {
-    Role.OWNER: RoleWords(_("Owner"), _("Everything, and alone: transfers and deletes the tailnet.")),
-    Role.ADMIN: RoleWords(_("Admin"), _("Everything but transferring or deleting the tailnet.")),
-    Role.IT_ADMIN: RoleWords(_("IT admin"), _("Devices, people and settings; not routes, DNS and rules.")),
-    Role.NETWORK_ADMIN: RoleWords(
+ROLES: dict[Role, Words] = {
+    Role.OWNER: Words(_("Owner"), _("Everything, and alone: transfers and deletes the tailnet.")),
+    Role.ADMIN: Words(_("Admin"), _("Everything but transferring or deleting the tailnet.")),
+    Role.IT_ADMIN: Words(_("IT admin"), _("Devices, people and settings; not routes, DNS and rules.")),
+    Role.NETWORK_ADMIN: Words(
         _("Network admin"), _("Routes, exit nodes, DNS, rules and relays; not devices and people.")
     ),
-    Role.AUDITOR: RoleWords(_("Auditor"), _("Sees everything, changes nothing.")),
-    Role.BILLING_ADMIN: RoleWords(_("Billing admin"), _("Sees no device and changes nothing.")),
-    Role.MEMBER: RoleWords(_("Member"), _("Their own devices and keys.")),
+    Role.AUDITOR: Words(_("Auditor"), _("Sees everything, changes nothing.")),
+    Role.BILLING_ADMIN: Words(_("Billing admin"), _("Sees no device and changes nothing.")),
+    Role.MEMBER: Words(_("Member"), _("Their own devices and keys.")),
+}
+
+
+# What each contact of a tailnet is for.
+CONTACTS: dict[Contact.Kind, Words] = {
+    Contact.Kind.ACCOUNT: Words(_("Account"), _("For changes of the tailnet.")),
+    Contact.Kind.SUPPORT: Words(_("Support"), _("For what is set up wrongly.")),
+    Contact.Kind.SECURITY: Words(_("Security"), _("For security matters.")),
 }
 
 

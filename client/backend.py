@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from client.follower import Follower, MakeTunnel
 from client.hostinfo import own_hostinfo
 from client.netmaps import Netmaps
 from client.notices import Notice, Watchers
+from client.oauthkey import AuthKey
 from client.pathreports import PathReporter
 from client.peerapi.api import PeerAPI
 from client.prefs import Prefs
@@ -52,7 +53,7 @@ def new_disco_key() -> DiscoPrivate:
 
 
 class Backend:
-    """``default_url`` and ``auth_key`` are trenzad's environment."""
+    """``default_url``, ``auth_key`` and ``tags`` are trenzad's environment."""
 
     def __init__(
         self,
@@ -62,7 +63,8 @@ class Backend:
         kind: CarrierKind = CarrierKind.WEBSOCKET,
         dialer: Dialer | None = None,
         default_url: str = "",
-        auth_key: str = "",
+        auth_key: AuthKey = "",
+        tags: Sequence[str] = (),
         port: int = 0,
         time: ServerTime | None = None,
     ) -> None:
@@ -80,7 +82,7 @@ class Backend:
         self.dns: Dns | None = None
         self.answer: Answer | None = None
         self.rotate: Callable[[], Coroutine[Any, Any, None]] | None = None
-        self._auth_key = auth_key
+        self._auth_key, self._tags = auth_key, tuple(tags)
         self._time = time or ServerTime()
         self._troubles = Troubles()
         self.netmaps = Netmaps(store, now=self.now, troubles=self._troubles, on_expiry=self.reconcile)
@@ -177,11 +179,15 @@ class Backend:
         )
 
     def _begin_login_from_environment(self) -> None:
-        """TRENZA_AUTH_KEY joins a node that has no key yet; the server may come up later than we do."""
+        """TRENZA_AUTH_KEY joins a node that has no key yet; the server may come up later than we do.
+
+        TRENZA_ADVERTISE_TAGS counts with it.
+        """
         prefs = self.store.prefs
         url = prefs.control_url or self.default_url
         if self._auth_key and url and self.store.identity.node is None and not prefs.logged_out:
-            wanted = prefs.edited({"ControlURL": url, "WantRunning": True})
+            changes = {"ControlURL": url, "WantRunning": True}
+            wanted = prefs.edited(changes | ({"AdvertiseTags": self._tags} if self._tags else {}))
             self.login = Login(url=url, prefs=wanted, auth_key=self._auth_key, patient=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

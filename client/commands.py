@@ -13,6 +13,7 @@ from client.hostinfo import own_hostname, program_version
 from client.magicsock.endpoints import format_address
 from client.magicsock.sock import PathStatus, PingResult
 from client.peerapi.rights import behind_shields
+from client.oauthkey import parse_auth_key
 from client.prefs import Prefs
 from client.status import Situation, find_node, netcheck_json, status_json, whois_json
 from client.tunnel import Sock
@@ -44,7 +45,7 @@ class Commands:
             url = prefs.control_url or backend.default_url
             if not url:
                 raise PrefsError(NO_SERVER)
-            login = Login(url=url, prefs=prefs.edited({"ControlURL": url}), auth_key=auth_key)
+            login = Login(url=url, prefs=prefs.edited({"ControlURL": url}), auth_key=parse_auth_key(auth_key))
             known = identity.node is not None and identity.control_url == url
             if known and backend.facts.key_good and not force_reauth:
                 backend.come_up(login.prefs, if_refused=login)

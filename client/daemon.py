@@ -41,11 +41,12 @@ from client.net.hostdns import HostDns
 from client.net.monitor import Monitor
 from client.net.nft import find_nft
 from client.net.tablewatch import TableWatch
+from client.oauthkey import AuthKey, parse_auth_key
 from client.peerapi.api import PeerAPI
 from client.peerapi.send import connect_by
 from client.peerapi.server import listen_here
 from client.places import ROOT, SOCKET, SYSTEM_SOCKET, SYSTEM_STATE, default_socket, default_state
-from client.prefs import normal_url
+from client.prefs import Prefs, normal_url
 from client.proxy.dialer import Dialer
 from client.proxy.server import Listen, make_proxies
 from client.rootless.host import RootlessHost
@@ -75,7 +76,8 @@ class Config:
     socks: Listen | None = None
     web: Listen | None = None
     control_url: str = ""
-    auth_key: str = field(default="", repr=False)
+    auth_key: AuthKey = field(default="", repr=False)
+    tags: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -100,8 +102,15 @@ class Config:
             port=options.port,
             carrier=CarrierKind(options.carrier),
             control_url=normal_url(environment.get("TRENZA_CONTROL_URL", "")),
-            auth_key=read_auth_key(environment.get("TRENZA_AUTH_KEY", "")),
+            auth_key=parse_auth_key(read_auth_key(environment.get("TRENZA_AUTH_KEY", ""))),
+            tags=read_tags(environment.get("TRENZA_ADVERTISE_TAGS", "")),
         )
+
+
+def read_tags(text: str) -> tuple[str, ...]:
+    """Tags, separated by commas; raises :class:`ClientError`."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    return Prefs().edited({"AdvertiseTags": words}).advertise_tags
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -110,7 +119,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="trenzad",
         description="Trenza's client daemon. Use it through the command trenza.",
         epilog="Environment: TRENZA_CONTROL_URL (the server, when trenza up names none), TRENZA_AUTH_KEY "
-        "(a key, or file:PATH, that joins while this device has no identity yet).",
+        "(a key, an OAuth client's secret, or file:PATH with one of them: joins while this device has no "
+        "identity), TRENZA_ADVERTISE_TAGS (the tags to join with, separated by commas).",
     )
     parser.add_argument(
         "--state",
@@ -197,6 +207,7 @@ async def _serve(
         dialer=control.Dialer(outside=addresses_outside if rootless is None else None),
         default_url=config.control_url,
         auth_key=config.auth_key,
+        tags=config.tags,
         port=config.port,
     )
     backend.dns = Dns(

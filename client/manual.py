@@ -27,7 +27,10 @@ COMPLETIONS: dict[type[ShellComplete], str] = {
     FishComplete: f"fish/vendor_completions.d/{NAME}.fish",
 }
 FILES = (
-    ("/etc/trenza/client.env", "settings of the service: TRENZA_CONTROL_URL, TRENZA_AUTH_KEY"),
+    (
+        "/etc/trenza/client.env",
+        "settings of the service: TRENZA_CONTROL_URL, TRENZA_AUTH_KEY, TRENZA_ADVERTISE_TAGS",
+    ),
     ("/var/lib/trenza", "keys and preferences"),
     ("/run/trenza/trenzad.sock", "the socket through which trenza speaks to trenzad"),
 )

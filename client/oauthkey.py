@@ -7,19 +7,20 @@
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http.client import HTTPException
-from typing import IO, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
+from client.control.dial import BUSY, Dialer, Server, ask, busy
+from client.control.session import one_line
 from client.errors import LoginError, PrefsError
+from client.prefs import normal_url
+from wire.codec import decode_object
+from wire.errors import WireError
 
 PREFIX = "tskey-client-"
 SECONDS = 20.0  # of each of the two requests
-MAX_ANSWER = 1 << 16
 TRUE, FALSE = ("1", "t", "true"), ("0", "f", "false")
 
 
@@ -33,15 +34,18 @@ class OAuthKey:
     base_url: str = ""
 
 
-def parse_oauth_key(text: str) -> OAuthKey | None:
-    """The secret and its attributes; ``None`` for any other key. Raises :class:`PrefsError`."""
+AuthKey = str | OAuthKey  # what a node can join with
+
+
+def parse_auth_key(text: str) -> AuthKey:
+    """An OAuth client's secret with its attributes; any other key as it is. Raises :class:`PrefsError`."""
     if not text.startswith(PREFIX):
-        return None
+        return text
     secret, _, query = text.partition("?")
     values: dict[str, Any] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name == "baseURL":
-            values["base_url"] = value.rstrip("/")
+            values["base_url"] = normal_url(value)
         elif name in ("ephemeral", "preauthorized"):
             values |= {name: _flag(name, value)} if value else {}
         else:
@@ -55,54 +59,52 @@ def _flag(name: str, value: str) -> bool:
     return value.lower() in TRUE
 
 
-def trade(key: OAuthKey, *, server: str, tags: Sequence[str]) -> str:
-    """An auth key for a node with these tags; raises :class:`LoginError` with the server's words."""
+async def trade(key: OAuthKey, dialer: Dialer, *, server: str, tags: Sequence[str]) -> str:
+    """An auth key for a node with these tags.
+
+    Raises :class:`LoginError` with the server's words, ``ControlError`` when it cannot be asked now.
+    """
     if not tags:
-        raise PrefsError("an OAuth client's secret as auth key needs --advertise-tags")
-    base = f"{key.base_url or server.rstrip('/')}/api/v2"
-    if urlsplit(base).scheme not in ("http", "https") or not urlsplit(base).hostname:
-        raise PrefsError(f"{base!r} is no address to trade the OAuth client's secret at")
+        raise LoginError(
+            "an OAuth client's secret lets in devices with tags alone: name them with --advertise-tags, or "
+            "in TRENZA_ADVERTISE_TAGS for trenzad"
+        )
+    place = Server.from_url(key.base_url or server)
     asked = urlencode({"grant_type": "client_credentials", "client_secret": key.secret})
-    token = _post(f"{base}/oauth/token", asked, {"Content-Type": "application/x-www-form-urlencoded"})
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    token = _text(await _post(dialer, place, "/api/v2/oauth/token", asked, form), "access_token")
     wanted = {"ephemeral": key.ephemeral, "preauthorized": key.preauthorized, "tags": list(tags)}
-    made = _post(
-        f"{base}/tailnet/-/keys",
+    made = await _post(
+        dialer,
+        place,
+        "/api/v2/tailnet/-/keys",
         json.dumps({"capabilities": {"devices": {"create": wanted | {"reusable": False}}}}),
-        {"Content-Type": "application/json", "Authorization": f"Bearer {_text(token, 'access_token')}"},
+        {"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
     )
     return _text(made, "key")
 
 
-def _text(answer: Any, member: str) -> str:
-    found = answer.get(member) if isinstance(answer, dict) else None
-    if not isinstance(found, str) or not found:
+def _text(answer: Mapping[str, Any], member: str) -> str:
+    found = answer.get(member)
+    if not isinstance(found, str) or not found or not (found.isascii() and found.isprintable()):
         raise LoginError(f"the server gave no {member} for the OAuth client's secret")
     return found
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Secrets go where they were sent, and nowhere else."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _post(url: str, body: str, headers: dict[str, str]) -> Any:
-    request = urllib.request.Request(url, body.encode(), headers)  # noqa: S310 - trade() looked at it
+async def _post(
+    dialer: Dialer, place: Server, path: str, body: str, headers: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """What the server answers; ``{}`` for what is no object."""
+    status, answered, content = await ask(
+        dialer, place, "POST", path, headers=headers, body=body.encode(), seconds=SECONDS
+    )
+    if status >= 500 or status in BUSY:
+        raise busy(place, status, answered)
     try:
-        with urllib.request.build_opener(_Stay).open(request, timeout=SECONDS) as answer:
-            return _read(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            said = _read(error)
-        words = said.get("message") if isinstance(said, dict) else None
-        raise LoginError(f"the OAuth client's secret: {words or f'{url} answered {error.code}'}") from None
-    except (OSError, HTTPException, ValueError) as error:
-        raise LoginError(f"cannot trade the OAuth client's secret at {url}: {error}") from error
-
-
-def _read(answer: IO[bytes]) -> Any:
-    try:
-        return json.loads(answer.read(MAX_ANSWER))
-    except ValueError:
-        return None
+        said = decode_object(content)
+    except WireError:
+        said = {}
+    if status == 200:
+        return said
+    words = one_line(str(said.get("message") or "")) or f"{place.url}{path} answered {status}"
+    raise LoginError(f"the OAuth client's secret: {words}")

@@ -5,13 +5,11 @@ They only tidy: whether a key is good is decided by time whenever it is used.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from celery import shared_task
-from django.utils import timezone
 
-from accounts.services.leases import take_lease
-from accounts.tasks import holder, sweep
+from accounts.tasks import leased, sweep
 from accounts.tenancy import each_tailnet
 from nodes.services import clones, lifecycle, logins, posture, rotation, sshchecks
 
@@ -24,25 +22,20 @@ ATTRIBUTES_LEASE = timedelta(seconds=60)
 SSH_CHECKS_LEASE = timedelta(seconds=7200)
 
 
-@shared_task(name="nodes.tasks.expire_due")  # type: ignore[untyped-decorator]
-def expire_due() -> int:
+@leased("nodes.expire", EXPIRY_LEASE)
+def expire_due(now: datetime, _since: datetime) -> int:
     """Mark nodes whose key has ended, in every tailnet; returns how many."""
-    now = timezone.now()
-    if take_lease(name="nodes.expire", holder=holder(), length=EXPIRY_LEASE, now=now) is None:
-        return 0
     due = each_tailnet(due="nodes.Node", where=lifecycle.due_to_expire(now))
     return sweep(due, lambda tailnet: lifecycle.expire_due(tailnet=tailnet, now=now))
 
 
-@shared_task(name="nodes.tasks.delete_inactive_ephemeral")  # type: ignore[untyped-decorator]
-def delete_inactive_ephemeral() -> int:
+@leased("nodes.ephemeral", EPHEMERAL_LEASE)
+def delete_inactive_ephemeral(now: datetime, since: datetime) -> int:
     """Delete ephemeral nodes that have been away for long; returns how many.
 
     After a time in which this did not run the server was away too, and nodes get a whole grace to come back.
     """
-    now = timezone.now()
-    since = take_lease(name="nodes.ephemeral", holder=holder(), length=EPHEMERAL_LEASE, now=now)
-    if since is None or now - since < lifecycle.EPHEMERAL_GRACE:
+    if now - since < lifecycle.EPHEMERAL_GRACE:
         return 0
     due = each_tailnet(due="nodes.Node", where=lifecycle.inactive_ephemeral(now))
     return sweep(due, lambda tailnet: lifecycle.delete_inactive_ephemeral(tailnet=tailnet, now=now))
@@ -54,45 +47,34 @@ def clean_logins() -> int:
     return logins.clean_logins()
 
 
-@shared_task(name="nodes.tasks.forget_ssh_checks")  # type: ignore[untyped-decorator]
-def forget_ssh_checks() -> int:
+@leased("nodes.ssh_checks", SSH_CHECKS_LEASE)
+def forget_ssh_checks(now: datetime, _since: datetime) -> int:
     """Delete checks of SSH sessions that no policy can count any more; returns how many."""
-    now = timezone.now()
-    if take_lease(name="nodes.ssh_checks", holder=holder(), length=SSH_CHECKS_LEASE, now=now) is None:
-        return 0
     due = each_tailnet(due="nodes.SSHCheck", where=sshchecks.outdated(now))
     return sweep(due, lambda tailnet: sshchecks.delete_outdated(tailnet=tailnet, now=now))
 
 
-@shared_task(name="nodes.tasks.rotate_due")  # type: ignore[untyped-decorator]
-def rotate_due() -> int:
+@leased("nodes.rotation", ROTATION_LEASE)
+def rotate_due(now: datetime, _since: datetime) -> int:
     """Ask connected clients whose keys are older than their tailnet wants for new ones; returns how many."""
-    now = timezone.now()
-    if take_lease(name="nodes.rotation", holder=holder(), length=ROTATION_LEASE, now=now) is None:
-        return 0
     due = each_tailnet(due="nodes.Node", where=rotation.connected(now))
     return sweep(due, lambda tailnet: rotation.ask_for_due_rotations(tailnet=tailnet, now=now))
 
 
-@shared_task(name="nodes.tasks.clear_clones")  # type: ignore[untyped-decorator]
-def clear_clones() -> int:
+@leased("nodes.clones", CLONES_LEASE)
+def clear_clones(now: datetime, since: datetime) -> int:
     """Clear devices of which no clone has been seen for a while; returns how many.
 
     After a time in which this did not run nobody may have looked, so clones get a whole period to show again.
     """
-    now = timezone.now()
-    since = take_lease(name="nodes.clones", holder=holder(), length=CLONES_LEASE, now=now)
-    if since is None or now - since < clones.CLEARED_AFTER:
+    if now - since < clones.CLEARED_AFTER:
         return 0
     due = each_tailnet(due="nodes.Node", where=clones.no_longer_cloned(now))
     return sweep(due, lambda tailnet: clones.clear_clones(tailnet=tailnet, now=now))
 
 
-@shared_task(name="nodes.tasks.delete_expired_attributes")  # type: ignore[untyped-decorator]
-def delete_expired_attributes() -> int:
+@leased("nodes.attributes", ATTRIBUTES_LEASE)
+def delete_expired_attributes(now: datetime, _since: datetime) -> int:
     """Delete posture attributes whose time is over, and tell netmaps; returns how many."""
-    now = timezone.now()
-    if take_lease(name="nodes.attributes", holder=holder(), length=ATTRIBUTES_LEASE, now=now) is None:
-        return 0
     due = each_tailnet(due="nodes.PostureAttribute", where=posture.expired(now))
     return sweep(due, lambda tailnet: posture.delete_expired(tailnet=tailnet, now=now))

@@ -38,7 +38,7 @@ class Api:
             method, f"{self.prefix}{path}", text, content_type="application/json", headers=headers, **options
         )
         self.status, self.headers = answer.status_code, dict(answer.items())
-        content = b"".join(answer) if answer.streaming else answer.content  # type: ignore[arg-type]
+        content = b"".join(answer) if answer.streaming else answer.content
         assert answer["Content-Type"] == "application/json", (answer.status_code, content)
         value = json.loads(content)
         if not 200 <= answer.status_code < 300:

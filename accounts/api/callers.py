@@ -35,9 +35,13 @@ class Caller:
         """The author of what is done: the token, or its OAuth client, which lasts longer than an hour."""
         return Actor.token((self.token.oauth_client or self.token).public_id, self.token.user)
 
+    def includes(self, scope: str) -> bool:
+        """Whether the token includes a scope, whatever the person's role is."""
+        return includes(self.token.scopes, scope)
+
     def has(self, scope: str) -> bool:
         """Whether the token includes a scope, and the person's role what it stands for."""
-        return includes(self.token.scopes, scope) and (self.is_client or _fits(self.membership, scope))
+        return self.includes(scope) and (self.is_client or _fits(self.membership, scope))
 
     def need(self, scope: str) -> None:
         """Raises :class:`Forbidden` where :meth:`has` says no."""
@@ -46,7 +50,7 @@ class Caller:
 
     def need_to_give(self, scopes: Iterable[str]) -> None:
         """Raises :class:`Forbidden` on scopes that the token itself lacks: it makes nothing mightier."""
-        beyond = sorted(one for one in scopes if not includes(self.token.scopes, one))
+        beyond = sorted(one for one in scopes if not self.includes(one))
         if beyond:
             raise Forbidden(REFUSED.format(scope=", ".join(beyond)) + ", so it cannot give it")
 

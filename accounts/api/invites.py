@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from accounts.access import invite_for, may_manage
-from accounts.api.fields import MAX_EMAIL, Matching
+from accounts.api.fields import Email
 from accounts.api.values import Choice, Closed, Number, Text
 from accounts.api.views import ApiView, operation
 from accounts.describe import describe_invite
@@ -20,9 +20,6 @@ from accounts.services.invites import NewInvite, when_mailed
 
 MAX_AT_ONCE = 100
 MAX_DIGITS = 18  # of an id; more fit in no column
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_{|}~-]+"
-_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-EMAIL = rf"\A{_ATOM}(\.{_ATOM})*@({_LABEL}\.)+[A-Za-z]{{2,63}}\Z"
 GIVEN = [role.value for role in Role if role is not Role.OWNER]  # ownership is transferred, not given
 
 
@@ -41,11 +38,8 @@ class UserInvite(Closed):
 class NewUserInvite(Closed):
     """Whom to invite, as what."""
 
-    email = Matching(
-        EMAIL,
-        "ana@example.com",
+    email = Email(
         required=False,
-        max_length=MAX_EMAIL,
         help_text="Where the mail with the link goes; without it the link is yours to pass on.",
     )
     role = Choice(choices=GIVEN, default=Role.MEMBER.value)

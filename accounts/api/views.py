@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from accounts.api import errors
 from accounts.api.authentication import TokenAuthentication
-from accounts.api.callers import Caller
+from accounts.api.callers import REFUSED, Caller
 from accounts.api.values import Closed, JsonParser, JsonRenderer, Text, checked, parameters
 from accounts.errors import Forbidden, NotFound
 from accounts.limits import check_limit, count_attempt
@@ -86,6 +86,7 @@ def operation(
     about: str,
     scope: str = "",
     any_of: Sequence[str] = (),
+    of_person: bool = False,
     body: Serializer | None = None,
     query: type[serializers.Serializer[Any]] | None = None,
     answer: Any = Nothing,
@@ -96,13 +97,15 @@ def operation(
     """One method of an address. The handler gets ``self`` and the path's values, less ``tailnet``.
 
     ``scope`` is what the token must include; where it depends on what is asked for, ``any_of`` names those of
-    which it needs one, and the handler looks itself which. ``body`` and ``query`` check the request and
-    become arguments of these names. What the handler returns is the answer, in the shape of ``answer``;
-    ``example`` is a body for the documentation, which shows the handler's docstring, too. A handler that
-    reads its body itself describes it by ``request``, its schemas by media type; ``answers`` are described
-    beside the usual ones, or in their place: by status, or by status and media type.
+    which it needs one, and the handler looks itself which. ``of_person``: it may be about what is the
+    person's own, so that their role in the token's tailnet does not matter here. ``body`` and ``query`` check
+    the request and become arguments of these names. What the handler returns is the answer, in the shape of
+    ``answer``; ``example`` is a body for the documentation, which shows the handler's docstring, too. A
+    handler that reads its body itself describes it by ``request``, its schemas by media type; ``answers`` are
+    described beside the usual ones, or in their place: by status, or by status and media type.
     """
     scopes = (scope,) if scope else tuple(any_of)
+    refusal = REFUSED.format(scope=scope) if scope else ANY_OF.format(scopes=", ".join(any_of))
 
     def decorate(handler: Handler) -> Handler:
         @extend_schema(
@@ -117,10 +120,8 @@ def operation(
         @wraps(handler)
         def wrapped(self: ApiView, request: Request, **values: Any) -> HttpResponseBase:
             values.pop("tailnet", None)
-            if scope:
-                self.caller.need(scope)
-            elif any_of and not any(map(self.caller.has, any_of)):
-                raise Forbidden(ANY_OF.format(scopes=", ".join(any_of)))
+            if scopes and not any(map(self.caller.includes if of_person else self.caller.has, scopes)):
+                raise Forbidden(refusal)
             if query is not None:
                 values["query"] = checked(query, parameters(query, request.query_params))
             if body is not None:

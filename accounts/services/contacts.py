@@ -6,30 +6,28 @@ week.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.utils import timezone, translation
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts.access import require_right
 from accounts.actors import Actor
 from accounts.changes import ChangeSet, write
-from accounts.credentials import new_url_token
+from accounts.credentials import NewSecret, new_url_token
 from accounts.errors import Conflict, Gone, LimitExceeded
-from accounts.models import AuditEvent, Contact, Outbox, Tailnet
+from accounts.models import AuditEvent, Contact, Tailnet
 from accounts.roles import Capability
 from accounts.selectors import owner
-from accounts.services import audit, outbox
+from accounts.services import audit
+from accounts.services.linkmails import LIFETIME, forget_mails, full_until, in_language_of, note_mail
 from accounts.services.people import check_email
 from accounts.tenancy import find_by_credential
 
-LIFETIME = timedelta(days=7)
 TARGET, PROPERTY = "TAILNET", "CONTACT_"
-# A tailnet is anybody's to make, and its contacts are theirs to choose: it must not write to the whole world.
-MAX_MAILED = 20
-MAILED_WITHIN = timedelta(days=1)
+MAX_MAILED = 20  # addresses that are asked within a day
 NO_MAIL = "the server has no mail server and cannot verify addresses: set TRENZA_EMAIL_URL, then ask again"
 
 
@@ -101,14 +99,14 @@ def _owners_address() -> str:
 
 def _settle(row: Contact) -> None:
     """The address counts from now on."""
-    _forget_mail(row)
+    forget_mails(_mail_key(row))
     row.verified_email, row.token_hash, row.expires = row.email, None, None
     row.save()
 
 
 def _ask(row: Contact, by: Actor, now: datetime) -> None:
     """Have the address wait for its verification, with a link on its way to it where the server has mail."""
-    _forget_mail(row)
+    forget_mails(_mail_key(row))
     row.token_hash, row.expires = None, None
     if not settings.MAIL_IS_SET_UP:
         row.save()
@@ -117,12 +115,8 @@ def _ask(row: Contact, by: Actor, now: datetime) -> None:
     secret = new_url_token()
     row.token_hash, row.expires = secret.digest, now + LIFETIME
     row.save()
-    with translation.override(_language(by)):
-        _note_mail(row, f"{settings.BASE_URL}/contacts/verify/{secret.text}", secret.digest)
-
-
-def _language(by: Actor) -> str:
-    return (by.user.language if by.user is not None else "") or translation.get_language() or "en"
+    with in_language_of(by):
+        _note_mail(row, secret)
 
 
 def _check_mailed(tailnet: Tailnet, now: datetime) -> None:
@@ -131,44 +125,40 @@ def _check_mailed(tailnet: Tailnet, now: datetime) -> None:
         target_id=str(tailnet.pk),
         target_property__startswith=PROPERTY,
         action__in=("UPDATE", "RESEND"),
-        event_time__gt=now - MAILED_WITHIN,
     )
-    times = sent.order_by("-pk").values_list("event_time", flat=True)[:MAX_MAILED]
-    if len(times) == MAX_MAILED:
-        left = times[MAX_MAILED - 1] + MAILED_WITHIN - now
+    full = full_until(sent, most=MAX_MAILED, now=now)
+    if full is not None:
         raise LimitExceeded(
             f"at most {MAX_MAILED} addresses a day are asked to verify themselves",
-            retry_after=max(1, int(left.total_seconds())),
+            retry_after=max(1, int((full - now).total_seconds())),
         )
 
 
-def _note_mail(row: Contact, link: str, digest: str) -> None:
-    words = {"tailnet": row.tailnet.title, "email": row.email, "link": link, "days": LIFETIME.days}
-    outbox.enqueue(
+def _note_mail(row: Contact, secret: NewSecret) -> None:
+    words = {
+        "tailnet": row.tailnet.title,
+        "email": row.email,
+        "link": f"{settings.BASE_URL}/contacts/verify/{secret.text}",
+        "days": LIFETIME.days,
+    }
+    note_mail(
         tailnet=row.tailnet,
-        kind=Outbox.Kind.MAIL,
-        target=row.email,
+        key=_mail_key(row),
+        secret=secret,
+        to=row.email,
         subject=_("Confirm that %(tailnet)s may write to you") % words,
-        payload={
-            "text": _(
-                "Somebody who manages the private network %(tailnet)s on Trenza wants what concerns it "
-                "to be mailed to %(email)s.\n\n"
-                "Open this link to confirm that this address is yours:\n\n%(link)s\n\n"
-                "It works once and for %(days)d days. If you do not know this network, do nothing."
-            )
-            % words
-        },
-        idempotency_key=f"{_mail_key(row)}{digest[:16]}",
+        text=_(
+            "Somebody who manages the private network %(tailnet)s on Trenza wants what concerns it "
+            "to be mailed to %(email)s.\n\n"
+            "Open this link to confirm that this address is yours:\n\n%(link)s\n\n"
+            "It works once and for %(days)d days. If you do not know this network, do nothing."
+        )
+        % words,
     )
 
 
 def _mail_key(row: Contact) -> str:
     return f"contact-{row.kind}-"
-
-
-def _forget_mail(row: Contact) -> None:
-    """Its mail bears the link: none is kept longer than the link works, and none is sent for nothing."""
-    Outbox.objects.filter(idempotency_key__startswith=_mail_key(row)).delete()
 
 
 def _recorded(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.conf import settings
 from django.utils import timezone
@@ -20,18 +20,16 @@ from accounts.credentials import NewSecret, new_url_token
 from accounts.errors import Conflict, Forbidden, Gone, Invalid, NotFound
 from accounts.models import AuditEvent, Invite, Membership, Outbox, Tailnet, User
 from accounts.roles import Capability, Role, can, outranks
-from accounts.services import audit, outbox
+from accounts.services import audit
+from accounts.services.linkmails import LIFETIME, forget_mails, full_until, in_language_of, note_mail
 from accounts.services.people import acting_membership, add_member, approve_member, check_email
 from accounts.tenancy import find_by_credential, scope
 from accounts.words import role_word
 
-LIFETIME = timedelta(days=7)
 TARGET = "USER_INVITE"
 MAIL_KEY = "invite-"  # what the keys of their mails in the outbox begin with
 MAX_OPEN = 1000  # invitations of one tailnet that nobody has accepted
-# A tailnet is anybody's to make, and its name is theirs to choose: it must not write to the whole world.
-MAX_MAILED = 100
-MAILED_WITHIN = timedelta(days=1)
+MAX_MAILED = 100  # within a day; further ones are links to pass on
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def renew_invite(*, invite: Invite, by: Actor, now: datetime | None = None) -> N
     with write(invite.tailnet_id) as change:
         row = _open_row(invite)
         _require_right(by, row.role)
-        _forget_mail(row)
+        forget_mails(_mail_key(row))
         row.token_hash, row.expires, row.invited_by = secret.digest, now + LIFETIME, by.user
         row.save(update_fields=["token_hash", "expires", "invited_by"])
         _recorded(change, row, by, "RENEW")
@@ -99,7 +97,7 @@ def revoke_invite(*, invite: Invite, by: Actor) -> None:
     with write(invite.tailnet_id) as change:
         row = _open_row(invite)
         _require_right(by, row.role)
-        _forget_mail(row)
+        forget_mails(_mail_key(row))
         change.delete("invite", row.pk)
         _audit(change, row, by, "REVOKE")
         row.delete()
@@ -124,7 +122,7 @@ def accept_invite(*, token: str, user: User, now: datetime | None = None) -> Mem
     with write(found.tailnet_id) as change:
         invite = _usable(Invite.objects.select_for_update(of=("self",)).filter(pk=found.pk).first(), now)
         membership = _joined(change, invite, user)
-        _forget_mail(invite)
+        forget_mails(_mail_key(invite))
         invite.accepted_at, invite.accepted_by = now, user
         invite.save(update_fields=["accepted_at", "accepted_by"])
         _recorded(change, invite, Actor.person(user), "ACCEPT")
@@ -189,18 +187,18 @@ def _sent(invite: Invite, secret: NewSecret, by: Actor) -> NewInvite:
     link = f"{settings.BASE_URL}/invite/{secret.text}"
     mailed = bool(invite.email) and settings.MAIL_IS_SET_UP and _may_mail()
     if mailed:
-        _note_mail(invite, secret, link, by)
+        with in_language_of(by):
+            _note_mail(invite, secret, link, by)
     return NewInvite(invite, link, mailed)
 
 
 def _may_mail() -> bool:
     """Whether this invitation, which the log has already, is among those that may go out by mail."""
     sent = AuditEvent.objects.filter(target_type=TARGET, action__in=("CREATE", "RENEW"))
-    return sent.filter(event_time__gt=timezone.now() - MAILED_WITHIN).count() <= MAX_MAILED
+    return full_until(sent, most=MAX_MAILED + 1, now=timezone.now()) is None
 
 
 def _note_mail(invite: Invite, secret: NewSecret, link: str, by: Actor) -> None:
-    """Put the mail into the outbox, in the language of whoever invites."""
     words = {
         "sender": by.user.name if by.user is not None else "Trenza",
         "tailnet": invite.tailnet.title,
@@ -208,21 +206,19 @@ def _note_mail(invite: Invite, secret: NewSecret, link: str, by: Actor) -> None:
         "link": link,
         "days": LIFETIME.days,
     }
-    outbox.enqueue(
+    note_mail(
         tailnet=invite.tailnet,
-        kind=Outbox.Kind.MAIL,
-        target=invite.email,
+        key=_mail_key(invite),
+        secret=secret,
+        to=invite.email,
         subject=_("%(sender)s invites you to %(tailnet)s") % words,
-        payload={
-            "text": _(
-                "%(sender)s invites you to the private network %(tailnet)s on Trenza, "
-                "with the role %(role)s.\n\n"
-                "Open this link to see the invitation and to join:\n\n%(link)s\n\n"
-                "It works once and for %(days)d days. If you do not know %(sender)s, do nothing."
-            )
-            % words
-        },
-        idempotency_key=f"{_mail_key(invite)}{secret.digest[:16]}",
+        text=_(
+            "%(sender)s invites you to the private network %(tailnet)s on Trenza, "
+            "with the role %(role)s.\n\n"
+            "Open this link to see the invitation and to join:\n\n%(link)s\n\n"
+            "It works once and for %(days)d days. If you do not know %(sender)s, do nothing."
+        )
+        % words,
     )
 
 
@@ -237,11 +233,6 @@ def when_mailed() -> dict[int, datetime]:
     )
     sent = mails.order_by("delivered_at").values_list("idempotency_key", "delivered_at")
     return {int(str(key).split("-")[1]): moment for key, moment in sent if moment is not None}
-
-
-def _forget_mail(invite: Invite) -> None:
-    """Its mail bears the link: none is kept longer than the link works, and none is sent for nothing."""
-    Outbox.objects.filter(idempotency_key__startswith=_mail_key(invite)).delete()
 
 
 def _recorded(change: ChangeSet, invite: Invite, by: Actor, action: str) -> None:

@@ -23,6 +23,7 @@ from accounts.tenancy import memberships_of, scope
 PERSONAL_NAME_LENGTH = 40
 NAME_ATTEMPTS = 5
 SEEN_RESOLUTION = timedelta(minutes=5)
+MAX_EMAIL = 254  # characters, RFC 5321 section 4.5.3.1.3 less the brackets
 
 Status = Membership.Status
 

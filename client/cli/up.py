@@ -6,7 +6,7 @@ import base64
 import contextlib
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,7 +28,6 @@ from client.cli.options import (
 )
 from client.errors import ClientError
 from client.localapi.client import DaemonError, LocalClient, Notices
-from client.oauthkey import parse_oauth_key, trade
 
 F = TypeVar("F", bound=Callable[..., Any])
 QR_SCALE = 4
@@ -95,22 +94,14 @@ def run(
     changes = changes_of(wanted, before)
     if options["login_server"] is not None:
         changes["ControlURL"] = options["login_server"]
-    server = options["login_server"] or prefs["ControlURL"]
     request = {
         "Prefs": changes,
-        "AuthKey": join_key(options["auth_key"] or "", server, (before | wanted)["advertise_tags"]),
+        "AuthKey": read_auth_key(options["auth_key"] or ""),
         "ForceReauth": options["force_reauth"],
     }
     Progress(local, show_qr=options["qr"], as_json=as_json).follow(request, options["timeout"])
     if not as_json:
         say_what_awaits_approval(local, wanted)
-
-
-def join_key(text: str, server: str, tags: Sequence[str]) -> str:
-    """The auth key to join with; an OAuth client's secret is traded for one."""
-    text = read_auth_key(text)
-    client = parse_oauth_key(text)
-    return text if client is None else trade(client, server=server, tags=tags)
 
 
 def refuse_forgetting(named: Mapping[str, Any], before: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From a server's address to an open socket, and the one HTTP question asked before any session: ``/key``.
+"""From a server's address to an open socket, and HTTP questions asked outside any session, as ``/key`` is.
 
 Every failure is one line that says which of the usual causes it is. Source: tailscale control/controlhttp.
 """
@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ from wire.keys import MachinePublic
 CONNECT_SECONDS = 10.0
 NEXT_ADDRESS_SECONDS = 0.25  # RFC 8305 §5: the next address is tried beside a slow one
 MAX_ADDRESSES = 8
-MAX_KEY_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 1024
 USER_AGENT = "trenza"
 BUSY = (429, 502, 503, 504)  # what a server, or the proxy before it, says while it starts, stops or is full
 MAX_RETRY_SECONDS = 600.0  # longer than that nobody is kept away by a header
@@ -274,29 +275,50 @@ def retry_after(text: str) -> float:
 
 async def fetch_key(dialer: Dialer, server: Server) -> KeyAnswer:
     """``GET /key``; raises :class:`ControlError` that says when something else answers there."""
+    return _read_key(server, *await ask(dialer, server, "GET", f"/key?v={CAPABILITY_VERSION}"))
+
+
+async def ask(
+    dialer: Dialer,
+    server: Server,
+    method: str,
+    target: str,
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    body: bytes = b"",
+    seconds: float = CONNECT_SECONDS,
+) -> tuple[int, dict[str, str], bytes]:
+    """One HTTP request on a connection of its own, redirects not followed: status, headers, body.
+
+    Raises :class:`ControlError` when nothing that speaks HTTP answers within ``seconds``.
+    """
+    lines = {
+        "Host": server.netloc,
+        "User-Agent": USER_AGENT,
+        "Accept": "application/json",
+        "Connection": "close",
+        **({"Content-Length": str(len(body))} if body else {}),
+        **headers,
+    }
+    head = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in lines.items())]
     reader, writer = await dialer.streams(server)
-    head = (
-        f"GET /key?v={CAPABILITY_VERSION} HTTP/1.1\r\nHost: {server.netloc}\r\nUser-Agent: {USER_AGENT}\r\n"
-        "Accept: application/json\r\nConnection: close\r\n\r\n"
-    )
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            writer.write(head.encode())
+        async with asyncio.timeout(seconds):
+            writer.write("\r\n".join((*head, "", "")).encode() + body)
             data = await _read_all(reader)
     except (OSError, TimeoutError) as error:
         raise not_ours(server, "it does not answer HTTP") from error
     finally:
         writer.close()
     try:
-        status, headers, body = parse_response(data)
+        return parse_response(data)
     except http.client.HTTPException as error:
         raise not_ours(server, "it does not answer HTTP") from error
-    return _read_key(server, status, headers, body)
 
 
 async def _read_all(reader: asyncio.StreamReader) -> bytes:
     data = b""
-    while len(data) < MAX_KEY_BYTES and (piece := await reader.read(MAX_KEY_BYTES)):
+    while len(data) < MAX_ANSWER_BYTES and (piece := await reader.read(MAX_ANSWER_BYTES)):
         data += piece
     return data
 

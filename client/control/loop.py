@@ -18,6 +18,7 @@ from client.control.dial import Backoff, Dialer, KeyAnswer, Server, fetch_key
 from client.control.link import Link, open_link
 from client.control.session import Session, login
 from client.errors import ControlError, LoginError, UnknownNode
+from client.oauthkey import AuthKey, OAuthKey, trade
 from client.prefs import Prefs
 from client.store import Store
 from wire.control import CAPABILITY_VERSION, Hostinfo, MapRequest, PingRequest, RegisterRequest
@@ -43,7 +44,7 @@ class Login:
 
     url: str
     prefs: Prefs
-    auth_key: str = field(default="", repr=False)
+    auth_key: AuthKey = field(default="", repr=False)
     patient: bool = False
     auth_url: str = field(default="", repr=False)
 
@@ -210,7 +211,7 @@ class ControlLoop:
         request = self._request(
             pending.public(),
             old=identity.node if not moved else None,
-            auth_key=wish.auth_key,
+            auth_key=await self._auth_key(wish),
             followup=wish.auth_url,
         )
 
@@ -222,6 +223,14 @@ class ControlLoop:
         self.store.adopt_pending(control_url=self.url, control_key=self._key)
         self.login = None
         self.owner.logged_in(wish, moved=moved)
+
+    async def _auth_key(self, wish: Login) -> str:
+        """The key to register with; an OAuth client's secret is traded for one, once for all tries."""
+        if isinstance(wish.auth_key, OAuthKey):
+            wish.auth_key = await trade(
+                wish.auth_key, self.dialer, server=self.url, tags=wish.prefs.advertise_tags
+            )
+        return wish.auth_key
 
     async def _restart(self, session: Session) -> None:
         """Say who we are; an expired key still follows the map, for an administrator may extend it."""

@@ -102,6 +102,7 @@ class OrganizationView(ApiView):
         "listOrganizationTailnets",
         about="List a person's tailnets",
         scope="account_settings:read",
+        of_person=True,
         query=TailnetsQuery,
         answer=OrganizationTailnets,
     )
@@ -124,6 +125,7 @@ class OrganizationView(ApiView):
         "createOrganizationTailnet",
         about="Make a tailnet",
         scope="account_settings",
+        of_person=True,
         body=NewTailnet,
         answer=CreatedTailnet,
         example={"displayName": "Harbour"},
@@ -131,7 +133,10 @@ class OrganizationView(ApiView):
     def post(self, organization: str, body: dict[str, Any]) -> dict[str, Any]:
         """The token's person owns it. The answer has an OAuth client of the new tailnet, and its secret.
 
-        Where the person owns one with this name already, that one is the answer, without a client.
+        Where the person owns one with this name already, that one is the answer, without a client. Whatever
+        the person's role is where the token is from, it does, as in the panel: what is made is their own. An
+        OAuth client makes none, with any scope: Tailscale's belong to an organization and hold no people,
+        but every tailnet here has an owner, and nobody becomes one by what another admin's program does.
         """
         person, title = self.person(organization), body["displayName"].strip(" \n")
         for place in memberships_of(person.pk):

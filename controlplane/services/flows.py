@@ -6,12 +6,12 @@ about its own traffic, and never speak for another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 import orjson
 import zstandard
-from django.db.models import QuerySet, Sum
+from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 
 from accounts.describe import timestamp
@@ -25,7 +25,7 @@ from wire.codec import compress
 from wire.flows import FlowReport
 
 KEPT = timedelta(days=30)
-MAX_BYTES = 512 * 1024 * 1024  # of one tailnet's logs; beyond that the oldest go early
+MAX_BYTES = 512 * 1024 * 1024  # of one tailnet's logs, shared fairly by its devices
 ROW_BYTES = 100  # of each beside its traffic, about
 REPORTS, MAX_REPORTS = "flows", 15  # a minute of one device; a client that catches up sends twelve
 MAX_TRAFFIC_BYTES = 4 * 1024 * 1024  # of one report
@@ -89,11 +89,13 @@ def described(logs: QuerySet[FlowLog], *, tailnet: Tailnet) -> Iterator[bytes]:
     yield b"]}"
 
 
-def _slice(logs: QuerySet[FlowLog], after: tuple[datetime, int] | None) -> QuerySet[FlowLog]:
+def _slice(
+    logs: QuerySet[FlowLog], after: tuple[datetime, int] | None, length: int = SLICE
+) -> QuerySet[FlowLog]:
     if after is not None:
         logged, pk = after
         logs = logs.filter(logged__gte=logged).exclude(logged=logged, pk__lte=pk)
-    return logs.order_by("logged", "pk")[:SLICE]
+    return logs.order_by("logged", "pk")[:length]
 
 
 def _described(log: FlowLog) -> bytes:
@@ -111,7 +113,7 @@ def _described(log: FlowLog) -> bytes:
 
 
 def forget_old_flows(*, tailnet: Tailnet, now: datetime | None = None) -> int:
-    """Delete what is older than :data:`KEPT`, and the oldest beyond :data:`MAX_BYTES`; returns how many.
+    """Delete what is older than :data:`KEPT`, and what is beyond :data:`MAX_BYTES`; returns how many.
 
     Needs the open scope.
     """
@@ -119,19 +121,37 @@ def forget_old_flows(*, tailnet: Tailnet, now: datetime | None = None) -> int:
     forgotten = 0
     while gone := _delete(FlowLog.objects.filter(logged__lt=now - KEPT)):
         forgotten += gone
-    sizes = FlowLog.objects.aggregate(traffic=Sum("size", default=0))
-    excess = sizes["traffic"] + ROW_BYTES * FlowLog.objects.count() - MAX_BYTES
-    while excess > 0:
-        oldest = list(FlowLog.objects.order_by("logged", "pk").values_list("pk", "size")[:DELETED_AT_ONCE])
+    return forgotten + _forget_excess()
+
+
+def fair_share(sizes: Iterable[int], most: int) -> int:
+    """How much each may keep for all together to keep at most ``most``: who has less keeps everything."""
+    ordered = sorted(sizes)
+    for index, size in enumerate(ordered):
+        share = most // (len(ordered) - index)
+        if size > share:
+            return share
+        most -= size
+    return ordered[-1] if ordered else 0
+
+
+def _forget_excess() -> int:
+    """Of devices that have more than their share the oldest go: none pushes out what another one told."""
+    held = FlowLog.objects.values_list("stable_id").annotate(bytes=Sum("size") + ROW_BYTES * Count("pk"))
+    sizes = dict(held.order_by())
+    share = fair_share(sizes.values(), MAX_BYTES)
+    excess = {device: size - share for device, size in sizes.items() if size > share}
+    forgotten, after = 0, None
+    while excess and (rows := list(_slice(FlowLog.objects.defer("traffic"), after, DELETED_AT_ONCE))):
         chosen = []
-        for pk, size in oldest:
-            if excess <= 0:
-                break
-            chosen.append(pk)
-            excess -= size + ROW_BYTES
-        if not chosen:
-            break
-        forgotten += _delete(FlowLog.objects.filter(pk__in=chosen))
+        for row in rows:
+            if row.stable_id in excess:
+                chosen.append(row.pk)
+                excess[row.stable_id] -= row.size + ROW_BYTES
+                if excess[row.stable_id] <= 0:
+                    del excess[row.stable_id]
+        forgotten += FlowLog.objects.filter(pk__in=chosen).delete()[0]
+        after = rows[-1].logged, rows[-1].pk
     return forgotten
 
 

@@ -14,8 +14,9 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from accounts.describe import describe_contact
 from accounts.errors import ApplicationError, NotFound
-from accounts.models import Membership, Tailnet
+from accounts.models import Contact, Membership, Tailnet
 from accounts.models.tailnets import DNS_LABEL, MAX_KEY_DURATION_DAYS, MAX_ROTATION_DAYS
 from accounts.pages import (
     UNPROCESSABLE,
@@ -29,7 +30,9 @@ from accounts.pages import (
     sheet,
 )
 from accounts.roles import Capability, can
+from accounts.selectors import contacts, owner
 from accounts.services.tailnets import NameTaken, update_settings
+from accounts.words import CONTACTS
 from controlplane.services import mails
 from controlplane.services.renaming import rename_tailnet
 
@@ -98,6 +101,13 @@ def _mail(_membership: Membership) -> dict[str, Any]:
     }
 
 
+def _contacts(_membership: Membership) -> dict[str, Any]:
+    rows, person = contacts(), owner()
+    address = person.email if person is not None else ""
+    described = ((kind, describe_contact(rows.get(kind), address)) for kind in Contact.Kind)
+    return {"contacts": [{"kind": kind.value, "words": CONTACTS[kind], **one} for kind, one in described]}
+
+
 class Card(NamedTuple):
     """One card of the page: its template, and what that needs beside the tailnet."""
 
@@ -110,6 +120,7 @@ LEFT: tuple[Card, ...] = (
     Card("controlplane/settings/_general.html"),
     Card("controlplane/settings/_joining.html"),
     Card("controlplane/settings/_flows.html"),
+    Card("controlplane/settings/_contacts.html", _contacts),
 )
 RIGHT: tuple[Card, ...] = (
     Card("controlplane/settings/_keys.html"),
@@ -206,7 +217,8 @@ def _template(name: str) -> str:
     return template
 
 
-def _done(request: HttpRequest, membership: Membership, name: str, message: str) -> HttpResponse:
+def done(request: HttpRequest, membership: Membership, name: str, message: str) -> HttpResponse:
+    """What has changed stands in its card, and is said; a browser by itself is led to the page."""
     if not is_htmx(request):
         return redirect(PAGE)
     return say(render(request, _template(name), _context(membership)), message)
@@ -225,7 +237,7 @@ def save(request: HttpRequest, name: str) -> HttpResponse:
         membership.tailnet = update_settings(
             tailnet=membership.tailnet, by=actor_of(request), **form.changes()
         )
-        return _done(request, membership, name, str(SAVED[name]))
+        return done(request, membership, name, str(SAVED[name]))
     template = _template(name) if is_htmx(request) else "controlplane/settings/page.html"
     return render(request, template, _context(membership, **{name: form}), status=UNPROCESSABLE)
 
@@ -240,7 +252,7 @@ def switch(request: HttpRequest, name: str) -> HttpResponse:
         mails.switch_notice(
             tailnet=membership.tailnet, notice=mails.Notice(name), on=on, by=actor_of(request)
         )
-        return _done(
+        return done(
             request, membership, "mail", _("Such mails are sent.") if on else _("No such mail is sent.")
         )
     if name not in SWITCHES:
@@ -249,7 +261,7 @@ def switch(request: HttpRequest, name: str) -> HttpResponse:
     membership.tailnet = update_settings(
         tailnet=membership.tailnet, by=actor_of(request), **{chosen.field: on}
     )
-    return _done(request, membership, chosen.card, str(chosen.on if on else chosen.off))
+    return done(request, membership, chosen.card, str(chosen.on if on else chosen.off))
 
 
 # --- the name --------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from accounts.api.values import Choice, Closed, Flag, Number, Text, Texts
 from accounts.api.views import ApiView, operation
 from accounts.describe import describe_api_token, describe_oauth_client
 from accounts.errors import Conflict, Forbidden, NotFound
-from accounts.models import Membership, OAuthClient
+from accounts.models import ApiToken, Membership, OAuthClient
 from accounts.scopes import READ, SCOPES
 from accounts.services import tokens
 from nodes.access import key_for, visible_keys
@@ -228,6 +228,28 @@ def _found(caller: Caller, key_id: str, ending: str) -> tuple[str, Any]:
     raise NotFound(NOT_HERE)
 
 
+def _own(caller: Caller, key_id: str) -> Any | None:
+    """A person's own auth key or API token, if the token includes its kind; their role does not matter."""
+    for name in (AUTH, API):
+        kind = KINDS[name]
+        if not caller.is_client and caller.includes(kind.area):
+            rows = kind.visible(caller.membership).filter(user_id=caller.membership.user_id)
+            row = rows.filter(public_id=key_id).first()
+            if row is not None:
+                return row
+    return None
+
+
+def _to_revoke(caller: Caller, key_id: str) -> Any:
+    """A key of any kind that the token may revoke; whether its person may, is theirs to prove who do it."""
+    own = _own(caller, key_id)
+    if own is not None:
+        return own
+    name, row = _found(caller, key_id, READ)
+    caller.need(KINDS[name].area)
+    return row
+
+
 # --- making ----------------------------------------------------------------------------------------------
 
 
@@ -360,15 +382,15 @@ class KeyView(ApiView):
         terms = _terms(self.caller, body)
         return describe_oauth_client(tokens.update_oauth_client(client=client, by=self.caller.actor, **terms))
 
-    @operation("deleteKey", about="Revoke a key", any_of=TO_WRITE)
+    @operation("deleteKey", about="Revoke a key", any_of=TO_WRITE, of_person=True)
     def delete(self, key_id: str) -> dict[str, Any]:
+        """A person may revoke what is their own, whatever their role is by now."""
         caller = self.caller
-        name, row = _found(caller, key_id, READ)
-        caller.need(KINDS[name].area)
+        row = _to_revoke(caller, key_id)
         if isinstance(row, PreAuthKey):
             key = key_for(membership=caller.membership, public_id=row.public_id, revoke=True)
             authkeys.revoke_auth_key(key=key, by=caller.actor)
-        elif name == API:
+        elif isinstance(row, ApiToken):
             token = token_for(membership=caller.membership, public_id=row.public_id)
             tokens.revoke_api_token(token=token, by=caller.actor)
         else:

@@ -37,6 +37,7 @@ from accounts.pages import (
 from accounts.roles import Capability, Role, can
 from accounts.selectors import members, open_invites
 from accounts.services import invites
+from accounts.services.people import MAX_EMAIL
 from accounts.words import ROLES, roles_to_give
 from nodes.people import PAGE_SIZE
 from nodes.rows import Shown
@@ -117,7 +118,7 @@ def _state(invite: Invite, senders: dict[int, Membership], now: datetime) -> Sho
 
 
 class InviteForm(forms.Form):
-    email = forms.EmailField(max_length=254)
+    email = forms.EmailField(max_length=MAX_EMAIL)
     role = forms.CharField(max_length=20, initial=Role.MEMBER.value)
 
 

@@ -75,9 +75,13 @@ mkdir -p "$CONF" "$STATE"
 kept_key=
 [ ! -f "$CONF/client.env" ] || kept_key=$(sed -n 's/^TRENZA_AUTH_KEY=//p' "$CONF/client.env")
 key=${TRENZA_AUTH_KEY:-$kept_key}
+kept_tags=
+[ ! -f "$CONF/client.env" ] || kept_tags=$(sed -n 's/^TRENZA_ADVERTISE_TAGS=//p' "$CONF/client.env")
+tags=${TRENZA_ADVERTISE_TAGS:-$kept_tags}
 {
   printf 'TRENZA_CONTROL_URL=%s\n' "$URL"
   [ -z "$key" ] || printf 'TRENZA_AUTH_KEY=%s\n' "$key"
+  [ -z "$tags" ] || printf 'TRENZA_ADVERTISE_TAGS=%s\n' "$tags"
 } >"$work/client.env"
 mv "$work/client.env" "$CONF/client.env"
 chmod 0600 "$CONF/client.env"

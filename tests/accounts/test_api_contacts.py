@@ -11,10 +11,12 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.actors import Actor
+from accounts.api.fields import EMAIL
 from accounts.errors import Gone
 from accounts.models import AuditEvent, Contact, Outbox, Tailnet, User
 from accounts.roles import Role
 from accounts.services import contacts
+from accounts.services.people import check_email
 from accounts.tenancy import scope
 from tests.accounts import factories as people
 from tests.api import Api, as_client, as_person
@@ -161,6 +163,24 @@ def test_what_is_no_address_changes_nothing(api: Api, email: object) -> None:
     before = api.get(CONTACTS)
     assert api.refusal("PATCH", f"{CONTACTS}/account", {"email": email}).status == 400
     assert api.get(CONTACTS) == before
+
+
+def test_what_the_pattern_takes_the_service_takes() -> None:
+    """Else a request that is as described would be refused."""
+    for email in ("a@b.co", "x.y+z@a-b.example.museum", "!#$%&'*+/=?^_{|}~-@x.xn--p1ai", "owner@localhost"):
+        assert re.fullmatch(EMAIL, email), email
+        assert check_email(email) == email
+    for email in ("a@b", ".a@b.co", "a..b@b.co", "a@-b.co", "a@b.c", "a@b.1a", '"a"@b.co', "a@[127.0.0.1]"):
+        assert not re.fullmatch(EMAIL, email), email
+
+
+def test_the_owners_address_can_be_set_back(place: tuple[Tailnet, User]) -> None:
+    tailnet, owner = place
+    User.objects.filter(pk=owner.pk).update(email="owner@localhost")
+    api = as_client(tailnet, "account_settings")
+    api.patch(f"{CONTACTS}/security", {"email": NEW})
+    api.patch(f"{CONTACTS}/security", {"email": "owner@localhost"})
+    assert api.get(CONTACTS)["security"] == {"email": "owner@localhost", "needsVerification": False}
 
 
 def test_who_may_not_is_told_so(place: tuple[Tailnet, User]) -> None:

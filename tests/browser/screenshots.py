@@ -103,6 +103,13 @@ def _make_webhook(page: Page) -> None:
     page.wait_for_selector("#secret")
 
 
+def _set_contact(page: Page) -> None:
+    _open_sheet("#contact-security a")(page)
+    page.fill("#sheet #id_email", "security-and-network-operations@harbour.example.com")
+    page.locator("#sheet button[type=submit]").click()
+    page.wait_for_selector("#contact-security .state")
+
+
 def _a_webhook(page: Page) -> None:
     page.locator(".hooks .thing-name").first.click()
     page.wait_for_selector("#webhook")
@@ -432,6 +439,8 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "invitation": ("/users/invitations", _open_invitation),
         "settings": ("/settings", _nothing),
         "settings-rename": ("/settings", _open_sheet("#rename-tailnet")),
+        "settings-contact": ("/settings", _open_sheet("#contact-security a")),
+        "settings-contact-set": ("/settings", _set_contact),
         "settings-transfer": ("/settings", _open_sheet("#transfer")),
         "settings-delete": ("/settings", _open_sheet("#delete-tailnet")),
         "tailnets": ("/tailnets", _nothing),

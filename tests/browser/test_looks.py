@@ -154,6 +154,7 @@ def addresses(page: Page, server: Server, demo: Demo) -> Iterator[str]:
     yield from ("/relays/add", "/map", "/map?view=table", "/logs", "/settings", "/settings/rename")
     yield from ("/api", "/api/calls")
     yield from ("/settings/transfer", "/settings/delete", "/settings/webhooks", "/settings/webhooks/add")
+    yield "/settings/contacts/security"
     yield from ("/tailnets", "/tailnets/new", "/account", "/accounts/2fa/totp/activate/")
     yield from ("/accounts/2fa/webauthn/add/", "/accounts/2fa/recovery-codes/generate/", "/search?q=a")
     yield from ("/shortcuts", demo.pending_url.removeprefix(server.url), "/no-such-page")

@@ -127,6 +127,26 @@ def test_settings_hold_at_once_and_say_what_is_wrong(
     assert not_reloaded(page)
 
 
+def test_a_contact_is_set_and_stands_on_every_open_page(
+    visit: Visit, place: Place, reader: dict[str, bool], complaints: list[str]
+) -> None:
+    page, other = (live(visit("/settings", place, **reader)) for _ in range(2))
+    mark(page)
+    page.locator("#contact-support a").click()
+    page.fill("#sheet #id_email", "nobody@nowhere")
+    page.locator("#sheet button[type=submit]").click()
+    expect(page.locator("#sheet #email-error")).to_be_visible()
+    complaints.clear()  # the browser names every answer that is no success
+    email = f"support-{'-'.join(sorted(reader)) or 'plain'}@example.com"
+    page.fill("#sheet #id_email", email)
+    page.locator("#sheet button[type=submit]").click()
+    for one in (page, other):
+        expect(one.locator("#contact-support .contact-address")).to_contain_text(email)
+        expect(one.locator("#contact-support .state-pending")).to_be_visible()
+    expect(page.locator("#sheet[open]")).to_have_count(0)
+    assert not_reloaded(page)
+
+
 def test_another_tailnet_is_made_opened_and_deleted_by_typing_its_name(
     visit: Visit, place: Place, reader: dict[str, bool], complaints: list[str]
 ) -> None:

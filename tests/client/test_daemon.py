@@ -17,6 +17,7 @@ import pytest
 from client.daemon import Config
 from client.errors import ClientError
 from client.localapi.client import DEFAULT_SOCKET, LocalClient
+from client.oauthkey import OAuthKey
 from client.proxy.server import Listen
 
 PATIENCE_SECONDS = 20.0
@@ -59,6 +60,16 @@ class TestConfig:
         assert (config.control_url, config.auth_key) == ("https://vpn.example.com", "tskey-auth-x")
         assert "tskey" not in repr(config)
 
+    def test_the_environments_key_may_be_an_oauth_clients_secret(self) -> None:
+        environment = {
+            "TRENZA_AUTH_KEY": "tskey-client-a-b?ephemeral=false&baseURL=https://vpn.example.com/",
+            "TRENZA_ADVERTISE_TAGS": "tag:ci, tag:web,",
+        }
+        config = Config.read([], environment)
+        assert config.auth_key == OAuthKey("tskey-client-a-b", False, base_url="https://vpn.example.com")
+        assert config.tags == ("tag:ci", "tag:web")
+        assert "tskey" not in repr(config)
+
     @pytest.mark.parametrize(
         ("arguments", "environment"),
         [
@@ -69,6 +80,8 @@ class TestConfig:
             (["--port", "70000"], {}),
             ([], {"TRENZA_CONTROL_URL": "vpn.example.com"}),
             ([], {"TRENZA_AUTH_KEY": "file:/nonexistent"}),
+            ([], {"TRENZA_AUTH_KEY": "tskey-client-a-b?colour=red"}),
+            ([], {"TRENZA_ADVERTISE_TAGS": "ci"}),
         ],
     )
     def test_what_cannot_be_is_refused(self, arguments: list[str], environment: dict[str, str]) -> None:

@@ -8,8 +8,7 @@ from urllib.parse import quote
 
 from django.utils import timezone
 
-from accounts.models import Contact, Tailnet
-from accounts.services.contacts import set_contact
+from accounts.models import Tailnet
 from controlplane.services.flows import record_flows
 from nodes.approvals import Kind, Ref
 from nodes.services.posture import Wanted, set_attributes
@@ -25,13 +24,11 @@ ATTRIBUTE = "custom:tier"
 
 
 def furnished(word: str, network: int) -> Estate:
-    """An estate, and in it what only the API has: attributes, a contact, a flow log."""
+    """An estate, and in it what only the API has: attributes, a flow log."""
     estate, now = make_estate(word, network), timezone.now()
     set_attributes(changes={estate.device: {ATTRIBUTE: Wanted(f"{word}_tier")}}, by=ME)
     for own in estate.own.values():
         set_attributes(changes={own.device: {ATTRIBUTE: Wanted(f"{word}_own")}}, by=ME)
-    email = f"contact@{word}.example"
-    set_contact(tailnet=estate.tailnet, kind=Contact.Kind.SECURITY, email=email, by=ME)
     Tailnet.objects.filter(pk=estate.tailnet.pk).update(flow_logging=True)
     way = {"RoutableIPs": ["0.0.0.0/0", "::/0"], "Hostname": f"{word}-exit", "OS": "linux"}
     exit_node = machines.node(estate.tailnet, estate.owner, preapproved=True, hostinfo=way)

@@ -28,8 +28,9 @@ from fido2.webauthn import (
 )
 
 from accounts.actors import Actor
-from accounts.models import AuditEvent, Invite, Membership, Outbox, Tailnet, User
+from accounts.models import AuditEvent, Contact, Invite, Membership, Outbox, Tailnet, User
 from accounts.roles import Role
+from accounts.services.contacts import set_contact
 from accounts.services.invites import create_invite
 from accounts.services.people import add_member, create_person
 from accounts.services.signinlink import create_link
@@ -189,6 +190,7 @@ def make_estate(word: str, network: int) -> Estate:
     dns.add_nameserver(tailnet=tailnet, by=ME, address="9.9.9.9")
     dns.add_record(tailnet=tailnet, by=ME, name=f"record.{word}.example", value="192.0.2.7")
     save_policy(tailnet=tailnet, text=f"// the policy of {word}\n{DEFAULT_POLICY}", by=ME, comment=word)
+    set_contact(tailnet=tailnet, kind=Contact.Kind.SECURITY, email=f"contact@{word}.example", by=ME)
     invite = create_invite(tailnet=tailnet, email=f"invited@{word}.example", by=ME)
     with scope(tailnet=tailnet):
         route = Route.objects.get(node=device, prefix=prefix)

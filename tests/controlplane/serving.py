@@ -26,6 +26,7 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 90.0
 STOP_SECONDS = 20.0
+SCRIPT_SECONDS = 240.0
 
 
 def patience(seconds: float) -> float:
@@ -100,6 +101,20 @@ class Serve:
         )
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+    def script(self, text: str, *arguments: str) -> str:
+        """Run a program on the server's database, in a process of its own; what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-c", text, *arguments],
+            env=self.environment | {"DJANGO_SETTINGS_MODULE": "controlplane.settings"},
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SCRIPT_SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def prepare(self) -> None:
         """An empty server: on SQLite a copy of one that was prepared before."""

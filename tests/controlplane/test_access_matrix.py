@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.core.cache import cache
 from django.db import transaction
 from django.test import Client
@@ -203,6 +204,9 @@ TABLE = """
 /settings/rename                                            POST 302 302 302 302 404 404 404 404 302
 /settings/card/<str:name>                                   GET  302 200 200 200 200 200 404 404 200
 /settings/switch/<str:name>                                 POST 302 302 302 302 404 404 404 404 302
+/settings/contacts/<str:kind>                               GET  302 200 200 200 404 404 404 404 200
+/settings/contacts/<str:kind>                               POST 302 302 302 302 404 404 404 404 302
+/settings/contacts/<str:kind>/resend                        POST 302 302 302 302 404 404 404 404 302
 /settings/transfer                                          GET  302 200 404 404 404 404 404 404 200
 /settings/transfer                                          POST 302 302 404 404 404 404 404 404 422
 /settings/delete                                            GET  302 200 404 404 404 404 404 404 200
@@ -265,8 +269,8 @@ OWN_TABLE = """
 /users/<int:user_id>/<str:action>         POST 403
 /keys/<str:public_id>/revoke              GET  200 200 404 200
 /keys/<str:public_id>/revoke              POST 302 302 404 302
-/keys/tokens/<str:public_id>/revoke       GET  200 200 404 200
-/keys/tokens/<str:public_id>/revoke       POST 302 302 404 302
+/keys/tokens/<str:public_id>/revoke       GET  200
+/keys/tokens/<str:public_id>/revoke       POST 302
 /map/devices/<str:node_id>                GET  200 200 404 200
 """
 
@@ -299,6 +303,8 @@ WORDS = {
     "logs/export/<str:kind>": {"kind": "csv"},
     "settings/card/<str:name>": {"name": "general"},
     "settings/switch/<str:name>": {"name": "auto-renew"},
+    "settings/contacts/<str:kind>": {"kind": "security"},
+    "settings/contacts/<str:kind>/resend": {"kind": "security"},
     "settings/<str:name>": {"name": "general"},
     "download/<str:name>": {"name": "nothing"},
     "download/wheels/<str:name>": {"name": "nothing"},
@@ -389,6 +395,7 @@ def forms(estate: Estate) -> dict[str, dict[str, Any]]:
         "settings/rename": {"name": "other-name"},
         "settings/<str:name>": {"display_name": "Other"},
         "settings/switch/<str:name>": {"on": "1"},
+        "settings/contacts/<str:kind>": {"email": "contact@example.org"},
         "settings/webhooks/add": {"url": "https://example.org/", "subscriptions": "nodeCreated"},
         "settings/webhooks/<str:public_id>/edit": {
             "url": "https://example.org/",
@@ -487,7 +494,8 @@ class Party:
 
 
 @pytest.fixture
-def estates(db: None) -> tuple[Estate, Estate]:
+def estates(db: None, settings: LazySettings) -> tuple[Estate, Estate]:
+    settings.MAIL_IS_SET_UP = True
     return _two()
 
 
@@ -636,6 +644,7 @@ SHOWN = {
     "my-devices": "{word}-owner-own",
     "account": "{word}-owner passkey",
     "settings": "{word}-net",
+    "settings/card/contacts": "contact@{word}.example",
 }
 
 

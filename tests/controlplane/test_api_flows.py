@@ -10,6 +10,8 @@ import pytest
 from django.core.cache import cache
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from hypothesis import given
+from hypothesis import strategies as st
 
 from accounts.actors import Actor
 from accounts.errors import Forbidden, LimitExceeded
@@ -20,7 +22,7 @@ from accounts.tenancy import scope
 from controlplane.models import FlowLog
 from controlplane.netmap.engine import Engine
 from controlplane.services import flows
-from controlplane.services.flows import KEPT, MAX_REPORTS, forget_old_flows, record_flows
+from controlplane.services.flows import KEPT, MAX_REPORTS, fair_share, forget_old_flows, record_flows
 from controlplane.snapshots import load_tailnet
 from controlplane.tasks import forget_old_flows as sweep
 from nodes.models import Node
@@ -239,6 +241,34 @@ def test_beyond_the_bound_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPat
     assert kept == [log.pk for log in logs[-2:] if log]
     with scope(tailnet=other):
         assert FlowLog.objects.count() == 1
+
+
+def test_a_device_that_tells_much_pushes_out_only_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    tailnet, node, owner = logging_tailnet()
+    quiet = machines.node(tailnet, owner, hostname="quiet")
+    first = tells(quiet, NOON)
+    told = [tells(node, NOON + timedelta(seconds=number)) for number in range(1, 8)]
+    second = tells(quiet, NOON + timedelta(seconds=9))
+    size = told[0].size + flows.ROW_BYTES  # type: ignore[union-attr]
+    monkeypatch.setattr(flows, "MAX_BYTES", 4 * size + size // 2)
+    monkeypatch.setattr(flows, "DELETED_AT_ONCE", 2)
+    monkeypatch.setattr(flows, "KEPT", timedelta(days=10_000))
+    assert sweep() == 5
+    with scope(tailnet=tailnet):
+        kept = set(FlowLog.objects.values_list("pk", flat=True))
+    assert kept == {log.pk for log in (first, second, *told[-2:]) if log}
+    assert sweep() == 0
+
+
+@given(st.lists(st.integers(0, 1000), max_size=8), st.integers(0, 5000))
+def test_shares_fill_the_bound_and_take_from_the_largest_alone(sizes: list[int], most: int) -> None:
+    share = fair_share(sizes, most)
+    kept = [min(size, share) for size in sizes]
+    assert sum(kept) <= most
+    if sum(sizes) <= most:
+        assert kept == sizes
+    else:
+        assert sum(min(size, share + 1) for size in sizes) > most
 
 
 # --- the setting -------------------------------------------------------------------------------------------

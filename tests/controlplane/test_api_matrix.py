@@ -172,12 +172,12 @@ feature_settings
 
 account_settings:read
 /tailnet/{tailnet}/contacts                                   GET    200 200 200 200 200 403 403 200 404
-/organizations/{organization}/tailnets                        GET    200 404 404 404 404 403 403 403 404
+/organizations/{organization}/tailnets                        GET    200 404 404 404 404 404 404 403 404
 
 account_settings
 /tailnet/{tailnet}/contacts/{kind}                            PATCH  200 200 200 403 403 403 403 200 404
 /tailnet/{tailnet}/contacts/{kind}/resend-verification-email  POST   200 200 200 403 403 403 403 200 404
-/organizations/{organization}/tailnets                        POST   200 404 404 403 403 403 403 403 404
+/organizations/{organization}/tailnets                        POST   200 404 404 404 404 404 404 403 404
 /tailnet/{tailnet}                                            DELETE 200 403 403 403 403 403 403 403 404
 
 logs:configuration:read
@@ -213,11 +213,11 @@ own/device/{deviceId}/exit-node                               POST   409 403 403
 own/users/{userId}/groups                                     GET    200 200 200 403 403
 own/users/{userId}/groups                                     PUT    403
 /tailnet/{tailnet}/keys/{keyId}                               GET    200 200 200 403 200
-/tailnet/{tailnet}/keys/{keyId}                               DELETE 200 200 403 403 200
+/tailnet/{tailnet}/keys/{keyId}                               DELETE 200 200 200 403 200
 /tailnet/{tailnet}/keys/{keyId}#token                         GET    200 200 200 403 200
-/tailnet/{tailnet}/keys/{keyId}#token                         DELETE 200 200 403 403 200
-/organizations/{organization}/tailnets                        GET    200 200 200 403 403
-/organizations/{organization}/tailnets                        POST   200 403 403 403 403
+/tailnet/{tailnet}/keys/{keyId}#token                         DELETE 200 200 200 200 200
+/organizations/{organization}/tailnets                        GET    200 200 200 200 200
+/organizations/{organization}/tailnets                        POST   200 200 200 200 200
 """
 
 

@@ -61,6 +61,21 @@ def test_one_is_made_with_a_client_for_it() -> None:
     assert "oauthClient" not in again
 
 
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.OWNER])
+def test_whoever_may_make_one_in_the_panel_may_by_their_token(role: Role) -> None:
+    tailnet, _ = people.tailnet()
+    user = people.member(tailnet, role).user
+    made = as_person(tailnet, user, "account_settings").post(MINE, {"displayName": "Harbour"})
+    places = {one.tailnet_id: one.role for one in memberships_of(user.pk)}
+    assert places == {tailnet.pk: role, int(made["id"]): Role.OWNER}
+    assert [one["id"] for one in as_person(tailnet, user, "all:read").get(MINE)["tailnets"]] == [
+        str(tailnet.pk),
+        made["id"],
+    ]
+    assert as_person(tailnet, user, "dns").refusal("POST", MINE, {"displayName": "More"}).status == 403
+    assert as_person(tailnet, user, "all:read").refusal("POST", MINE, {"displayName": "More"}).status == 403
+
+
 def test_a_name_that_is_taken_gets_an_ending() -> None:
     tailnet, owner = people.tailnet()
     people.tailnet("harbour")

@@ -5,52 +5,50 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from django.template.loader import render_to_string
+
+from tests.receiver import Answer, Asked, Receiver, receiving
 
 TOOLS = ("cat", "grep", "mktemp", "rm", "sh", "tail", "uname")
 FETCHERS = ("curl", "wget", "python3")
 PREPARING = "the server is preparing its client"
 
 
+LOCK = "/download/client.lock"
+
+
 @dataclass
 class Downloads:
     """A server that answers the lock with ``statuses`` one after another, then with 200; and nothing else."""
 
+    server: Receiver
     statuses: list[int] = field(default_factory=list)
-    asked: int = 0
-    url: str = ""
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def asked(self) -> int:
+        return sum(one.path == LOCK for one in self.server.asked)
+
+    def answer(self, asked: Asked) -> Answer:
+        if asked.path != LOCK:
+            return Answer(404)
+        return Answer(self.statuses.pop(0) if self.statuses else 200)
 
 
 @pytest.fixture
 def downloads() -> Iterator[Downloads]:
-    state = Downloads()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status = 404
-            if self.path == "/download/client.lock":
-                state.asked += 1
-                status = state.statuses.pop(0) if state.statuses else 200
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield state
-    server.shutdown()
-    server.server_close()
+    with receiving() as server:
+        made = Downloads(server)
+        server.answer = made.answer
+        yield made
 
 
 def install(folder: Path, url: str, fetcher: str = "curl") -> tuple[str, str]:

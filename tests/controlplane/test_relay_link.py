@@ -7,8 +7,6 @@ import contextlib
 import json
 import secrets
 import sqlite3
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +20,7 @@ from controlplane.consumers.relay import BAD_MESSAGE, MAX_MESSAGE_BYTES, UNAUTHO
 from controlplane.relaykeys import MAX_QUEUED_KEYS, KeyChange, KeySubscription, RelayKeys
 from controlplane.snapshots import ServedKeys
 from tests.controlplane.devices import devices
-from tests.controlplane.serving import CHECKOUT, Person, Serve, serving
+from tests.controlplane.serving import Person, Serve, serving
 
 PATIENCE_SECONDS = 20.0
 OWN_RELAY = """
@@ -82,9 +80,7 @@ def other_tailnets_token(server: Serve) -> str:
 
 def own_relay(server: Serve, tailnet: str, region: int) -> str:
     token = secrets.token_urlsafe(32)
-    environment = server.environment | {"DJANGO_SETTINGS_MODULE": "controlplane.settings"}
-    command = [sys.executable, "-c", OWN_RELAY, tailnet, token, str(region)]
-    subprocess.run(command, env=environment, cwd=CHECKOUT, check=True)
+    server.script(OWN_RELAY, tailnet, token, str(region))
     return token
 
 
@@ -174,9 +170,7 @@ async def test_a_change_by_a_command_is_noticed(server: Serve, approved: str) ->
     async with devices(server, "far") as (far,), link_of(server, embedded_token(server)) as link:
         await far.register(auth_key=approved)
         await link.until(lambda keys: str(far.node.public()) in keys)
-        environment = server.environment | {"DJANGO_SETTINGS_MODULE": "controlplane.settings"}
-        command = [sys.executable, "-c", DELETE, "far"]
-        await asyncio.to_thread(subprocess.run, command, env=environment, cwd=CHECKOUT, check=True)
+        await asyncio.to_thread(server.script, DELETE, "far")
         await link.until(lambda keys: str(far.node.public()) not in keys)
 
 

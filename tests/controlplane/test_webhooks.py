@@ -7,8 +7,8 @@ import hmac
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -31,6 +31,7 @@ from controlplane.services import webhooks
 from tests.accounts import factories
 from tests.nodes.factories import node as join
 from tests.pages import Visitor, plain_static_files
+from tests.receiver import Answer, Asked, Receiver, receiving
 
 __all__ = ["plain_static_files"]
 pytestmark = pytest.mark.django_db
@@ -38,44 +39,35 @@ ME = Actor.command()
 EVERYTHING = [category.name for category in CATEGORIES]
 
 
-class Receiver:
-    """A real HTTP server that keeps what it is sent and answers ``status``."""
+@dataclass
+class Hook:
+    """Where a webhook leads. It answers ``status``."""
 
-    def __init__(self) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self.status = 200
-        receiver = self
+    server: Receiver
+    status: int = 200
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.got.append((dict(self.headers), body))
-                self.send_response(receiver.status)
-                if receiver.status == 302:
-                    self.send_header("Location", "/elsewhere")
-                self.end_headers()
+    @property
+    def url(self) -> str:
+        return f"{self.server.url}/hook"
 
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    @property
+    def got(self) -> list[Asked]:
+        return self.server.asked
 
     def events(self) -> list[dict[str, Any]]:
-        return [event for _, body in self.got for event in json.loads(body)]
+        return [event for one in self.got for event in json.loads(one.body)]
 
     def types(self) -> list[str]:
         return [event["type"] for event in self.events()]
 
 
 @pytest.fixture
-def receiver(settings: Any) -> Iterator[Receiver]:
+def receiver(settings: Any) -> Iterator[Hook]:
     settings.WEBHOOK_PRIVATE = True
-    made = Receiver()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with receiving() as server:
+        made = Hook(server)
+        server.answer = lambda _: Answer(made.status)
+        yield made
 
 
 @pytest.fixture
@@ -83,7 +75,7 @@ def tailnet() -> Tailnet:
     return factories.tailnet("ours")[0]
 
 
-def hook(tailnet: Tailnet, receiver: Receiver, **values: Any) -> tuple[Webhook, str]:
+def hook(tailnet: Tailnet, receiver: Hook, **values: Any) -> tuple[Webhook, str]:
     wanted = {"url": receiver.url, "subscriptions": EVERYTHING} | values
     return webhooks.create_webhook(tailnet=tailnet, by=ME, **wanted)
 
@@ -92,12 +84,12 @@ def hook(tailnet: Tailnet, receiver: Receiver, **values: Any) -> tuple[Webhook, 
 
 
 def test_a_device_that_joins_is_told_in_the_known_format_with_a_good_signature(
-    tailnet: Tailnet, receiver: Receiver
+    tailnet: Tailnet, receiver: Hook
 ) -> None:
     _, secret = hook(tailnet, receiver)
     node = join(tailnet)
     assert tasks.deliver_outbox() >= 2
-    headers, body = receiver.got[0]
+    headers, body = receiver.got[0].headers, receiver.got[0].body
     event = json.loads(body)[0]
     assert event.keys() == {"timestamp", "version", "type", "tailnet", "message", "data"}
     assert (event["version"], event["type"], event["tailnet"]) == (1, "nodeCreated", "ours")
@@ -110,7 +102,7 @@ def test_a_device_that_joins_is_told_in_the_known_format_with_a_good_signature(
     assert "nodeNeedsApproval" in receiver.types()
 
 
-def test_people_are_told_of(tailnet: Tailnet, receiver: Receiver) -> None:
+def test_people_are_told_of(tailnet: Tailnet, receiver: Hook) -> None:
     hook(tailnet, receiver)
     member = add_member(tailnet=tailnet, user=factories.person("ana@example.com"), by=ME)
     with scope(tailnet=tailnet):
@@ -127,7 +119,7 @@ def test_people_are_told_of(tailnet: Tailnet, receiver: Receiver) -> None:
 
 
 def test_only_what_is_subscribed_to_is_told_and_only_to_its_own_tailnet(
-    tailnet: Tailnet, receiver: Receiver
+    tailnet: Tailnet, receiver: Hook
 ) -> None:
     hook(tailnet, receiver, subscriptions=["userSuspended"])
     other, _ = factories.tailnet("theirs")
@@ -143,11 +135,11 @@ def test_only_what_is_subscribed_to_is_told_and_only_to_its_own_tailnet(
     ("provider", "member"),
     [("slack", "text"), ("mattermost", "text"), ("googlechat", "text"), ("discord", "content")],
 )
-def test_chats_get_a_sentence(tailnet: Tailnet, receiver: Receiver, provider: str, member: str) -> None:
+def test_chats_get_a_sentence(tailnet: Tailnet, receiver: Hook, provider: str, member: str) -> None:
     hook(tailnet, receiver, provider=provider)
     factories.member(tailnet)
     tasks.deliver_outbox()
-    headers, body = receiver.got[0]
+    headers, body = receiver.got[0].headers, receiver.got[0].body
     assert json.loads(body)[member].startswith("[ours] User ")
     assert "Tailscale-Webhook-Signature" not in headers
 
@@ -156,7 +148,7 @@ def test_chats_get_a_sentence(tailnet: Tailnet, receiver: Receiver, provider: st
 
 
 def test_a_receiver_that_fails_is_asked_again_and_one_that_is_gone_is_not(
-    tailnet: Tailnet, receiver: Receiver
+    tailnet: Tailnet, receiver: Hook
 ) -> None:
     webhook, _ = hook(tailnet, receiver)
     receiver.status = 500
@@ -176,7 +168,7 @@ def test_a_receiver_that_fails_is_asked_again_and_one_that_is_gone_is_not(
     assert len(receiver.got) == 3
 
 
-def test_a_redirect_is_not_followed(tailnet: Tailnet, receiver: Receiver) -> None:
+def test_a_redirect_is_not_followed(tailnet: Tailnet, receiver: Hook) -> None:
     hook(tailnet, receiver)
     receiver.status = 302
     factories.member(tailnet)
@@ -184,7 +176,7 @@ def test_a_redirect_is_not_followed(tailnet: Tailnet, receiver: Receiver) -> Non
     assert len(receiver.got) == 1
 
 
-def test_one_switched_off_or_removed_is_told_no_more(tailnet: Tailnet, receiver: Receiver) -> None:
+def test_one_switched_off_or_removed_is_told_no_more(tailnet: Tailnet, receiver: Hook) -> None:
     first, _ = hook(tailnet, receiver)
     second, _ = hook(tailnet, receiver)
     factories.member(tailnet)
@@ -197,14 +189,14 @@ def test_one_switched_off_or_removed_is_told_no_more(tailnet: Tailnet, receiver:
 
 
 def test_what_is_sent_after_a_rotation_is_signed_with_the_new_secret(
-    tailnet: Tailnet, receiver: Receiver
+    tailnet: Tailnet, receiver: Hook
 ) -> None:
     webhook, old = hook(tailnet, receiver)
     factories.member(tailnet)
     with scope(tailnet=tailnet):
         _, new = webhooks.rotate_webhook(webhook=webhook, by=ME)
     tasks.deliver_outbox()
-    headers, body = receiver.got[0]
+    headers, body = receiver.got[0].headers, receiver.got[0].body
     moment, signature = (part.partition("=")[2] for part in headers["Tailscale-Webhook-Signature"].split(","))
     made = [
         hmac.new(s.encode(), f"{moment}.".encode() + body, hashlib.sha256).hexdigest() for s in (old, new)
@@ -212,7 +204,7 @@ def test_what_is_sent_after_a_rotation_is_signed_with_the_new_secret(
     assert made.index(signature) == 1
 
 
-def test_the_secret_is_in_no_row_page_or_log(tailnet: Tailnet, receiver: Receiver, settings: Any) -> None:
+def test_the_secret_is_in_no_row_page_or_log(tailnet: Tailnet, receiver: Hook, settings: Any) -> None:
     webhook, secret = hook(tailnet, receiver)
     with scope(tailnet=tailnet):
         row = Webhook.objects.values().get(pk=webhook.pk)
@@ -229,7 +221,7 @@ def test_the_secret_is_in_no_row_page_or_log(tailnet: Tailnet, receiver: Receive
 
 
 def test_an_address_that_is_a_secret_is_in_no_log_and_shown_to_those_alone_who_may_change_it(
-    tailnet: Tailnet, receiver: Receiver
+    tailnet: Tailnet, receiver: Hook
 ) -> None:
     """Slack's has the secret in the path, Google Chat's in the query: a new one there is a change too."""
     webhook, _ = hook(tailnet, receiver, url=receiver.url + "/T0/first?token=first")
@@ -247,7 +239,7 @@ def test_an_address_that_is_a_secret_is_in_no_log_and_shown_to_those_alone_who_m
         assert "token=" not in text
 
 
-def test_the_page_costs_the_same_queries_however_many_there_are(tailnet: Tailnet, receiver: Receiver) -> None:
+def test_the_page_costs_the_same_queries_however_many_there_are(tailnet: Tailnet, receiver: Hook) -> None:
     with scope(tailnet=tailnet):
         visitor = Visitor(Membership.objects.get(role=Role.OWNER).user)
     costs = []
@@ -261,7 +253,7 @@ def test_the_page_costs_the_same_queries_however_many_there_are(tailnet: Tailnet
     assert costs[0] == costs[1]
 
 
-def test_an_event_costs_the_same_however_many_are_told(tailnet: Tailnet, receiver: Receiver) -> None:
+def test_an_event_costs_the_same_however_many_are_told(tailnet: Tailnet, receiver: Hook) -> None:
     costs = []
     for more in (1, 6):
         for _number in range(more):
@@ -370,28 +362,24 @@ def test_numbers_that_mean_this_host_are_never_asked(host: str) -> None:
         post(f"https://{host}/", b"", {}, private=False)
 
 
-def test_a_name_that_changes_its_mind_is_asked_where_it_was_judged(receiver: Receiver) -> None:
+def test_a_name_that_changes_its_mind_is_asked_where_it_was_judged(receiver: Hook) -> None:
     """DNS rebinding: the connection goes to the address that was looked at, not to a second answer."""
-    port = receiver.server.server_port
+    port = receiver.server.port
     answers = iter([["127.0.0.1"], ["192.0.2.1"]])
     status = post(
         f"http://flips.example.com:{port}/", b"{}", {}, private=True, resolver=lambda *_: next(answers)
     )
     assert status == 200
-    assert receiver.got[0][0]["Host"] == f"flips.example.com:{port}"
+    assert receiver.got[0].headers["Host"] == f"flips.example.com:{port}"
 
 
-def test_an_address_in_letters_of_any_language_is_asked(tailnet: Tailnet, receiver: Receiver) -> None:
-    kept: list[str] = []
-    handler: Any = receiver.server.RequestHandlerClass
-    answer = handler.do_POST
-    handler.do_POST = lambda request: (kept.append(request.path), answer(request))
+def test_an_address_in_letters_of_any_language_is_asked(tailnet: Tailnet, receiver: Hook) -> None:
     url = receiver.url + "/año?clave=%C3%B1&otra=ñ"
     assert post(url, b"[]", {}, private=True) == 200
-    assert kept == ["/hook/a%C3%B1o?clave=%C3%B1&otra=%C3%B1"]
+    assert [one.path for one in receiver.got] == ["/hook/a%C3%B1o?clave=%C3%B1&otra=%C3%B1"]
 
 
-def test_an_answer_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
+def test_an_answer_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch, receiver: Hook) -> None:
     import socket
     import time
 
@@ -420,7 +408,7 @@ def test_private_addresses_may_be_allowed() -> None:
 # --- bounds and pages --------------------------------------------------------------------------------------
 
 
-def test_bad_wishes_say_what_is_wrong(tailnet: Tailnet, receiver: Receiver) -> None:
+def test_bad_wishes_say_what_is_wrong(tailnet: Tailnet, receiver: Hook) -> None:
     for wrong in ({"subscriptions": ["nothing"]}, {"subscriptions": []}, {"provider": "irc"}):
         with pytest.raises(Invalid):
             hook(tailnet, receiver, **wrong)
@@ -430,7 +418,7 @@ def test_bad_wishes_say_what_is_wrong(tailnet: Tailnet, receiver: Receiver) -> N
         hook(tailnet, receiver)
 
 
-def test_the_pages_make_change_try_and_remove_one(tailnet: Tailnet, receiver: Receiver) -> None:
+def test_the_pages_make_change_try_and_remove_one(tailnet: Tailnet, receiver: Hook) -> None:
     with scope(tailnet=tailnet):
         owner = Membership.objects.select_related("user", "tailnet").get(role=Role.OWNER)
     visitor = Visitor.of(owner)
@@ -463,7 +451,7 @@ def test_the_pages_make_change_try_and_remove_one(tailnet: Tailnet, receiver: Re
 
 
 def test_tests_and_repeats_are_counted_together_and_each_is_in_the_log(
-    tailnet: Tailnet, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    tailnet: Tailnet, receiver: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "MAX_BY_HAND", 2)
     monkeypatch.setattr(limits, "WINDOW_SECONDS", 10**9)  # this minute does not end while the test runs
@@ -493,7 +481,7 @@ def test_tests_and_repeats_are_counted_together_and_each_is_in_the_log(
     assert "Test event sent" in visitor.get("/logs").content.decode()
 
 
-def test_only_those_who_may_change_settings_touch_webhooks(tailnet: Tailnet, receiver: Receiver) -> None:
+def test_only_those_who_may_change_settings_touch_webhooks(tailnet: Tailnet, receiver: Hook) -> None:
     webhook, _ = hook(tailnet, receiver)
     path = f"/settings/webhooks/{webhook.public_id}"
     auditor, member = (
@@ -512,7 +500,7 @@ def test_only_those_who_may_change_settings_touch_webhooks(tailnet: Tailnet, rec
     assert Visitor.of(stranger).get(path).status_code == 404
 
 
-def test_a_key_that_ends_within_a_day_is_told_once(tailnet: Tailnet, receiver: Receiver) -> None:
+def test_a_key_that_ends_within_a_day_is_told_once(tailnet: Tailnet, receiver: Hook) -> None:
     from controlplane import tasks as top_tasks
     from nodes.models import Node
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -59,6 +60,30 @@ def test_an_official_client_without_the_tag_s_right_is_told_so(world: World, sec
     assert refused.returncode != 0
     assert "not permitted" in refused.stderr
     assert "greedy" not in world.server.nodes()
+
+
+def test_trenzad_joins_by_the_one_in_its_environment(world: World, secret: str, tmp_path: Path) -> None:
+    key = tmp_path / "auth-key"
+    key.write_text(f"{secret}?ephemeral=0&preauthorized=1&baseURL={world.server.url}\n")
+    other = world.trenza("desk2", world.easy2)
+    world.join(other)
+    node = world.trenza(
+        "runner",
+        world.easy1,
+        TRENZA_CONTROL_URL=world.server.url,
+        TRENZA_AUTH_KEY=f"file:{key}",
+        TRENZA_ADVERTISE_TAGS="tag:ci,tag:web",
+    )
+    node.wait_state("Running")
+    name = str(node.status()["Self"]["DNSName"]).partition(".")[0]
+    found = world.server.nodes()[name]
+    assert (found["tags"], found["isEphemeral"], found["authorized"]) == (["tag:ci", "tag:web"], False, True)
+    other.sees(name)
+    reachable(other.namespace, node.address())
+    node.stop()
+    node.start()
+    node.wait_state("Running")
+    assert world.server.nodes()[name]["nodeId"] == found["nodeId"]
 
 
 def test_trenza_joins_by_it(world: World, secret: str) -> None:

@@ -350,6 +350,30 @@ def test_a_members_token_reaches_their_own_keys(place: tuple[Tailnet, User]) -> 
     assert network.refusal("DELETE", f"{KEYS}/{token}").status == 403
 
 
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.OWNER])
+def test_whatever_ones_role_is_by_now_ones_own_token_can_be_revoked(
+    place: tuple[Tailnet, User], role: Role
+) -> None:
+    tailnet, owner = place
+    user = factories.member(tailnet, role).user
+    mine = tokens.create_api_token(tailnet=tailnet, user=user, by=ME)
+    theirs = tokens.create_api_token(tailnet=tailnet, user=owner, by=ME)
+    api = as_person(tailnet, user, "api_access_tokens")
+    assert as_person(tailnet, user, "api_access_tokens:read", "dns").refusal(
+        "DELETE", f"{KEYS}/{mine.token.public_id}"
+    ).status in (403, 404)
+    assert api.delete(f"{KEYS}/{mine.token.public_id}") == {}
+    mine.token.refresh_from_db()
+    assert mine.token.revoked_at is not None
+    event = last_event(tailnet)
+    assert (event.action, event.target_id) == ("REVOKE", mine.token.public_id)
+    manages = role in (Role.ADMIN, Role.IT_ADMIN)
+    if not manages:
+        assert api.refusal("DELETE", f"{KEYS}/{theirs.token.public_id}").status in (403, 404)
+    theirs.token.refresh_from_db()
+    assert theirs.token.revoked_at is None
+
+
 def test_keys_of_another_tailnet_are_not_there(place: tuple[Tailnet, User]) -> None:
     other, stranger = factories.tailnet()
     theirs = (

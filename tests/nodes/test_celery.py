@@ -63,16 +63,8 @@ with scope(tailnet=tailnet):
 
 def check_sweeps(server: Serve, pid: int, log: Path) -> None:
     """Make devices due; process ``pid`` expires the one and deletes the other."""
-    done = subprocess.run(
-        [sys.executable, "-c", DUE, f"{socket.gethostname()}:{pid}", str(PATIENCE_SECONDS)],
-        env=server.environment | {"DJANGO_SETTINGS_MODULE": "controlplane.settings"},
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [["laptop", "expired"]], log.read_text()
+    said = server.script(DUE, f"{socket.gethostname()}:{pid}", str(PATIENCE_SECONDS))
+    assert json.loads(said) == [["laptop", "expired"]], log.read_text()
 
 
 def test_the_web_worker_does_the_work_when_there_is_no_other(tmp_path: Path) -> None:

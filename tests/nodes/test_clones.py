@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.utils import timezone
 
 from accounts.models import AuditEvent, Tailnet, User
 from accounts.tenancy import scope
@@ -64,7 +65,7 @@ def test_the_sweep_leaves_clones_their_time_after_the_server_was_away(
     tailnet, _, node = place
     saw_clones(tailnet=tailnet, seen={node.pk: WHERE}, now=NOW)
     clock = [NOW + timedelta(hours=1)]
-    monkeypatch.setattr(tasks.timezone, "now", lambda: clock[0])
+    monkeypatch.setattr(timezone, "now", lambda: clock[0])
     assert tasks.clear_clones() == 0
     for _ in range(3):
         clock[0] += timedelta(seconds=30)

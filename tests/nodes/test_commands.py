@@ -114,18 +114,6 @@ def refuse(server: Serve, *arguments: str) -> str:
     return message
 
 
-def join(server: Serve, hostname: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", JOIN, hostname],
-        env=server.environment | {"DJANGO_SETTINGS_MODULE": "controlplane.settings"},
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_tailnet_is_made_once(console: Console) -> None:
     assert console.run("createtailnet", "work", "--owner", "ana@example.com")["name"] == "work"
     assert console.run("tailnetsettings", "work")["rotates_after_days"] == 90
@@ -226,13 +214,13 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve]:
 
 def test_a_restored_server_is_the_one_that_was_backed_up(server: Serve, tmp_path: Path) -> None:
     file = tmp_path / "trenza.backup"
-    join(server, "laptop")
+    server.script(JOIN, "laptop")
     (server.data / "noise.key").write_text("privkey:kept\n")
     before = server.command("listnodes", "default", "--json")
     assert [device["hostname"] for device in before] == ["laptop"]
     assert server.command("backup", str(file), "--json")["keys"] == ["secret_key", "noise.key"]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    join(server, "intruder")
+    server.script(JOIN, "intruder")
     (server.data / "noise.key").write_text("privkey:lost\n")
     told = server.command("restore", str(file), "--json")
     assert (told["tailnets"], told["nodes"], told["restartNeeded"]) == (1, 1, True)

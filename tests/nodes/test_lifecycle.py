@@ -12,6 +12,7 @@ from accounts.errors import Conflict, Forbidden, Invalid, NotFound
 from accounts.models import AuditEvent, Lease, Membership, Tailnet, User
 from accounts.roles import Role
 from accounts.services import audit
+from accounts.tasks import holder
 from accounts.tenancy import scope
 from nodes import tasks
 from nodes.access import NodeAction, key_for, may, node_for, visible_keys, visible_nodes
@@ -229,7 +230,7 @@ def _lease(held_for: timedelta) -> None:
     now = timezone.now()
     Lease.objects.create(
         name="nodes.ephemeral",
-        holder=tasks.holder(),
+        holder=holder(),
         since=now - held_for,
         expires=now + timedelta(seconds=60),
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -16,8 +18,11 @@ import pytest
 from client import renewal
 from client.backend import Backend
 from client.commands import Commands
+from client.control import loop
 from client.control.carriers import CarrierKind
+from client.control.session import login
 from client.errors import ClientError, ControlError
+from client.oauthkey import parse_auth_key, trade
 from client.state import State
 from client.store import Store
 from client.waking import LONG_SECONDS
@@ -189,6 +194,69 @@ async def test_the_environments_key_joins_by_itself(
     async with running(tmp_path, default_url=server.url, auth_key=reusable_key) as client:
         await client.until_connected()
         assert client.store.prefs.control_url == server.url
+
+
+def oauth_secret(server: Server) -> str:
+    """The secret of a client that may make auth keys for ``tag:ci``."""
+    token = server.command("createapitoken", "default", "--user", "owner@localhost", "--json")["key"]
+    request = urllib.request.Request(
+        f"{server.url}/api/v2/tailnet/-/keys",
+        json.dumps({"keyType": "client", "scopes": ["auth_keys"], "tags": ["tag:ci"]}).encode(),
+        {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+        return str(json.load(answer)["key"])
+
+
+async def test_the_environments_oauth_secret_joins_by_a_key_that_it_is_traded_for(
+    tmp_path: Path, server: Server
+) -> None:
+    key = parse_auth_key(f"{oauth_secret(server)}?ephemeral=false&preauthorized=true")
+    options = {"default_url": server.url, "auth_key": key, "tags": ["tag:ci"]}
+    async with running(tmp_path, **options) as client:
+        await client.until_connected()
+        assert client.store.prefs.advertise_tags == ("tag:ci",)
+        assert client.commands.netmap().node.tags == ("tag:ci",)
+        before = client.commands.netmap().node.id
+    async with running(tmp_path, **options) as client:
+        await client.until_connected()
+        assert client.commands.netmap().node.id == before, "a node that has a key needs no other"
+
+
+async def test_what_the_environments_oauth_secret_lacks_is_said(tmp_path: Path, server: Server) -> None:
+    secret = oauth_secret(server)
+    for tags, words in (([], "TRENZA_ADVERTISE_TAGS"), (["tag:db"], "not permitted")):
+        folder = tmp_path / words
+        key = parse_auth_key(secret)
+        async with running(folder, default_url=server.url, auth_key=key, tags=tags) as client:
+            with pytest.raises(ControlError, match=words):
+                await client.until_connected()
+            assert client.backend.state is State.NEEDS_LOGIN
+            assert any(words in line for line in client.backend.health())
+            assert client.store.identity.pending is None
+
+
+async def test_a_login_that_is_tried_again_trades_its_secret_once(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = parse_auth_key(f"{oauth_secret(server)}?preauthorized=true")
+    traded, tries = [], []
+
+    async def counted(*arguments: Any, **options: Any) -> str:
+        traded.append(await trade(*arguments, **options))
+        return traded[-1]
+
+    async def broken_once(*arguments: Any, **options: Any) -> Any:
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise ControlError("the connection broke")
+        return await login(*arguments, **options)
+
+    monkeypatch.setattr(loop, "trade", counted)
+    monkeypatch.setattr(loop, "login", broken_once)
+    async with running(tmp_path, default_url=server.url, auth_key=key, tags=["tag:ci"]) as client:
+        await client.until_connected()
+    assert (len(traded), len(tries)) == (1, 2)
 
 
 async def test_a_restart_is_the_same_node(tmp_path: Path, server: Server, reusable_key: str) -> None:
