@@ -12,8 +12,8 @@ from client.errors import ClientError, ControlError, PeerNotFound, PrefsError
 from client.hostinfo import own_hostname, program_version
 from client.magicsock.endpoints import format_address
 from client.magicsock.sock import PathStatus, PingResult
-from client.peerapi.rights import behind_shields
 from client.oauthkey import parse_auth_key
+from client.peerapi.rights import behind_shields
 from client.prefs import Prefs
 from client.status import Situation, find_node, netcheck_json, status_json, whois_json
 from client.tunnel import Sock
