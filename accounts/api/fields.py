@@ -17,7 +17,7 @@ from accounts.services.people import MAX_EMAIL
 
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_{|}~-]+"
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_TOP = r"[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])"
+_TOP = r"([A-Za-z][A-Za-z-]{0,61}[A-Za-z]|[Xx][Nn]--[A-Za-z0-9]{1,59})"
 EMAIL = rf"\A{_ATOM}(\.{_ATOM})*@(({_LABEL}\.)+{_TOP}|localhost)\Z"  # what check_email takes, too
 # RFC 3339 section 5.6; without an offset it is UTC. A blank before the offset is a + that nobody encoded.
 MOMENT = re.compile(
