@@ -46,6 +46,7 @@ ADMIN_ROLES = {"owner": ("admin", "owner"), "admin": ("admin",)}
 
 
 MAX_PARSED_POLICIES = 64  # in this process
+MAX_PARSED_LENGTH = 32 << 20  # characters of their texts together; one alone is kept however long
 EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()  # of the version that stands for the default
 _policies: dict[str, Policy] = {}
 _policies_lock = threading.Lock()
@@ -88,9 +89,16 @@ def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
 
 
 def load_part(
-    tailnet: Tailnet, *, node_ids: Collection[int] = (), user_ids: Collection[int] = ()
+    tailnet: Tailnet,
+    *,
+    node_ids: Collection[int] = (),
+    user_ids: Collection[int] = (),
+    policy: Policy | None = None,
 ) -> TailnetSnapshot:
-    """The policy with these nodes and people alone, for a question about them. Needs the tailnet's scope."""
+    """A policy (the one in force) with these nodes and people alone, for a question about them.
+
+    Needs the tailnet's scope.
+    """
     rows = list(_rows().filter(pk__in=node_ids)) if node_ids else []
     owners = {row.user_id for row in rows if row.user_id is not None}
     users = User.objects.filter(pk__in={*owners, *user_ids})
@@ -101,7 +109,7 @@ def load_part(
         name=tailnet.title,
         suffix=f"{tailnet.name}.{environment().base_domain}",
         version=tailnet.netmap_version,
-        policy=load_policy(tailnet),
+        policy=policy or load_policy(tailnet),
         nodes={row.pk: _snapshot(row, tailnet, places, attributes) for row in rows},
         users={user.pk: _user(user, places) for user in users},
     )
@@ -152,10 +160,16 @@ def _parsed(digest: str, version: PolicyVersion) -> Policy:
     if found is None:
         found = parse_policy(version.text)
         with _policies_lock:
-            while len(_policies) >= MAX_PARSED_POLICIES:
-                _policies.pop(next(iter(_policies)))
+            _make_room(len(found.text))
             _policies[digest] = found
     return found
+
+
+def _make_room(length: int) -> None:
+    """Forget the policies that were parsed first, until one of this length may be kept, too."""
+    left = MAX_PARSED_LENGTH - length - sum(len(policy.text) for policy in _policies.values())
+    while _policies and (len(_policies) >= MAX_PARSED_POLICIES or left < 0):
+        left += len(_policies.pop(next(iter(_policies))).text)
 
 
 class Place(NamedTuple):

@@ -19,6 +19,10 @@ class Policy(Protocol):
     def may_use_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> bool:
         """Whether the person may give their own device these tags."""
 
+    def foreign_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> list[str]:
+        """Those of ``tags`` that the person does not own, and so gives to no device; none before the policy
+        defines any."""
+
     def tags_give(self, tailnet: Tailnet, having: Collection[str], tag: str) -> bool:
         """Whether what has these tags may give this one: it owns it."""
 
@@ -37,6 +41,9 @@ class NoPolicy:
 
     def may_use_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> bool:
         return False
+
+    def foreign_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> list[str]:
+        return []
 
     def tags_give(self, tailnet: Tailnet, having: Collection[str], tag: str) -> bool:
         return False

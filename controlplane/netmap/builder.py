@@ -1,4 +1,6 @@
-"""JSON as it goes on the wire: nodes, profiles, DNS. Nothing null, UTF-8, exactly two addresses a node. Pure.
+"""JSON as it goes on the wire: nodes, profiles, DNS. Pure.
+
+Nothing is null, all is UTF-8, and a node has exactly two addresses unless the policy leaves it one.
 
 Source: tailscale tailcfg/tailcfg.go; the rules are those that official clients need.
 """
@@ -80,9 +82,14 @@ def served_routes(node: NodeSnapshot) -> tuple[str, ...]:
     )
 
 
+def addresses_of(node: NodeSnapshot) -> list[str]:
+    """A node's addresses: one of each family, or the IPv6 one alone where the policy says so."""
+    return [*([f"{node.ipv4}/32"] if node.has_ipv4 else ()), f"{node.ipv6}/128"]
+
+
 def base_node(node: NodeSnapshot, routes: tuple[str, ...]) -> dict[str, Any]:
     """What a node shows to itself and to others alike; ``routes`` lead to it besides its addresses."""
-    addresses = [f"{node.ipv4}/32", f"{node.ipv6}/128"]
+    addresses = addresses_of(node)
     content: dict[str, Any] = {
         "ID": node.id,
         "StableID": node.stable_id,
@@ -105,8 +112,9 @@ def base_node(node: NodeSnapshot, routes: tuple[str, ...]) -> dict[str, Any]:
         content["Cap"] = node.capability_version
     if node.tags:
         content["Tags"] = list(node.tags)
-    if node.primary_routes:
-        content["PrimaryRoutes"] = list(node.primary_routes)
+    # Of a subnet nobody hears who does not use it.
+    if serving := [route for route in node.primary_routes if route in routes]:
+        content["PrimaryRoutes"] = serving
     return content
 
 

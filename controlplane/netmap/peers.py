@@ -12,6 +12,7 @@ from controlplane.netmap.state import State
 from controlplane.netmap.visibility import is_offered
 
 MAX_ROSTERS = 16  # of the present state; further views are put together for each viewer
+MAX_VARIANTS = 256  # of one node, by the routes that lead to it
 
 Pieces = Sequence[bytes | memoryview]
 
@@ -64,6 +65,8 @@ class Fragments:
             held = self._made[node.id] = (node, {})
         fragment = held[1].get(routes)
         if fragment is None:
+            if len(held[1]) >= MAX_VARIANTS:  # policies come and go while a node stays as it is
+                held[1].clear()
             fragment = held[1][routes] = orjson.dumps(builder.peer_node(node, routes))
         return fragment
 
@@ -94,7 +97,7 @@ class Fragments:
         fragments = {i: self.of(nodes[i], state.routes(viewer, nodes[i])) for i in ids}
         if is_offered(viewer):
             fragments[viewer.id] = self.of(viewer)
-        people = frozenset(nodes[i].user_id for i in (viewer.id, *ids))
+        people = frozenset(nodes[i].user_id for i in fragments)
         return Roster(dict(sorted(fragments.items())), people)
 
 

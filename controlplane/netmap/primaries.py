@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from controlplane.netmap.ranking import rank
-from controlplane.netmap.snapshot import EXIT_ROUTES, NodeSnapshot, Standing
+from controlplane.netmap.snapshot import EXIT_ROUTES, NodeSnapshot, Standing, TailnetSnapshot
 from controlplane.netmap.visibility import is_offered
 
 
@@ -43,6 +43,14 @@ def reassigned(nodes: Mapping[int, NodeSnapshot]) -> dict[int, NodeSnapshot]:
         for node in nodes.values()
         if node.primary_routes != (serving := tuple(carried.get(node.id, ())))
     }
+
+
+def elected(snapshot: TailnetSnapshot, among: set[int] | None = None) -> TailnetSnapshot:
+    """The snapshot after the election of who carries which subnet; ``among`` learns whom it changed."""
+    moved = reassigned(snapshot.nodes)
+    if among is not None:
+        among.update(moved)
+    return replace(snapshot, nodes=dict(snapshot.nodes) | moved) if moved else snapshot
 
 
 def redundant_routers(nodes: Iterable[NodeSnapshot]) -> set[frozenset[int]]:

@@ -36,6 +36,7 @@ class NodeSnapshot:
     ``cloned``: two machines use its keys. ``renews_within``: a key with fewer seconds left than that starts a
     fresh period when it is rotated (0 = it does not).
     ``online_since`` is when its present time online began, ``None`` while it is offline or that is not known.
+    ``has_ipv4``: whether maps show its IPv4 address; the engine's own decision, too, by the policy.
     ``attributes`` are what postures judge: ``node:os`` … as the node says, ``custom:…`` as the API was told.
     """
 
@@ -57,6 +58,7 @@ class NodeSnapshot:
     roles: tuple[str, ...] = ()
     cloned: bool = False
     renews_within: int = 0
+    has_ipv4: bool = True
     # volatile
     disco_key: str = ""
     endpoints: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ NOT_IN_POLICIES = frozenset(
         "roles",
         "cloned",
         "renews_within",
+        "has_ipv4",
         "disco_key",
         "endpoints",
         "home_derp",
@@ -35,6 +36,8 @@ NOT_IN_POLICIES = frozenset(
         "last_seen",
     }
 )
+# What of these elects, among the routers that ``via`` names, the one that carries a subnet.
+ELECTS = frozenset({"name", "approved", "disco_key", "online", "online_since"})
 
 
 def changed_fields(old: NodeSnapshot, new: NodeSnapshot) -> set[str]:
@@ -52,12 +55,15 @@ def differing_nodes(
     return frozenset(node_id for node_id in ids if before.get(node_id) != after.get(node_id))
 
 
-def _elected(snapshot: TailnetSnapshot, among: set[int] | None = None) -> TailnetSnapshot:
-    """The snapshot after the election of who carries which subnet; ``among`` learns whom it changed."""
-    moved = primaries.reassigned(snapshot.nodes)
-    if among is not None:
-        among.update(moved)
-    return replace(snapshot, nodes=dict(snapshot.nodes) | moved) if moved else snapshot
+def _addressed(snapshot: TailnetSnapshot, evaluation: Evaluation, among: Iterable[int]) -> TailnetSnapshot:
+    """The snapshot with what the policy says of IPv4 put right for some nodes."""
+    without, nodes = evaluation.without_ipv4, snapshot.nodes
+    moved = {
+        i: replace(nodes[i], has_ipv4=i not in without)
+        for i in among
+        if i in nodes and nodes[i].has_ipv4 == (i in without)
+    }
+    return replace(snapshot, nodes=dict(nodes) | moved) if moved else snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +75,9 @@ class State:
 
     @classmethod
     def of(cls, snapshot: TailnetSnapshot) -> State:
-        snapshot = _elected(snapshot)
-        return cls(snapshot, Evaluation.of(snapshot.policy, snapshot))
+        snapshot = primaries.elected(snapshot)
+        evaluation = Evaluation.of(snapshot.policy, snapshot)
+        return cls(_addressed(snapshot, evaluation, snapshot.nodes), evaluation)
 
     def next(
         self,
@@ -87,18 +94,22 @@ class State:
         if among is None or any(
             primaries.is_router(by_id.get(i)) for by_id in (old.nodes, snapshot.nodes) for i in among
         ):
-            snapshot = _elected(snapshot, among)
+            snapshot = primaries.elected(snapshot, among)
         ids = differing_nodes(old, snapshot, among)
         if prepared is None:
-            return State(snapshot, self._evaluated(snapshot, ids)), ids
-        since = differing_nodes(prepared.snapshot, snapshot)
-        return State(snapshot, prepared._evaluated(snapshot, since)), ids
+            evaluation = self._evaluated(snapshot, ids)
+        else:
+            evaluation = prepared._evaluated(snapshot, differing_nodes(prepared.snapshot, snapshot))
+        ids |= evaluation.without_ipv4 ^ self.evaluation.without_ipv4
+        new = State(_addressed(snapshot, evaluation, ids), evaluation)
+        return new, differing_nodes(old, new.snapshot, ids)
 
     def _evaluated(self, snapshot: TailnetSnapshot, ids: frozenset[int]) -> Evaluation:
         old = self.snapshot
         if old.policy is not snapshot.policy and old.policy != snapshot.policy:
             return Evaluation.of(snapshot.policy, snapshot)
-        concerned = {i for i in ids if _concerns_policy(old.nodes.get(i), snapshot.nodes.get(i))}
+        ignored = NOT_IN_POLICIES - ELECTS if any(rule.via for rule in old.policy.rules) else NOT_IN_POLICIES
+        concerned = {i for i in ids if _concerns_policy(old.nodes.get(i), snapshot.nodes.get(i), ignored)}
         if not concerned and (old.users is snapshot.users or old.users == snapshot.users):
             return self.evaluation
         return self.evaluation.updated(snapshot, concerned)
@@ -152,5 +163,9 @@ class State:
         return self.evaluation.capabilities_of(node.id) if may_see_peers(node) else {}
 
 
-def _concerns_policy(old: NodeSnapshot | None, new: NodeSnapshot | None) -> bool:
-    return old is None or new is None or not changed_fields(old, new) <= NOT_IN_POLICIES
+def _concerns_policy(old: NodeSnapshot | None, new: NodeSnapshot | None, ignored: frozenset[str]) -> bool:
+    if old is None or new is None:
+        return True
+    if not (primaries.is_router(old) or primaries.is_router(new)):
+        ignored = NOT_IN_POLICIES
+    return not changed_fields(old, new) <= ignored

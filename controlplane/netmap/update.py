@@ -14,7 +14,7 @@ from controlplane.netmap import builder
 from controlplane.netmap.peers import Fragments
 from controlplane.netmap.snapshot import NodeSnapshot, Standing, UserSnapshot
 from controlplane.netmap.state import State, changed_fields
-from controlplane.netmap.visibility import may_see_peers
+from controlplane.netmap.visibility import is_offered, may_see_peers
 from wire.control import format_time
 
 # A peer's change in these alone is sent as a patch; anything else sends the whole node.
@@ -216,7 +216,8 @@ class Update:
         had, has = self.old.has_peers(before), self.new.has_peers(viewer)
         if not (had and has):
             return self._first_or_last_peers(before, viewer)
-        if viewer.id in self.changed or viewer.routes:
+        if viewer.id in self.changed or viewer.routes or not is_offered(viewer):
+            # Others of its view do not see it: neither it nor whose it is.
             return self._build_rest(before, viewer)
         views = self.old.view(before), self.new.view(viewer)
         rest = self._rests.get(views)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from accounts.errors import NotFound
 from accounts.models import Tailnet
+from controlplane.netmap import primaries
 from controlplane.netmap.policy.concerns import Reach
 from controlplane.netmap.policy.evaluate import Evaluation
 from controlplane.netmap.snapshot import NodeSnapshot, Standing, TailnetSnapshot
@@ -39,9 +40,10 @@ def evaluated(tailnet: Tailnet) -> Evaluated:
     kept = _kept.get(tailnet.pk)
     if kept is not None and (kept.snapshot.version, kept.made) == (version, tailnet.created):
         return kept
-    snapshot = load_tailnet(tailnet.pk)
-    if snapshot is None:
+    rows = load_tailnet(tailnet.pk)
+    if rows is None:
         raise NotFound("there is no such tailnet")
+    snapshot = primaries.elected(rows)
     evaluation = _evaluation(kept, snapshot)
     made = Evaluated(snapshot, evaluation, Reach(evaluation), tailnet.created)
     with _lock:

@@ -31,9 +31,8 @@ from controlplane.netmap.policy.hujson import MAX_POLICY_BYTES
 from controlplane.netmap.policy.model import Policy
 from controlplane.netmap.policy.tests import TestFailure
 from controlplane.netmap.policy.textdiff import diff
-from controlplane.netmap.policy.world import World
 from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot, UserSnapshot
-from controlplane.snapshots import EMPTY_DIGEST, latest_policy, load_tailnet
+from controlplane.snapshots import EMPTY_DIGEST, latest_policy, load_part, load_tailnet
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node
 from nodes.selectors import waiting_routes
@@ -198,7 +197,7 @@ def save_policy(
         change.upsert("policyversion", made.pk)
         _record(change, current, made, by)
         _forget_oldest(change.tailnet)
-        _approve_offers(change, checked.evaluation.world)
+        _approve_offers(change, checked.policy)
         return made
 
 
@@ -252,20 +251,21 @@ def _forget_oldest(tailnet: Tailnet) -> None:
         PolicyVersion.objects.filter(pk__in=gone).delete()
 
 
-def _approve_offers(change: ChangeSet, world: World) -> None:
-    """What devices offer and wait for, and the new policy approves by itself. Nothing loses its approval."""
-    approvers = world.policy.auto_approvers
-    if not (approvers.routes or approvers.exit_node):
+def _approve_offers(change: ChangeSet, policy: Policy) -> None:
+    """What devices offer and wait for, and the new policy approves by itself. Nothing loses its approval.
+
+    Judged as the devices are now, under the lock: tags and owners may be others than when it was checked.
+    """
+    if not (policy.auto_approvers.routes or policy.auto_approvers.exit_node):
         return
     waiting: dict[int, list[str]] = {}
     for node_id, prefix in waiting_routes().values_list("node_id", "prefix"):
         waiting.setdefault(node_id, []).append(prefix)
+    part = load_part(change.tailnet, node_ids=waiting, policy=policy)
     nodes = Node.objects.filter(pk__in=waiting).in_bulk()
     now = timezone.now()
-    for node_id, prefixes in waiting.items():
-        node = world.nodes.get(node_id)
-        granted = approved(world.policy, node, prefixes, world.users) if node is not None else set()
-        if granted and node_id in nodes:
+    for node_id, node in part.nodes.items():
+        if granted := approved(policy, node, waiting[node_id], part.users):
             approve_waiting(change, nodes[node_id], granted, now)
 
 

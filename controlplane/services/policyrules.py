@@ -22,6 +22,13 @@ class AccessPolicy:
         subject = subject_of(part.users.get(user.pk), ())
         return all(may_own(part.policy, tag, subject) for tag in tags)
 
+    def foreign_tags(self, tailnet: Tailnet, user: User, tags: Collection[str]) -> list[str]:
+        part = load_part(tailnet, user_ids=[user.pk])
+        if not part.policy.tag_owners:
+            return []
+        subject = subject_of(part.users.get(user.pk), ())
+        return sorted(tag for tag in tags if not may_own(part.policy, tag, subject))
+
     def tags_give(self, tailnet: Tailnet, having: Collection[str], tag: str) -> bool:
         return bool(having) and may_own(load_policy(tailnet), tag, subject_of(None, having))
 

@@ -24,7 +24,7 @@ from nodes.names import dns_label, free_name, is_label
 from nodes.policy import access_policy
 from nodes.services.enrolment import is_name_taken, key_expiry
 from nodes.services.routes import approve_waiting
-from nodes.services.tagging import refuse_unknown_tags
+from nodes.services.tagging import refuse_foreign_tags, refuse_unknown_tags
 from nodes.state import (
     KEY_IS_GOOD,
     ForbiddenTransition,
@@ -248,7 +248,9 @@ def set_tags(*, node: Node, tags: Collection[str], by: Actor) -> Node:
         raise Invalid(f"not a tag: {', '.join(bad)}" if bad else f"a tagged device has 1 to {MAX_TAGS} tags")
     try:
         with _changing(node) as (change, row):
-            refuse_unknown_tags(change.tailnet, set(wanted) - set(row.tags))
+            given = set(wanted) - set(row.tags)
+            refuse_unknown_tags(change.tailnet, given)
+            refuse_foreign_tags(change.tailnet, by, given)
             old = {"tags": row.tags, "user": row.user.login_name if row.user is not None else None}
             row.tags, row.user = wanted, None
             _saved(

@@ -147,6 +147,10 @@ POLICIES = [
         ' "ssh": [{"action": "accept", "src": ["group:g"], "dst": ["tag:a"], "users": ["root"]}]}',
         '{"grants": [{"src": ["*"], "dst": ["10.0.0.0/8"], "ip": ["*"], "via": ["tag:a"]},'
         f' {{"src": ["autogroup:tagged"], "dst": ["autogroup:member"], "ip": ["443"]}}], {OWNERS}}}',
+        '{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"]},'
+        ' {"src": ["*"], "dst": ["10.0.0.0/8"], "ip": ["*"], "via": ["tag:b"]}],'
+        f' "nodeAttrs": [{{"target": ["tag:a"], "attr": ["disable-ipv4"]}}], {OWNERS}}}',
+        '{"grants": [{"src": ["autogroup:member"], "dst": ["*"], "ip": ["*"]}], "disableIPv4": true}',
         '{"postures": {"posture:p": ["node:os == \'linux\'"]}, "grants": [{"src": ["*"], "dst": ["*"],'
         f' "ip": ["*"], "srcPosture": ["posture:p"]}}], {OWNERS}}}',
     )

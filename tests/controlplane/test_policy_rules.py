@@ -15,7 +15,9 @@ from accounts.roles import Role
 from accounts.services.groups import set_groups
 from accounts.services.profiles import refresh_profile
 from accounts.tenancy import scope
+from controlplane.netmap.policy.check import Checked
 from controlplane.netmap.policy.evaluate import Evaluation
+from controlplane.services import policy as policies
 from controlplane.services.policy import save_policy
 from controlplane.snapshots import load_tailnet
 from nodes.models import Node, PendingLogin, Route
@@ -135,6 +137,23 @@ def test_once_tags_are_defined_there_are_no_others(tailnet: Tailnet) -> None:
     assert create_auth_key(tailnet=tailnet, by=ME, tags=["tag:a"]).key.tags == ["tag:a"]
 
 
+@pytest.mark.parametrize(("role", "owns"), [(Role.ADMIN, True), (Role.IT_ADMIN, False), (Role.MEMBER, True)])
+def test_who_manages_devices_gives_them_only_tags_of_their_own(
+    tailnet: Tailnet, role: Role, owns: bool
+) -> None:
+    """By the panel and by API: both call this, with the person who acts."""
+    person, device = people.member(tailnet, role).user, machines.node(tailnet, people.member(tailnet).user)
+    owners = [person.email] if role is Role.MEMBER else []
+    set_tags(node=device, tags=["tag:any"], by=Actor.person(person))
+    rules(tailnet, tagOwners={"tag:a": owners, "tag:any": []})
+    if owns:
+        set_tags(node=device, tags=["tag:a", "tag:any"], by=Actor.person(person))
+        return
+    with pytest.raises(Forbidden, match=r"requested tags \[tag:a\] are invalid or not permitted"):
+        set_tags(node=device, tags=["tag:a"], by=Actor.person(person))
+    assert set_tags(node=device, tags=["tag:any"], by=Actor.person(person)).tags == ["tag:any"], "it has it"
+
+
 def test_a_client_gives_the_tags_that_its_own_own(tailnet: Tailnet) -> None:
     rules(tailnet, tagOwners={"tag:operator": [], "tag:proxy": ["tag:operator"], "tag:other": []})
     node = machines.node(tailnet, people.member(tailnet).user)
@@ -201,6 +220,24 @@ def test_a_new_policy_approves_what_waits_and_takes_nothing_away(tailnet: Tailne
         set_route(node=node, prefix="10.3.0.0/16", approved=False, by=ME)
     rules(tailnet, tagOwners={"tag:gate": []}, autoApprovers=APPROVERS)
     assert approved_of(node) == granted - {"10.3.0.0/16"}
+
+
+def test_a_new_policy_approves_by_the_tags_that_devices_have_when_it_is_saved(
+    tailnet: Tailnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes the tag away after the text was checked, before it is in force."""
+    rules(tailnet, tagOwners={"tag:gate": [], "tag:b": []})
+    node = router(tailnet, None, ["10.1.0.0/16"], tags=["tag:gate"])
+    check = policies.check_policy
+
+    def checked_before_a_change(**given: Any) -> Checked:
+        found = check(**given)
+        set_tags(node=node, tags=["tag:b"], by=ME)
+        return found
+
+    monkeypatch.setattr(policies, "check_policy", checked_before_a_change)
+    rules(tailnet, tagOwners={"tag:gate": [], "tag:b": []}, autoApprovers=APPROVERS)
+    assert approved_of(node) == set()
 
 
 def test_a_tag_brings_its_approvals_with_it(tailnet: Tailnet) -> None:

@@ -10,6 +10,7 @@ from controlplane.netmap.policy.ranges import parse_prefix
 from controlplane.netmap.policy.world import World, bit_numbers, is_exit, subnets_of
 from controlplane.netmap.ranking import rank
 from controlplane.netmap.snapshot import EXIT_ROUTES, NodeSnapshot, Standing
+from controlplane.netmap.visibility import is_offered
 
 MAX_KNOWN_PREFIXES = 20_000
 Viewers = tuple[tuple[str, int], ...]  # prefixes of a router, each with the mask of who is to use it
@@ -156,7 +157,7 @@ class Carriers:
             ranked = [
                 (rank(node, prefix), bit)
                 for bit, node in self._offering(prefix)
-                if named >> bit & 1 and node.standing is Standing.ACTIVE
+                if named >> bit & 1 and node.standing is Standing.ACTIVE and is_offered(node)
             ]
             self._elected[key] = min(ranked)[1] if ranked else -1
         return self._elected[key]

@@ -221,6 +221,11 @@ class Evaluation:
         """What the policy adds to a node's own capabilities (``CapMap``)."""
         return self._capabilities.of_node(node_id)
 
+    @property
+    def without_ipv4(self) -> frozenset[int]:
+        """The nodes whose IPv4 address maps are to leave out."""
+        return self._capabilities.without_ipv4
+
     # -- who may do what
 
     def may_own(self, tag: str, *, user_id: int = 0, tags: Iterable[str] = ()) -> bool:

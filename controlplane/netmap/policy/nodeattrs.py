@@ -26,13 +26,14 @@ ONE_ROUTE = {"mac-always": "one-cgnat?v=true", "mac-never": "one-cgnat?v=false"}
 class Capabilities:
     """The capabilities of a policy in one world. Immutable; masks are made once, a node's map once."""
 
-    __slots__ = ("_made", "_masks", "_of_node", "world")
+    __slots__ = ("_made", "_masks", "_of_node", "_without_ipv4", "world")
 
     def __init__(self, world: World) -> None:
         self.world = world
         self._masks = tuple(_mask(entry, world) for entry in world.policy.node_attrs)
         self._made: dict[tuple[bool, ...], dict[str, Any]] = {}
         self._of_node: dict[int, dict[str, Any]] = {}
+        self._without_ipv4: frozenset[int] | None = None
 
     @classmethod
     def of(cls, world: World) -> Capabilities:
@@ -53,6 +54,21 @@ class Capabilities:
             for node_id in (*world.ids(stale), *changed):
                 following._of_node.pop(node_id, None)
         return following
+
+    @property
+    def without_ipv4(self) -> frozenset[int]:
+        """The nodes that are to have no IPv4 address in the tailnet."""
+        if self._without_ipv4 is None:
+            self._without_ipv4 = self._find_without_ipv4()
+        return self._without_ipv4
+
+    def _find_without_ipv4(self) -> frozenset[int]:
+        policy, mask = self.world.policy, 0
+        if policy.disable_ipv4:
+            return frozenset(self.world.nodes)
+        for entry, its in zip(policy.node_attrs, self._masks, strict=True):
+            mask |= its if NO_IPV4 in entry.attributes else 0
+        return frozenset(self.world.ids(mask))
 
     def of_node(self, node_id: int) -> dict[str, Any]:
         """What a node's ``CapMap`` gets; the same object for all nodes that get the same."""

@@ -19,7 +19,7 @@ from controlplane.netmap.policy.parse_ssh import CHECK, LOCALPART
 from controlplane.netmap.policy.postures import meeting
 from controlplane.netmap.policy.selectors import NONROOT, SELF, Domain
 from controlplane.netmap.policy.subjects import domain_of
-from controlplane.netmap.policy.world import World
+from controlplane.netmap.policy.world import TAKES_PART, World
 from controlplane.netmap.snapshot import NodeSnapshot, UserSnapshot
 
 DEFAULT_CHECK_SECONDS = 12 * 3600
@@ -149,7 +149,7 @@ class SSHRules:
 
     def _grants(self, node_id: int) -> tuple[Grant, ...]:
         node, bit = self.world.nodes.get(node_id), self.world.bits.get(node_id)
-        if node is None or bit is None:
+        if node is None or bit is None or node.standing not in TAKES_PART:
             return ()
         owner, place, shift = _owner(node), bit >> 3, bit & 7
         found: list[Grant] = []
@@ -272,8 +272,8 @@ class _RuleInWorld:
 
 
 def _facts(node: NodeSnapshot | None) -> tuple[Any, ...]:
-    """What of a node goes into grants."""
-    return () if node is None else (node.ipv4, node.ipv6, node.user_id, node.tags)
+    """What of a node goes into grants. One that takes no part is followed by none: it begins anew."""
+    return () if node is None else (node.standing, node.ipv4, node.ipv6, node.user_id, node.tags)
 
 
 def _owner(node: NodeSnapshot) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from controlplane.netmap.policy.model import Policy, SSHRule, SSHTest
 from controlplane.netmap.policy.parse_ssh import ACCEPT, CHECK
@@ -10,6 +12,7 @@ from controlplane.netmap.policy.postures import meets
 from controlplane.netmap.policy.ranges import IPSet, number, parse_prefix
 from controlplane.netmap.policy.selectors import SELF, Selector
 from controlplane.netmap.policy.ssh import in_order, local_users, localpart_of, names_people
+from controlplane.netmap.policy.steps import Steps, weight_of_group
 from controlplane.netmap.policy.subjects import (
     Subject,
     is_named,
@@ -28,30 +31,80 @@ MAX_ERRORS = 20  # told of one test
 
 def run_ssh_tests(world: World) -> list[TestFailure]:
     """The failing entries of ``sshTests``; none when all hold."""
-    rules = in_order(world.policy.ssh)
-    failures = []
+    bench, failures = _Bench(world), []
     for test in world.policy.ssh_tests:
-        errors = [error for error, _ in zip(_errors(test, rules, world), range(MAX_ERRORS), strict=False)]
+        errors = [error for error, _ in zip(_errors(test, bench), range(MAX_ERRORS), strict=False)]
         if errors:
             failures.append(TestFailure(test.source, tuple(errors), is_ssh=True))
+        if bench.steps.left < 0:
+            break
     return failures
 
 
-def _errors(test: SSHTest, rules: list[SSHRule], world: World) -> Iterator[str]:
+class _Bench:
+    """Where the tests run: which rules are about a source is found once, and steps are counted."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.policy = world.policy
+        self.rules = in_order(world.policy.ssh)
+        self.steps = Steps()
+        self._of: dict[Subject, list[SSHRule]] = {}
+        self._cost = sum(self._weight(rule.sources) for rule in self.rules)
+        self._to = {id(rule): self._weight(rule.targets) for rule in self.rules}
+
+    def _weight(self, selectors: Iterable[Selector]) -> int:
+        return sum(weight_of_group(len(self.policy.groups.get(one.text, ()))) for one in selectors)
+
+    def rules_of(self, source: Subject) -> list[SSHRule]:
+        """The rules that name a source, as they are tried."""
+        found = self._of.get(source)
+        if found is None:
+            self.steps.spend(self._cost)
+            found = self._of[source] = [
+                rule
+                for rule in self.rules
+                if any(is_named(source, selector, self.policy) for selector in rule.sources)
+            ]
+        return found
+
+    def look_at(self, rule: SSHRule) -> None:
+        """Count that a rule is held against one target."""
+        self.steps.spend(1 + self._to[id(rule)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What each user of one test is asked about; ``targets`` by their texts."""
+
+    sources: list[Subject]
+    targets: Mapping[str, list[Subject]]
+    attributes: Mapping[str, Any]
+
+
+def _errors(test: SSHTest, bench: _Bench) -> Iterator[str]:
     try:
-        sources = _subjects(test.source, world)
-        targets = {target: _targets(target, world) for target in test.targets}
+        sources = _subjects(test.source, bench.world)
+        targets = {target: _targets(target, bench.world) for target in test.targets}
+        question = _Question(sources, targets, test.posture_attributes)
+        for wanted, users in ((ACCEPT, test.accept), (CHECK, test.check), (DENY, test.deny)):
+            for user in users:
+                if user:
+                    yield from _of_user(wanted, user, question, bench)
+                else:
+                    yield f'user "" is not valid in {wanted}'
     except ValueError as error:
         yield str(error)
-        return
-    fitting = [rule for rule in rules if meets(world.policy, rule.postures, test.posture_attributes)]
-    for wanted, users in ((ACCEPT, test.accept), (CHECK, test.check), (DENY, test.deny)):
-        for user in users:
-            if not user:
-                yield f'user "" is not valid in {wanted}'
-                continue
-            for text, there in targets.items():
-                yield from _wrong(wanted, user, text, _outcomes(user, sources, there, fitting, world.policy))
+
+
+def _of_user(wanted: str, user: str, question: _Question, bench: _Bench) -> Iterator[str]:
+    for text, there in question.targets.items():
+        outcomes = {
+            _outcome(user, source, target, question.attributes, bench)
+            for source in question.sources
+            for target in there
+        }
+        yield from _wrong(wanted, user, text, outcomes)
 
 
 def _wrong(wanted: str, user: str, target: str, outcomes: Iterable[str]) -> Iterator[str]:
@@ -60,20 +113,16 @@ def _wrong(wanted: str, user: str, target: str, outcomes: Iterable[str]) -> Iter
         yield f'as "{user}" on "{target}": want: {wanted}, got: {outcome}'
 
 
-def _outcomes(
-    user: str, sources: list[Subject], targets: list[Subject], rules: list[SSHRule], policy: Policy
-) -> Iterator[str]:
-    for source in sources:
-        for target in targets:
-            yield _outcome(user, source, target, rules, policy)
-
-
-def _outcome(user: str, source: Subject, target: Subject, rules: list[SSHRule], policy: Policy) -> str:
+def _outcome(
+    user: str, source: Subject, target: Subject, attributes: Mapping[str, Any], bench: _Bench
+) -> str:
     """What the first rule does that lets this source in there as that user."""
-    for rule in rules:
+    bench.steps.spend(1)
+    for rule in bench.rules_of(source):
+        bench.look_at(rule)
         if (
-            any(is_named(source, selector, policy) for selector in rule.sources)
-            and _reaches(rule, source, target, policy)
+            meets(bench.policy, rule.postures, attributes)
+            and _reaches(rule, source, target, bench.policy)
             and _may_be(user, source, rule)
         ):
             return rule.action

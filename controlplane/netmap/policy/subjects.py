@@ -52,9 +52,10 @@ def of_node(node: NodeSnapshot, users: Mapping[int, UserSnapshot]) -> Subject:
 
 def of_group(group: str, policy: Policy, users: Mapping[int, UserSnapshot]) -> list[Subject]:
     """A subject for each person of a group."""
+    known = {user.login_name.lower(): user for user in users.values()}
     logins = list(policy.groups.get(group, ()))
-    logins += [user.login_name for user in users.values() if group in user.groups]
-    return [of_login(login, users.values()) for login in dict.fromkeys(logins)]
+    logins += [user.login_name for user in known.values() if group in user.groups]
+    return [Subject(login, known.get(login.lower())) for login in dict.fromkeys(logins)]
 
 
 def is_named(subject: Subject, selector: Selector, policy: Policy) -> bool:
@@ -86,7 +87,8 @@ def _is_person(subject: Subject, selector: Selector, policy: Policy) -> bool:
 
 
 def same_login(one: str, other: str) -> bool:
-    return one.casefold() == other.casefold()
+    """As worlds find people: case-folding would take ``ß`` and ``ss`` for the same letters."""
+    return one.lower() == other.lower()
 
 
 def domain_of(login: str) -> str:

@@ -14,6 +14,7 @@ from controlplane.netmap.policy.ports import PortError, parse_protocol, parse_ra
 from controlplane.netmap.policy.postures import meets
 from controlplane.netmap.policy.ranges import IPSet, span_text
 from controlplane.netmap.policy.selectors import MEMBER, ROLE_AUTOGROUPS, SELF, TAGGED
+from controlplane.netmap.policy.steps import Steps, weight_of_group
 from controlplane.netmap.policy.subjects import (
     Subject,
     is_named,
@@ -26,7 +27,6 @@ from controlplane.netmap.policy.subjects import (
 from controlplane.netmap.policy.world import World
 
 MAX_ERRORS = 20  # told of one test
-MAX_STEPS = 300_000  # rules looked at for all tests together: a second or two
 TCP, UDP = 6, 17
 UNSAID_PROTOCOLS = (TCP, UDP)  # what a test is about that names none
 DEFAULT_PROTOCOLS = (TCP, UDP, 1, 58)  # what a rule is about that names none
@@ -50,7 +50,7 @@ def run_tests(world: World) -> list[TestFailure]:
         errors = [error for error, _ in zip(_errors(test, bench), range(MAX_ERRORS), strict=False)]
         if errors:
             failures.append(TestFailure(test.source, tuple(errors)))
-        if bench.left < 0:
+        if bench.steps.left < 0:
             break
     return failures
 
@@ -61,25 +61,19 @@ class _Bench:
     def __init__(self, world: World) -> None:
         self.world = world
         self.policy = world.policy
-        self.left = MAX_STEPS
+        self.steps = Steps()
         self._rules: dict[Subject, list[Rule]] = {}
-        # Groups are searched for their people, and may be long.
         self._cost = sum(
-            1 + len(self.policy.groups.get(source.text, ())) // 16
+            weight_of_group(len(self.policy.groups.get(source.text, ())))
             for rule in self.policy.rules
             for source in rule.sources
         )
-
-    def spend(self, steps: int) -> None:
-        self.left -= steps
-        if self.left < 0:
-            raise ValueError(f"the tests need more than {MAX_STEPS} steps: make them fewer")
 
     def rules_of(self, source: Subject) -> list[Rule]:
         """The rules that let a source do something."""
         found = self._rules.get(source)
         if found is None:
-            self.spend(self._cost)
+            self.steps.spend(self._cost)
             found = self._rules[source] = [
                 rule
                 for rule in self.policy.rules
@@ -184,9 +178,9 @@ def _of_autogroup(name: str, world: World) -> list[Subject]:
         return [of_tags((tag,)) for tag in world.policy.tag_owners]
     if name != MEMBER and name not in ROLE_AUTOGROUPS:
         raise ValueError(f"{quoted(name)} cannot be tested")
-    everybody = [of_login(user.login_name, world.users.values()) for user in world.users.values()]
     roles = ROLE_AUTOGROUPS.get(name)
-    return [one for one in everybody if roles is None or (one.user is not None and one.user.role in roles)]
+    users = world.users.values()
+    return [Subject(user.login_name, user) for user in users if roles is None or user.role in roles]
 
 
 def _one_address(text: str, hosts: Mapping[str, IPSet]) -> str:
@@ -212,7 +206,7 @@ def _lets_in(question: _Question, pair: tuple[Subject, Subject], port: int, benc
     """Whether a source may reach a port of a target by one of the protocols."""
     source, target = pair
     rules = bench.rules_of(source)
-    bench.spend(1 + len(rules))
+    bench.steps.spend(1 + len(rules))
     return any(
         any(_serves(service, question.protocols, port) for service in entry.services)
         and (

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.netmap.snapshot import UserSnapshot
 from tests.controlplane.policy.tailnets import ANN, BOB, EVE, EXIT, apply, node
 
 POLICY: dict[str, Any] = {
@@ -76,3 +77,14 @@ def test_what_is_hardly_meant_is_a_warning() -> None:
         "group:dev: zoe@corp.example is not a user of this tailnet",
         "tag:old is on devices, but not in tagOwners",
     )
+
+
+def test_letters_that_fold_alike_name_two_people() -> None:
+    """A device of the one is not the other's: worlds tell the logins apart as well."""
+    one, other = (
+        UserSnapshot(id=number, login_name=login, display_name="")
+        for number, login in ((1, "stra\u00dfe@corp.example"), (2, "STRASSE@corp.example"))
+    )
+    policy = {"tagOwners": {"tag:web": [one.login_name]}}
+    evaluation = apply(policy, users={1: one, 2: other}).evaluation
+    assert [evaluation.may_own("tag:web", user_id=number) for number in (1, 2)] == [True, False]

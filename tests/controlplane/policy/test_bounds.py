@@ -11,7 +11,11 @@ import pytest
 from controlplane.netmap.policy.errors import PolicyError
 from controlplane.netmap.policy.parse import parse_policy
 from controlplane.netmap.policy.parse_names import MAX_IPSET_RANGES, MAX_IPSET_TURNS
-from controlplane.netmap.policy.tests import MAX_STEPS
+from controlplane.netmap.policy.steps import MAX_STEPS
+from controlplane.netmap.policy.subjects import of_group
+from controlplane.netmap.policy.tests import run_tests
+from controlplane.netmap.policy.world import World
+from controlplane.netmap.snapshot import UserSnapshot
 from tests.controlplane.policy.tailnets import ANN, apply, grants, node, peers
 
 MANY = 100_000
@@ -75,6 +79,39 @@ def test_tests_are_counted() -> None:
     policy["tests"] = [{"src": "group:all", "accept": ["group:all:22"]}] * 10
     (failure,) = apply(policy, node(1, user=ANN)).failures
     assert f"the tests need more than {MAX_STEPS} steps: make them fewer" in failure.errors[0]
+
+
+class Counted(dict[int, UserSnapshot]):
+    """People, and how many were looked at."""
+
+    looked_at = 0
+
+    def values(self) -> Any:
+        for user in super().values():
+            self.looked_at += 1
+            yield user
+
+
+def test_people_are_not_searched_for_each_of_a_group() -> None:
+    people = Counted(
+        {
+            number: UserSnapshot(id=number, login_name=f"p{number}@corp.example", display_name="")
+            for number in range(1, 1_001)
+        }
+    )
+    groups = {"group:all": [user.login_name for user in list(people.values())]}
+    tests = [
+        {"src": "autogroup:member", "accept": ["tag:a:22"]},
+        {"src": "group:all", "accept": ["tag:a:22"]},
+    ]
+    rule = {"action": "accept", "src": ["*"], "dst": ["*:*"]}
+    policy = parse_policy(
+        json.dumps({"acls": [rule], "groups": groups, "tagOwners": {"tag:a": []}, "tests": tests})
+    )
+    people.looked_at = 0
+    assert len(of_group("group:all", policy, people)) == len(people)
+    assert run_tests(World.of(policy, {}, people)) == []
+    assert people.looked_at < 10 * len(people)
 
 
 def test_filters_are_the_same_as_json() -> None:

@@ -65,6 +65,7 @@ TARGETS = (
     "ipset:two",
     "100.64.1.2-100.64.1.5",
 )
+SSH_PEOPLE = ("bob@corp.example", "group:dev", "autogroup:member", "user:*@corp.example")
 SERVICES = ("*", "22", "tcp:80-443", "udp:53", "icmp:*")
 
 
@@ -88,8 +89,34 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
     return rule
 
 
-policies = st.lists(rules(), max_size=5).map(
-    lambda chosen: parse_policy(json.dumps({"grants": chosen, **SECTIONS}))
+@st.composite
+def ssh_rules(draw: st.DrawFn) -> dict[str, Any]:
+    rule: dict[str, Any] = {
+        "action": draw(st.sampled_from(("accept", "check"))),
+        "users": draw(some(("root", "autogroup:nonroot", "localpart:*@corp.example"))),
+    }
+    if draw(st.booleans()):
+        rule |= {"src": draw(some(SSH_PEOPLE)), "dst": ["autogroup:self"]}
+    else:
+        tagged = TAGS if rule["action"] == "accept" else ()  # nobody signs in for a tagged device
+        rule |= {"src": draw(some((*SSH_PEOPLE, *tagged))), "dst": draw(some(TAGS))}
+    if draw(st.integers(0, 2)) == 0:
+        rule["srcPosture"] = ["posture:ok"]
+    return rule
+
+
+@st.composite
+def attributes(draw: st.DrawFn) -> dict[str, Any]:
+    target = draw(some((*TAGS, "*", "bob@corp.example", "group:dev", "autogroup:member", "100.64.1.2")))
+    return {"target": target, "attr": draw(some(("funnel", "disable-ipv4", "example.com/x")))}
+
+
+policies = st.tuples(
+    st.lists(rules(), max_size=5), st.lists(ssh_rules(), max_size=3), st.lists(attributes(), max_size=2)
+).map(
+    lambda chosen: parse_policy(
+        json.dumps({"grants": chosen[0], "ssh": chosen[1], "nodeAttrs": chosen[2], **SECTIONS})
+    )
 )
 
 
@@ -159,6 +186,7 @@ def meaning(evaluation: Evaluation, snapshot: TailnetSnapshot) -> dict[int, Any]
             evaluation.filter_of(number),
             evaluation.ssh_of(number),
             evaluation.capabilities_of(number),
+            number in evaluation.without_ipv4,
             [other for other in snapshot.nodes if views[other] == views[number]],
         )
         for number in snapshot.nodes

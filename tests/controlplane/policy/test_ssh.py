@@ -21,7 +21,7 @@ from controlplane.netmap.policy.ssh import (
     check_domains,
 )
 from controlplane.netmap.policy.world import World
-from controlplane.netmap.snapshot import NodeSnapshot
+from controlplane.netmap.snapshot import NodeSnapshot, Standing
 from tests.controlplane.policy.places import (
     DATABASE,
     DESKTOP,
@@ -59,6 +59,7 @@ def told(rules: SSHRules, node_id: int) -> list[tuple[set[int], dict[str, str], 
     return found
 
 
+POSTURE = """, "postures": {"posture:mac": ["node:os == 'macos'"]}"""
 PEOPLE = {LAPTOP, DESKTOP, PHONE, TABLET}
 
 
@@ -254,3 +255,18 @@ def test_what_a_change_does_not_concern_stays_the_same_object() -> None:
     renamed = {**nodes, PHONE: replace(nodes[PHONE], name="other.acme.test.")}
     last = following.updated(following.world.changed(renamed, USERS, [PHONE]), [PHONE])
     assert last.of_node(WEB) is following.of_node(WEB)
+
+
+def test_a_device_that_waited_has_todays_rules_when_it_is_let_in() -> None:
+    """What changed while it took no part counts, though nothing of the device itself is different."""
+    world = ssh(rule(dst=["autogroup:self"], srcPosture=["posture:mac"]), more=POSTURE)
+    waits = dict(world.nodes) | {DESKTOP: replace(NODES[DESKTOP], standing=Standing.PENDING)}
+    first = SSHRules.of(World.of(world.policy, waits, USERS))
+    assert first.of_node(DESKTOP) == []
+    moved = waits | {LAPTOP: replace(NODES[LAPTOP], ipv4="100.64.0.99")}
+    second = first.updated(World.of(world.policy, moved, USERS), [LAPTOP])
+    second.of_node(DESKTOP)
+    here = moved | {DESKTOP: NODES[DESKTOP]}
+    third = second.updated(World.of(world.policy, here, USERS), [DESKTOP])
+    (wire,) = third.of_node(DESKTOP)
+    assert {"nodeIP": "100.64.0.99"} in wire["principals"]

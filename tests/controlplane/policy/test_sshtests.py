@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from controlplane.netmap.policy.sshtests import run_ssh_tests
+from controlplane.netmap.policy.steps import MAX_STEPS
 from tests.controlplane.policy.places import MAYA, NOOR, OTTO, world_of
 
 RULES: list[dict[str, Any]] = [
@@ -99,3 +100,17 @@ def test_what_is_not_so_fails_and_says_what_is(test: dict[str, Any], errors: tup
 
 def test_so_many_errors_are_told_and_no_more() -> None:
     assert len(errors_of(deny=[f"user{number}" for number in range(100)])) == 20
+
+
+def test_they_are_counted() -> None:
+    logins = json.dumps([f"person-{number}@acme.test" for number in range(2_000)])
+    rule = {"action": "accept", "src": ["group:all"], "dst": ["tag:web"], "users": ["root"]}
+    test = {"src": "group:all", "dst": ["tag:web"], "accept": ["root"]}
+    world = world_of(
+        f'"ssh": {json.dumps([rule] * 50)}, "sshTests": {json.dumps([test] * 50)}, '
+        f'"groups": {{"group:all": {logins}}}'
+    )
+    failures = run_ssh_tests(world)
+    assert failures, "all hold, but they are too many"
+    assert failures[-1].errors == (f"the tests need more than {MAX_STEPS} steps: make them fewer",)
+    assert len(failures) < 50, "none is begun after that"
