@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import Membership, Tailnet, User
@@ -54,6 +54,30 @@ _policies_lock = threading.Lock()
 # What :meth:`Node.key_is_good` looks at.
 DECIDE_ABOUT_KEYS = ("node_key", "state", "user_id", "key_expiry", "key_expiry_disabled")
 
+# What snapshots have no need of, and costs time to read of thousands of nodes.
+NOT_IN_SNAPSHOTS = (
+    "approved_at",
+    "ephemeral",
+    "auth_key",
+    "clone_details",
+    "hostname",
+    "name_is_chosen",
+    "last_login",
+    "key_rotated_at",
+    "rotation_asked_at",
+    "reported_os",
+    "reported_distro",
+    "reported_app",
+    "reported_version",
+    "reported_exit_node",
+    "endpoint_types",
+    "exit_node",
+    "notes",
+    "preapproved_routes",
+    "presence__worker",
+    "presence__epoch",
+)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -71,8 +95,9 @@ def load_tailnet(tailnet_id: int) -> TailnetSnapshot | None:
         return None
     with scope(tailnet=tailnet):
         places = _places(Membership.objects.all())
-        attributes = _attributes(live_attributes(timezone.now()))
-        nodes = {node.pk: _snapshot(node, tailnet, places, attributes) for node in _rows()}
+        now = timezone.now()
+        beside = _beside(Route.objects.all(), live_attributes(now))
+        nodes = {node.pk: _snapshot(node, tailnet, places, beside, now) for node in _rows()}
         users = User.objects.filter(Q(nodes__tailnet=tailnet) | Q(pk__in=list(places))).distinct()
         return TailnetSnapshot(
             id=tailnet.pk,
@@ -103,14 +128,15 @@ def load_part(
     owners = {row.user_id for row in rows if row.user_id is not None}
     users = User.objects.filter(pk__in={*owners, *user_ids})
     places = _places(Membership.objects.filter(user__in=users))
-    attributes = _attributes(live_attributes(timezone.now()).filter(node__in=[row.pk for row in rows]))
+    now = timezone.now()
+    beside = _beside_these(rows, now)
     return TailnetSnapshot(
         id=tailnet.pk,
         name=tailnet.title,
         suffix=f"{tailnet.name}.{environment().base_domain}",
         version=tailnet.netmap_version,
         policy=policy or load_policy(tailnet),
-        nodes={row.pk: _snapshot(row, tailnet, places, attributes) for row in rows},
+        nodes={row.pk: _snapshot(row, tailnet, places, beside, now) for row in rows},
         users={user.pk: _user(user, places) for user in users},
     )
 
@@ -119,12 +145,13 @@ def load_nodes(snapshot: TailnetSnapshot, node_ids: Collection[int], version: in
     """``snapshot`` with these nodes (and their owners) read again; deleted ones leave it."""
     tailnet = Tailnet.objects.get(pk=snapshot.id)
     with scope(tailnet=tailnet):
-        rows = list(_rows().filter(pk__in=node_ids))
+        rows = list(_rows().select_related("user").filter(pk__in=node_ids))
         owners = {row.user for row in rows if row.user is not None}
         places = _places(Membership.objects.filter(user__in=owners))
-        attributes = _attributes(live_attributes(timezone.now()).filter(node__in=[row.pk for row in rows]))
+        now = timezone.now()
+        beside = _beside_these(rows, now)
     nodes = {key: value for key, value in snapshot.nodes.items() if key not in node_ids}
-    nodes |= {row.pk: _snapshot(row, tailnet, places, attributes) for row in rows}
+    nodes |= {row.pk: _snapshot(row, tailnet, places, beside, now) for row in rows}
     users = dict(snapshot.users) | {owner.pk: _user(owner, places) for owner in owners}
     return replace(snapshot, nodes=nodes, users=users, version=version)
 
@@ -179,7 +206,11 @@ class Place(NamedTuple):
     groups: Sequence[str]
 
 
-Attributes = Mapping[int, Mapping[str, Value]]  # by node, then by key
+class Beside(NamedTuple):
+    """What other tables have of nodes, by node: approved routes in order, and attributes by key."""
+
+    routes: Mapping[int, Mapping[str, datetime]]
+    attributes: Mapping[int, Mapping[str, Value]]
 
 
 def _places(memberships: QuerySet[Membership]) -> dict[int, Place]:
@@ -192,28 +223,31 @@ def _active(memberships: QuerySet[Membership]) -> QuerySet[Membership]:
     return memberships.filter(status=Membership.Status.ACTIVE, user__is_active=True)
 
 
-def _attributes(rows: QuerySet[PostureAttribute]) -> Attributes:
+def _beside(offered: QuerySet[Route], attributes: QuerySet[PostureAttribute]) -> Beside:
+    routes: dict[int, dict[str, datetime]] = {}
+    for node_id, prefix, since in offered.order_by("prefix").values_list("node_id", "prefix", "approved_at"):
+        if since is not None:
+            routes.setdefault(node_id, {})[prefix] = since
     found: dict[int, dict[str, Value]] = {}
-    for node_id, key, value in rows.values_list("node_id", "key", "value"):
+    for node_id, key, value in attributes.values_list("node_id", "key", "value"):
         found.setdefault(node_id, {})[key] = value
-    return found
+    return Beside(routes, found)
+
+
+def _beside_these(rows: Sequence[Node], now: datetime) -> Beside:
+    ids = [row.pk for row in rows]
+    return _beside(Route.objects.filter(node__in=ids), live_attributes(now).filter(node__in=ids))
 
 
 def _rows() -> QuerySet[Node]:
-    approved = Route.objects.filter(approved_at__isnull=False).order_by("prefix")
-    return (
-        Node.objects.select_related("user", "presence")
-        .prefetch_related(Prefetch("routes", queryset=approved, to_attr="approved_routes"))
-        .order_by("pk")
-    )
+    return Node.objects.select_related("presence").defer(*NOT_IN_SNAPSHOTS).order_by("pk")
 
 
 def _snapshot(
-    node: Node, tailnet: Tailnet, places: Mapping[int, Place], attributes: Attributes
+    node: Node, tailnet: Tailnet, places: Mapping[int, Place], beside: Beside, now: datetime
 ) -> NodeSnapshot:
-    now = timezone.now()
     place = places.get(node.user_id or 0)
-    approved: list[Route] = node.approved_routes  # type: ignore[attr-defined]
+    approved = beside.routes.get(node.pk, {})
     online = is_online(node, now)
     return NodeSnapshot(
         id=node.pk,
@@ -228,8 +262,8 @@ def _snapshot(
         created=node.created,
         tags=tuple(node.tags),
         key_expiry=node.expires,
-        routes=tuple(route.prefix for route in approved),
-        approved={route.prefix: route.approved_at for route in approved if route.approved_at is not None},
+        routes=tuple(approved),
+        approved=approved,
         roles=ADMIN_ROLES.get(place.role, ()) if place is not None else (),
         cloned=node.cloned_at is not None,
         renews_within=renews_within(tailnet, node),
@@ -237,7 +271,7 @@ def _snapshot(
         endpoints=tuple(node.endpoints),
         home_derp=node.home_derp,
         hostinfo=node.hostinfo,
-        attributes={**own_attributes(node.hostinfo), **attributes.get(node.pk, {})},
+        attributes={**own_attributes(node.hostinfo), **beside.attributes.get(node.pk, {})},
         capability_version=node.capability_version,
         online=online,
         online_since=node.presence.connected_at if online else None,

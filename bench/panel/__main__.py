@@ -30,6 +30,9 @@ PATHS: tuple[tuple[str, float], ...] = (
     ("/my-devices", PAGE_MS),
     ("/my-devices?page=60", PAGE_MS),
     ("/access", PAGE_MS),
+    ("/access?show=tests", PAGE_MS),
+    ("/access?show=preview", PAGE_MS),
+    ("/access?show=history", PAGE_MS),
     ("/devices", PAGE_MS),
     ("/devices?page=60", PAGE_MS),
     ("/devices?q=linux-03", PAGE_MS),
@@ -38,9 +41,12 @@ PATHS: tuple[tuple[str, float], ...] = (
     ("/devices?tag=tag:server&seen=90", PAGE_MS),
     ("/devices?version=old", PAGE_MS),
     ("/devices/{node}", PAGE_MS),
+    ("/devices/{node}/access", PAGE_MS),
     ("/devices/clean-up?days=90", PAGE_MS),
     ("/map", PAGE_MS),
+    ("/map?rules=1", PAGE_MS),
     ("/map/data", PAGE_MS),
+    ("/map/data?rules=1", PAGE_MS),
     ("/map/data?owner=tagged", PAGE_MS),
     ("/map/data?q=linux-03", PAGE_MS),
     ("/map?view=table&sort=latency", PAGE_MS),
@@ -85,6 +91,7 @@ def run(devices: int, rounds: int) -> bool:
     from django.utils import timezone
 
     from accounts.tenancy import scope
+    from bench.panel import changes
     from bench.panel.populate import make_tailnet
     from nodes.models import Node
 
@@ -103,7 +110,7 @@ def run(devices: int, rounds: int) -> bool:
         kept = kept and not over
         told = f"{path:<40} {took:>7.1f} {target:>7.0f} {queries:>8} {size / 1000:>7.1f}"
         print(told + ("  over" if over else ""))
-    return kept
+    return changes.run(client, tailnet, node, rounds) and kept
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
@@ -12,12 +13,16 @@ from accounts.roles import Role
 from accounts.services.people import create_person
 from accounts.services.tailnets import create_tailnet
 from accounts.tenancy import scope
+from controlplane.services.policy import save_policy
 from nodes.models import Node, PathReport, Presence, ReportedPath, Route
 from wire.keys import DiscoPublic, MachinePublic, NodePublic
 from wire.paths import Reason
 
 PEOPLE = 200
 PEERS = 20
+GROUPS = 20
+TEAMS = 7
+RULES = 100
 SYSTEMS = ("linux", "linux", "linux", "windows", "macOS", "iOS", "android")
 FIRST_V4 = IPv4Address("100.64.1.0")
 FIRST_V6 = IPv6Address("fd7a:115c:a1e0::1:0")
@@ -33,7 +38,37 @@ def make_tailnet(devices: int, now: datetime, name: str = "bench") -> tuple[Tail
             [_node(tailnet, people, number, now) for number in range(devices)], batch_size=500
         )
         _surround(tailnet, nodes, now)
+    save_policy(tailnet=tailnet, text=_policy(name), by=Actor.command())
     return tailnet, owner
+
+
+def _policy(name: str) -> str:
+    """Departments that reach servers, people their own devices, servers one another, and a test of it."""
+    logins = [f"person{number:03}@{name}.example" for number in range(PEOPLE)]
+    teams = [f"tag:team{number}" for number in range(TEAMS)]
+    own = {"src": ["autogroup:member"], "dst": ["autogroup:self"], "ip": ["*"]}
+    grants = [_grant(number, teams) for number in range(RULES)]
+    policy = {
+        "groups": {f"group:g{number}": logins[number::GROUPS] for number in range(GROUPS)},
+        "tagOwners": {tag: ["autogroup:admin"] for tag in (*teams, "tag:server")},
+        "grants": [own, *grants],
+        "ssh": [
+            {
+                "action": "check",
+                "src": [f"group:g{number}"],
+                "dst": [teams[number % TEAMS]],
+                "users": ["root"],
+            }
+            for number in range(GROUPS)
+        ],
+        "tests": [{"src": logins[0], "accept": ["tag:team0:22"], "deny": ["tag:team0:23"]}],
+    }
+    return json.dumps(policy, indent="\t") + "\n"
+
+
+def _grant(number: int, teams: list[str]) -> dict[str, list[str]]:
+    source = teams[number % 5] if number % 4 == 3 else f"group:g{number % GROUPS}"
+    return {"src": [source], "dst": [teams[number % TEAMS]], "ip": ["tcp:22", f"tcp:{8000 + number}"]}
 
 
 def _people(tailnet: Tailnet, name: str) -> list[User]:
@@ -55,7 +90,7 @@ def _node(tailnet: Tailnet, people: list[User], number: int, now: datetime) -> N
         tailnet=tailnet,
         stable_id=f"n{number:05}{secrets.token_hex(4)}CNTRL",
         user=None if tagged else people[number % len(people)],
-        tags=[f"tag:team{number % 7}", "tag:server"] if tagged else [],
+        tags=[f"tag:team{number % TEAMS}", "tag:server"] if tagged else [],
         machine_key=str(MachinePublic(secrets.token_bytes(32))),
         node_key=str(NodePublic(secrets.token_bytes(32))),
         disco_key=str(DiscoPublic(secrets.token_bytes(32))),

@@ -28,6 +28,7 @@ from controlplane.hub.asking import ClientSilent
 from controlplane.hub.database import Database
 from controlplane.hub.hub import Hub
 from controlplane.hub.layer import Layer
+from controlplane.services import evaluations
 
 __all__ = ["ClientSilent", "Hub", "get_hub", "start_hub", "stop_hub"]
 
@@ -40,12 +41,14 @@ async def start_hub() -> Hub:
     worker = f"{os.uname().nodename}:{os.getpid()}:{secrets.token_hex(4)}"
     _hub = Hub(Database(worker), Layer(worker))
     await _hub.start()
+    evaluations.follow(_hub.snapshot_of)
     return _hub
 
 
 async def stop_hub() -> None:
     global _hub  # noqa: PLW0603
     if _hub is not None:
+        evaluations.follow(None)
         await _hub.stop()
         _hub = None
 

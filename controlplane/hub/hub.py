@@ -17,7 +17,7 @@ from controlplane.hub.pushing import Workshop
 from controlplane.hub.room import Room, Shared
 from controlplane.hub.rooms import Rooms
 from controlplane.netmap.incarnations import Seen
-from controlplane.netmap.snapshot import NodeSnapshot
+from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot
 from controlplane.relaykeys import RelayKeys
 from nodes.hostinfo import hostname
 from wire.codec import encode_json
@@ -81,6 +81,11 @@ class Hub:
         if node is None or node.node_key != node_key:
             await room.refresher.learn(node_id)
         return node_id in room.snapshot.nodes
+
+    def snapshot_of(self, tailnet_id: int) -> TailnetSnapshot | None:
+        """The newest snapshot of a tailnet that has streams here; may be asked for in any thread."""
+        room = self.rooms.get(tailnet_id)
+        return room.snapshot if room is not None else None
 
     def find_by_key(self, node_key: str) -> NodeSnapshot | None:
         """A node of a loaded tailnet by its key; ``None`` says nothing about tailnets that are not loaded."""

@@ -17,7 +17,8 @@ MAX_ROWS = 200
 MAX_NAMES = 5  # of the devices that gain the same
 MAX_OPENINGS = 6
 NUMBERS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 132: "SCTP", 47: "GRE", 50: "ESP", 51: "AH"}
-USUAL = frozenset({1, 6, 17, 58})
+WITH_PORTS = frozenset({6, 17})
+USUAL = frozenset({1, 58}) | WITH_PORTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,6 @@ def _opening(beyond: str, ports: tuple[int, int], protocols: set[int]) -> str:
         what = _("everything") if protocols >= USUAL else ", ".join(names)
     else:
         text = str(ports[0]) if ports[0] == ports[1] else f"{ports[0]}-{ports[1]}"
-        kinds = "" if protocols >= USUAL else ", ".join(names)
+        kinds = "" if protocols >= WITH_PORTS else ", ".join(names)
         what = " ".join(filter(None, (kinds, ports_in_words(text))))
     return _("%(what)s at %(network)s behind it") % {"what": what, "network": beyond} if beyond else what

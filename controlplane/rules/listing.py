@@ -70,6 +70,11 @@ class Rule:
         return f"{self.section}/{self.index}"
 
     @property
+    def slug(self) -> str:
+        """What names it in ids of the page: ``acls-1`` is the first one of its section."""
+        return f"{self.section}-{self.number}"
+
+    @property
     def number(self) -> int:
         return self.index + 1
 

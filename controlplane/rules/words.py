@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 ANY = "*"
+NONROOT = "autogroup:nonroot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +155,20 @@ def grant_targets(rule: Mapping[str, Any]) -> list[Target]:
 
 def ssh_targets(rule: Mapping[str, Any]) -> list[Target]:
     """Where an SSH rule lets people in, and as whom."""
-    users = ", ".join(_ssh_user(one) for one in strings(rule.get("users")))
+    users = ", ".join(_ssh_users(strings(rule.get("users"))))
     said = _("as %(users)s") % {"users": users} if users else ""
     return [Target(phrase(one), said) for one in strings(rule.get("dst"))]
 
 
+def _ssh_users(users: Sequence[str]) -> list[str]:
+    everybody = {NONROOT, "root"}
+    if not everybody <= set(users):
+        return [_ssh_user(one) for one in users]
+    return [_("any user"), *(_ssh_user(one) for one in users if one not in everybody)]
+
+
 def _ssh_user(user: str) -> str:
-    if user == "autogroup:nonroot":
+    if user == NONROOT:
         return str(AUTOGROUPS["nonroot"][1])
     if user.startswith("localpart:"):
         return _("the name before the @ of %(pattern)s") % {"pattern": user.removeprefix("localpart:")}

@@ -8,7 +8,6 @@ from accounts.errors import Invalid
 from accounts.models import Tailnet
 from controlplane.netmap.policy.check import Checked
 from controlplane.netmap.policy.errors import PolicyError
-from controlplane.netmap.policy.evaluate import Evaluation
 from controlplane.netmap.policy.gains import Comparison, compare
 from controlplane.netmap.policy.hujson import EXTRA, MAX_POLICY_BYTES
 from controlplane.netmap.policy.matches import Match, read_place, rules_of_person, rules_of_place
@@ -16,6 +15,7 @@ from controlplane.netmap.policy.parse import parse_policy
 from controlplane.netmap.policy.tests import TestFailure, run_tests
 from controlplane.netmap.policy.world import World
 from controlplane.netmap.snapshot import TailnetSnapshot
+from controlplane.services.evaluations import evaluated
 from controlplane.services.policy import PolicyRefused, parse_for, snapshot_of
 
 USER, IPPORT = "user", "ipport"
@@ -33,10 +33,12 @@ class Preview:
 
 def preview_policy(*, tailnet: Tailnet, text: str) -> Preview:
     """Compare a text with the policy in force; raises :class:`PolicyRefused`. Needs no scope."""
-    snapshot = snapshot_of(tailnet)
+    place = evaluated(tailnet)
+    snapshot = place.snapshot
     checked = parse_for(snapshot, text)
-    current = Evaluation.of(snapshot.policy, snapshot)
-    return Preview(snapshot, checked, compare(current, checked.evaluation, snapshot.nodes))
+    if text == snapshot.policy.text:
+        return Preview(snapshot, checked, Comparison(()))
+    return Preview(snapshot, checked, compare(place.evaluation, checked.evaluation, snapshot.nodes))
 
 
 def preview_rules(*, tailnet: Tailnet, text: str, kind: str, what: str) -> list[Match]:

@@ -20,12 +20,14 @@ from accounts.pages import is_htmx, membership_of
 from accounts.roles import Capability, can
 from accounts.selectors import login_names
 from controlplane.models import PolicyVersion
+from controlplane.netmap.policy.hujson import parse
 from controlplane.rules.gains import gains_in_words
-from controlplane.rules.listing import Group, list_rules
+from controlplane.rules.listing import Group, items_of, list_rules
 from controlplane.rules.names import AUTOGROUP_NAMES, PHRASES
 from controlplane.rules.outcomes import outcome_of
 from controlplane.rules.problems import Problem, problems_of
 from controlplane.services import policy
+from controlplane.services.evaluations import evaluated
 from controlplane.services.policypreview import preview_policy
 from nodes.access import visible_nodes
 from nodes.listing import known_tags
@@ -124,10 +126,10 @@ def respond(
 def _adds_to(text: str) -> str:
     """Where a new rule goes: to its like, if the text has only access rules."""
     try:
-        found = {group.section.name for group in list_rules(text)}
+        root = parse(text)
     except ValueError:
         return "grants"
-    return "acls" if "acls" in found and "grants" not in found else "grants"
+    return "acls" if items_of(root, "acls") and not items_of(root, "grants") else "grants"
 
 
 def _checked(membership: Membership, draft: Draft, show: str) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _checked(membership: Membership, draft: Draft, show: str) -> dict[str, Any]:
         if show == "preview":
             found = preview_policy(tailnet=tailnet, text=draft.text)
             return {"preview": gains_in_words(found.comparison, found.snapshot)}
-        checked = policy.parse_for(policy.snapshot_of(tailnet), draft.text)
+        checked = policy.parse_for(evaluated(tailnet).snapshot, draft.text)
     except policy.PolicyRefused as error:
         problem = Problem(str(error), *(error.at or (0, 0)))
         return {"problems": [problem], "problems_json": problems_json([problem])}

@@ -170,7 +170,7 @@ def test_what_the_pattern_takes_the_service_takes() -> None:
     for email in ("a@b.co", "x.y+z@a-b.example.museum", "!#$%&'*+/=?^_{|}~-@x.xn--p1ai", "owner@localhost"):
         assert re.fullmatch(EMAIL, email), email
         assert check_email(email) == email
-    for email in ("a@b", ".a@b.co", "a..b@b.co", "a@-b.co", "a@b.c", "a@b.1a", "a@b.a0", '"a"@b.co', "a@[127.0.0.1]"):
+    for email in ("a@b", ".a@b.co", "a..b@b.co", "a@-b.co", "a@b.c", "a@b.a1", '"a"@b.co', "a@[127.0.0.1]"):
         assert not re.fullmatch(EMAIL, email), email
 
 

@@ -18,19 +18,45 @@ NET_INFO = {
     "DERPLatency": {"900-v4": 0.0123, "901-v4": 0.0481},
 }
 
+# Every session is held, whatever was answered before.
+SSH = """\
+	"ssh": [
+		{
+			"action": "check",
+			"src": ["autogroup:member"],
+			"dst": ["autogroup:self"],
+			"users": ["autogroup:nonroot", "root"],
+			"checkPeriod": "always",
+		},
+	],
+"""
+FIRST_POLICY = '{\n\t"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"]}],\n' + SSH + "}\n"
+
 
 @dataclass
 class Demo:
-    """What was made; ``pending_url`` is the AuthURL of a machine that nobody has confirmed yet."""
+    """What was made; ``pending_url`` is the AuthURL of a machine that nobody has confirmed yet.
+
+    ``ssh`` is a device of the owner's that takes SSH sessions, its id, and that of another one of theirs.
+    """
 
     online: list[Device] = field(default_factory=list)
     pending: list[Device] = field(default_factory=list)
     pending_url: str = ""
+    ssh: tuple[Device, int, int] | None = None
 
     def keep_up(self) -> None:
         """Keep the connected devices connected."""
         for device in self.online:
             device.catch_up()
+
+    def ssh_check(self) -> str:
+        """The path of the page about a session that begins now; it works for half an hour."""
+        assert self.ssh is not None
+        device, own, source = self.ssh
+        path = device.holds_ssh(source, own, "deploy")
+        device.close()
+        return path
 
     def close(self) -> None:
         for device in (*self.online, *self.pending):
@@ -41,9 +67,13 @@ def _key(server: Server, *options: str) -> str:
     return str(server.command("createauthkey", "default", *options, "--json")["key"])
 
 
+def _ids(server: Server) -> dict[str, int]:
+    return {one["hostname"]: int(one["id"]) for one in server.command("listnodes", "default", "--json")}
+
+
 def tell_paths(server: Server, demo: Demo) -> None:
     """Pairs of every kind: direct, relayed for reasons, idle."""
-    ids = {one["hostname"]: int(one["id"]) for one in server.command("listnodes", "default", "--json")}
+    ids = _ids(server)
     atlas, borealis, calypso, laptop, *_ = demo.online
 
     def path(name: str, **facts: Any) -> PeerPath:
@@ -71,6 +101,9 @@ def tell_paths(server: Server, demo: Demo) -> None:
 def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
     """Fill the first tailnet, through the same doors that people and machines use; ``extra`` devices too."""
     demo = Demo()
+    policy = server.data / "policy.hujson"
+    policy.write_text(FIRST_POLICY)
+    server.command("setpolicy", "default", str(policy), "--json")
     server.sign_in_link("maria.fernandez@example.com", "--tailnet", "default", "--role", "admin")
     server.sign_in_link("carlos.ruiz@example.com", "--tailnet", "default", "--role", "network-admin")
     mine = _key(server, "--reusable", "--preapproved")
@@ -103,14 +136,14 @@ def furnish(server: Server, extra: Sequence[str] = ()) -> Demo:
         demo.online.append(device)
     server.command("approveroutes", "default", "calypso", "--json")
     tell_paths(server, demo)
-    for name, system, key in (
-        ("ipad-de-maria", "iOS", hers),
-        ("old-thinkpad", "linux", mine),
-        ("backup", "linux", tagged),
-    ):
+    for name, system, key in (("ipad-de-maria", "iOS", hers), ("backup", "linux", tagged)):
         Device(server, name, system=system).join(auth_key=key)
     for name in extra:
         Device(server, name, NetInfo=NET_INFO).join(auth_key=mine)
+    thinkpad = Device(server, "old-thinkpad")
+    thinkpad.join(auth_key=mine)
+    ids = _ids(server)
+    demo.ssh = (thinkpad, ids["old-thinkpad"], ids[extra[0] if extra else "workstation"])
     for name, system in (("raspberry-pi", "linux"), ("guest-laptop", "windows")):
         device = Device(server, name, system=system)
         device.register(auth_key=waiting)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.browser.chromium import browser, executable, page_options
-from tests.browser.demo import Demo, furnish
+from tests.browser.demo import SSH, Demo, furnish
 from tests.browser.server import Server, running_server
 
 Step = Callable[[Page], None]
@@ -252,8 +252,8 @@ POLICY = """\
 	],
 	"grants": [{"src": ["tag:server"], "dst": ["tag:prod"], "ip": ["tcp:5432", "icmp:*"]}],
 	"tests": [{"src": "owner@localhost", "accept": ["tag:server:22"], "deny": ["tag:server:23"]}],
-}
 """
+POLICY += SSH + "}\n"
 # As a person pastes: the editor takes it from the event, as it does from the clipboard.
 PASTE = """
 (text) => {
@@ -301,6 +301,12 @@ def _show(tab: str) -> Step:
     return step
 
 
+def _preview(page: Page) -> None:
+    write_policy(page, POLICY.replace("tag:server:22", "tag:server:22,80"))  # POLICY may be in force by now
+    page.locator("#tab-preview").click()
+    page.wait_for_selector("#access-side[data-show=preview] .preview-list")
+
+
 def _change_a_rule(page: Page) -> None:
     _draft(page)
     page.locator("#open-acls-1").scroll_into_view_if_needed()
@@ -317,8 +323,8 @@ def _break_it(page: Page) -> None:
 
 def _save_it(page: Page) -> None:
     _draft(page)
-    page.fill("#save-bar input[name=comment]", "Servers for engineers alone")
-    if page.locator("#save-bar").is_visible():
+    if page.locator("#save-bar").is_visible():  # else it is in force already
+        page.fill("#save-bar input[name=comment]", "Servers for engineers alone")
         page.locator("#save-policy").click()
         page.wait_for_selector("#save-bar", state="hidden")
     page.locator("#tab-history").click()
@@ -342,6 +348,34 @@ def _drawn_rules(page: Page) -> None:
 def _open_details(page: Page) -> None:
     for details in page.locator("#log summary").all()[:2]:
         details.click()
+
+
+def _sign_in_again(server: Server) -> Step:
+    def step(page: Page) -> None:
+        again = page.locator("button[name=answer][value=again]")
+        if again.count():  # else they have, for another session
+            again.click()
+            page.wait_for_url("**/sign-in?*")
+            page.goto(server.sign_in_link())
+        page.wait_for_selector("button[name=answer][value=allow]")
+
+    return step
+
+
+def _let_in(server: Server) -> Step:
+    def step(page: Page) -> None:
+        _sign_in_again(server)(page)
+        _answer("allow")(page)
+
+    return step
+
+
+def _answer(answer: str) -> Step:
+    def step(page: Page) -> None:
+        page.locator(f"button[name=answer][value={answer}]").click()
+        page.wait_for_selector("a[href='/devices']")
+
+    return step
 
 
 def _drawer(page: Page) -> None:
@@ -370,7 +404,7 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "access-change": ("/access", _change_a_rule),
         "access-wrong": ("/access", _break_it),
         "access-tests": ("/access", _show("tests")),
-        "access-preview": ("/access", _show("preview")),
+        "access-preview": ("/access", _preview),
         "access-history": ("/access", _save_it),
         "access-version": ("/access?show=history", _a_version),
         "access-restore": ("/access/versions/1/restore", _nothing),
@@ -453,6 +487,11 @@ def pages(server: Server, demo: Demo) -> dict[str, tuple[str, Step]]:
         "account-app": ("/accounts/2fa/totp/activate/", _nothing),
         "register": (demo.pending_url.removeprefix(server.url), _nothing),
         "register-gone": ("/register/old", _nothing),
+        "ssh-check": (demo.ssh_check(), _nothing),
+        "ssh-check-signed-in": (demo.ssh_check(), _sign_in_again(server)),
+        "ssh-check-let-in": (demo.ssh_check(), _let_in(server)),
+        "ssh-check-refused": (demo.ssh_check(), _answer("refuse")),
+        "ssh-check-gone": ("/ssh-check/used", _nothing),
         "not-found": ("/devices/nothing", _nothing),
     }
 

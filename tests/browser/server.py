@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import secrets
 import select
 import shutil
@@ -38,6 +39,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CAPABILITY = 130
 READY_SECONDS = 60.0
 MAP_ATTEMPTS = 10
+SSH_LINK = re.compile(r"/ssh-check/[\w-]+")
 UPGRADE = (
     "POST /ts2021 HTTP/1.1\r\nHost: {host}\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n"
     "X-Tailscale-Handshake: {handshake}\r\nContent-Length: 0\r\n\r\n"
@@ -177,9 +179,11 @@ class Device:
         self._sock, self._session = sock, session
         return sock, session
 
-    def _ask(self, path: str, body: dict[str, Any], *, stream: bool = False) -> bytes:
+    def _ask(self, path: str, body: dict[str, Any] | None, *, stream: bool = False) -> bytes:
+        """POST ``body``, or GET when there is none; the answer, or only its beginning of a ``stream``."""
         sock, session = self._connect()
-        stream_id = session.request("POST", path, encode_json(body))
+        content = b"" if body is None else encode_json(body)
+        stream_id = session.request("GET" if body is None else "POST", path, content)
         sock.sendall(session.data_to_send())
         answer = b""
         while True:
@@ -277,6 +281,13 @@ class Device:
         answer = self._ask(PATHS, report_json(self.node.public(), paths))
         if answer != b"{}":
             raise RuntimeError(answer.decode())
+
+    def holds_ssh(self, source: int, own: int, user: str) -> str:
+        """Hold an SSH session from another node, as the policy wants; the path of its person's page."""
+        action = decode_json(self._ask(f"/machine/ssh/action/{source}/to/{own}?local_user={user}", None))
+        if (found := SSH_LINK.search(str(action.get("message")))) is None:
+            raise RuntimeError(f"the session is not held: {action}")
+        return found[0]
 
     def close(self) -> None:
         if self._sock is not None:

@@ -131,6 +131,7 @@ MAKERS = ("access-history", "token-made", "client-made", "relay-made", "dns", "w
 def addresses(page: Page, server: Server, demo: Demo) -> Iterator[str]:
     """Every address of the panel that shows a page, dialogs too, filled in with what the tailnet has."""
     device = screenshots.device_path(server, LONG)
+    yield demo.ssh_check()  # soon: it works for half an hour
     yield from ("/", "/approvals", "/routes", "/routes?show=exit-nodes", "/my-devices", "/access", "/devices")
     yield from (f"/access?show={tab}" for tab in ("tests", "preview", "history"))
     yield from ("/access/versions/1", "/access/versions/1/restore", f"{device}/access")

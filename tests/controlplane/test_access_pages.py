@@ -14,9 +14,13 @@ from accounts.models import Membership, Tailnet
 from accounts.roles import Role
 from accounts.tenancy import scope
 from controlplane.netmap.policy.default import TEXT as DEFAULT
+from controlplane.services import evaluations
 from controlplane.services.evaluations import evaluated
+from controlplane.services.ownreach import own_reach
 from controlplane.services.policy import current_policy, save_policy
+from controlplane.snapshots import load_tailnet
 from nodes.models import Node
+from nodes.services.routes import set_approved_routes
 from tests.accounts import factories as people
 from tests.nodes import factories as machines
 from tests.pages import Visitor, plain_static_files
@@ -361,6 +365,47 @@ def test_the_map_draws_what_rules_allow_for_those_who_may_see_them(tailnet: Tail
     assert (edge["source"], edge["target"], edge["both"]) == (str(web.pk), str(database.pk), False)
     assert "allowed" not in owner.get("/map/data").json()
     assert "allowed" not in Visitor.of(member).get("/map/data?rules=1").json()
+
+
+def test_networks_behind_routers_are_among_what_a_person_reaches(tailnet: Tailnet) -> None:
+    member = people.member(tailnet)
+    machines.node(tailnet, member.user, hostname="mine", preapproved=True)
+    way = {"Hostname": "router", "RoutableIPs": ["10.0.0.0/8"]}
+    router = machines.node(tailnet, tags=["tag:web"], hostinfo=way, preapproved=True)
+    with scope(tailnet=tailnet):
+        set_approved_routes(node=router, prefixes=["10.0.0.0/8"], by=ME)
+        Node.objects.filter(pk=router.pk).update(disco_key=f"discokey:{'d' * 64}")
+    assert own_reach(tailnet, member.user.pk).networks == ["10.0.0.0/8"]
+
+
+def test_the_hubs_snapshot_is_taken_once_it_has_what_changed(
+    tailnet: Tailnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines.node(tailnet, None, hostname="db-1", tags=["tag:db"], preapproved=True)
+    late = load_tailnet(tailnet.pk)
+    made = machines.node(tailnet, None, hostname="db-2", tags=["tag:db"], preapproved=True)
+    fresh = load_tailnet(tailnet.pk)
+    assert late is not None
+    assert fresh is not None
+    answers = iter([late, late, fresh])
+    monkeypatch.setattr(evaluations, "load_tailnet", lambda pk: pytest.fail("all was read"))
+    evaluations.follow(lambda pk: next(answers) if pk == tailnet.pk else None)
+    try:
+        assert evaluated(tailnet).snapshot.nodes[made.pk].name == fresh.nodes[made.pk].name
+        assert evaluated(tailnet) is evaluated(tailnet)
+    finally:
+        evaluations.follow(None)
+
+
+def test_a_hub_that_is_late_is_not_waited_for_long(tailnet: Tailnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = load_tailnet(tailnet.pk)
+    made = machines.node(tailnet, None, hostname="db-1", tags=["tag:db"], preapproved=True)
+    monkeypatch.setattr(evaluations, "LIVE_SECONDS", 0.02)
+    evaluations.follow(lambda pk: late)
+    try:
+        assert made.pk in evaluated(tailnet).snapshot.nodes
+    finally:
+        evaluations.follow(None)
 
 
 def test_a_tailnet_is_evaluated_once_for_each_of_its_versions(tailnet: Tailnet) -> None:

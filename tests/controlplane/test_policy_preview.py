@@ -19,7 +19,7 @@ from tests.accounts import factories as people
 from tests.nodes import factories as machines
 
 pytestmark = pytest.mark.django_db
-TCP, UDP = 6, 17
+TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 Told = dict[tuple[str, str], tuple[set[tuple[int, int, int, str]], set[tuple[int, int, int, str]]]]
 
 
@@ -104,6 +104,18 @@ def test_devices_for_which_the_same_changes_are_told_together(net: Net) -> None:
     text = net.text(("autogroup:member", "tag:db:22"))
     (one,) = preview_policy(tailnet=net.tailnet, text=text).comparison.changes
     assert set(one.sources) == {net.nodes["ana"].pk, net.nodes["ben"].pk}
+
+
+def test_a_ping_is_lost_with_the_last_open_port_only(net: Net) -> None:
+    net.save((net.ana.email, "tag:db:*"))
+
+    def lost_by(*rules: tuple[str, str]) -> set[int]:
+        text = net.text(*rules)
+        (one,) = preview_policy(tailnet=net.tailnet, text=text).comparison.changes
+        return {opening.protocol for opening in one.lost}
+
+    assert lost_by((net.ana.email, "tag:db:22")) == {TCP, UDP}
+    assert lost_by() == {TCP, UDP, ICMP, ICMPV6}
 
 
 def test_it_is_bounded_and_says_so(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:

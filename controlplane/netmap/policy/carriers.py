@@ -136,11 +136,12 @@ class Carriers:
     def _offering(self, prefix: str) -> Sequence[tuple[int, NodeSnapshot]]:
         """The routers that are approved for a subnet, with the numbers of their bits."""
         if self._offers is None:
-            self._offers = {}
+            offers: dict[str, list[tuple[int, NodeSnapshot]]] = {}
             for bit in self._world.routers:
                 if (node := self._world.slots[bit]) is not None:
                     for one in subnets_of(node):
-                        self._offers.setdefault(one, []).append((bit, node))
+                        offers.setdefault(one, []).append((bit, node))
+            self._offers = offers  # whole, since pages of one tailnet are made in several threads
         return self._offers.get(prefix, ())
 
     def _sharers(self, prefix: str) -> int:

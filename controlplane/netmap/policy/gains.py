@@ -13,12 +13,14 @@ from itertools import pairwise
 from typing import Any
 
 from controlplane.netmap.policy.evaluate import Evaluation
+from controlplane.netmap.policy.model import ALL_PORTS
 from controlplane.netmap.policy.ranges import IPSet, Span, number, parse_prefix
 from controlplane.netmap.snapshot import NodeSnapshot, Standing
 
 MAX_CHANGES = 5000  # of one comparison; more are counted and not told
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
 BY_DEFAULT = (TCP, UDP, ICMP, ICMPV6)
+PINGS = frozenset({ICMP, ICMPV6})  # have no ports, and clients let them in wherever they let anything in
 
 Cell = tuple[int, str]  # a protocol, and where to: "" is the node itself, else a prefix behind it
 Spans = dict[Cell, list[tuple[int, int, int]]]  # first port, last port, mask of the nodes that may
@@ -116,10 +118,13 @@ def _spans(rules: list[dict[str, Any]], own: tuple[int, int], places: _Places) -
         mask = (1 << len(places.ids)) - 1 if "*" in sources else places.mask(sources)
         if not mask:
             continue
+        with_ports = set(rule.get("IPProto") or BY_DEFAULT) - PINGS
         for port in rule.get("DstPorts") or []:
             where = _place(port["IP"], own)
-            for protocol in rule.get("IPProto") or BY_DEFAULT:
+            for protocol in with_ports:
                 found[protocol, where].append((port["Ports"]["First"], port["Ports"]["Last"], mask))
+            for protocol in PINGS:
+                found[protocol, where].append((*ALL_PORTS, mask))
     return found
 
 

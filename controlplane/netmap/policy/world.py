@@ -278,9 +278,10 @@ class World:
 
     def _ids_of_login(self, login: str) -> list[int]:
         if self._logins is None:
-            self._logins = {}
+            logins: dict[str, list[int]] = {}
             for user in self.users.values():
-                self._logins.setdefault(user.login_name.lower(), []).append(user.id)
+                logins.setdefault(user.login_name.lower(), []).append(user.id)
+            self._logins = logins  # whole, since other threads may ask meanwhile
         return self._logins.get(login, [])
 
     def with_address_in(self, spans: IPSet) -> int:

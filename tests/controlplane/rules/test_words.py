@@ -95,9 +95,13 @@ def test_an_ssh_rule_says_as_whom_and_when_one_signs_in_again() -> None:
         "users": ["autogroup:nonroot", "root", "localpart:*@example.com"],
         "checkPeriod": "always",
     }
-    assert [one.ports for one in ssh_targets(rule)] == [
-        "as any user but root, root, the name before the @ of *@example.com"
-    ]
+    assert [one.ports for one in ssh_targets(rule)] == ["as any user, the name before the @ of *@example.com"]
+    for users, said in (
+        (["autogroup:nonroot"], "as any user but root"),
+        (["root", "autogroup:nonroot"], "as any user"),
+        (["root", "deploy"], "as root, deploy"),
+    ):
+        assert [one.ports for one in ssh_targets(rule | {"users": users})] == [said]
     assert conditions("ssh", rule) == ["signs in again each time"]
     assert conditions("ssh", {"action": "check"}) == ["signs in again after 12h"]
     assert conditions("ssh", {"action": "accept"}) == []
