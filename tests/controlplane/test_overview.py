@@ -200,7 +200,7 @@ def test_pages_cost_the_same_queries_however_many_devices_there_are(place: tuple
     for number in range(4, 60):
         add(number)
     assert [cost(visitor, path) for path in paths] == few
-    assert max(few) <= 15
+    assert max(few) <= 25  # /my-devices reads the whole tailnet here, for its rules
 
 
 # --- one's own devices -----------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_a_member_sees_their_devices_and_what_these_reach(place: tuple[Tailnet, 
         box.ipv6,
         "10.7.0.0/16",
         "Exit nodes to choose on your device: gate",
-        "Everyone in this tailnet reaches everyone",
+        "The rules of this tailnet keep your devices from no device.",
         owner.email,
     ):
         assert words in reach, words
@@ -315,22 +315,6 @@ def test_many_devices_to_reach_come_in_pages(place: tuple[Tailnet, User]) -> Non
 
 
 # --- access controls -------------------------------------------------------------------------------------
-
-
-def test_without_rules_the_page_says_that_everyone_reaches_everyone(place: tuple[Tailnet, User]) -> None:
-    tailnet, owner = place
-    page = Visitor(owner).get("/access").content.decode()
-    assert "Everyone in this tailnet reaches everyone" in page
-    assert "None is approved now." in page
-    gate = device(tailnet, owner, "gate", "10.7.0.0/16", *EXIT)
-    device(tailnet, owner, "box")
-    with scope(tailnet=tailnet):
-        set_route(node=gate, prefix="10.7.0.0/16", approved=True, by=Actor.command())
-        set_exit_node(node=gate, enabled=True, by=Actor.command())
-    page = Visitor(owner).get("/access").content.decode()
-    assert "2 devices can be reached now" in page
-    assert "<code>10.7.0.0/16</code>" in page
-    assert "any approved exit node: gate." in page
 
 
 @pytest.mark.parametrize(
