@@ -250,7 +250,7 @@ def set_tags(*, node: Node, tags: Collection[str], by: Actor) -> Node:
         with _changing(node) as (change, row):
             given = set(wanted) - set(row.tags)
             refuse_unknown_tags(change.tailnet, given)
-            refuse_foreign_tags(change.tailnet, by, given)
+            refuse_foreign_tags(change.tailnet, by.user, given)
             old = {"tags": row.tags, "user": row.user.login_name if row.user is not None else None}
             row.tags, row.user = wanted, None
             _saved(

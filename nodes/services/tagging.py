@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from accounts.actors import Actor
 from accounts.errors import Forbidden, Invalid
-from accounts.models import Tailnet
+from accounts.models import Tailnet, User
 from nodes.policy import access_policy
 
 
@@ -23,13 +22,13 @@ def refuse_unknown_tags(tailnet: Tailnet, tags: Collection[str]) -> None:
         )
 
 
-def refuse_foreign_tags(tailnet: Tailnet, by: Actor, tags: Collection[str]) -> None:
+def refuse_foreign_tags(tailnet: Tailnet, person: User | None, tags: Collection[str]) -> None:
     """Raise :class:`Forbidden` for tags that a person does not own by the access rules: who manages devices
     would else put them where rules let only owners. Needs the tailnet's scope.
     """
-    if by.user is None or not tags:  # a command; or a client, which is asked for its own tags
+    if person is None or not tags:  # a command; or a client, which is asked for its own tags
         return
-    if foreign := access_policy().foreign_tags(tailnet, by.user, tags):
+    if foreign := access_policy().foreign_tags(tailnet, person, tags):
         raise Forbidden(
             f"requested tags [{' '.join(foreign)}] are invalid or not permitted: you are not among their "
             "owners (tagOwners) in the access rules"
