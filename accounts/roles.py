@@ -30,7 +30,7 @@ class Capability(StrEnum):
     CREATE_OWN_KEYS = "create-own-keys"  # untagged
     CREATE_TAGGED_KEYS = "create-tagged-keys"
     MANAGE_USERS = "manage-users"  # approve, invite, roles below own, suspend
-    MANAGE_SETTINGS = "manage-settings"  # settings, webhooks, OAuth clients
+    MANAGE_SETTINGS = "manage-settings"  # settings, contacts, webhooks, OAuth clients
     MANAGE_RELAYS = "manage-relays"  # the tailnet's own
     OWN_TAILNET = "own-tailnet"  # transfer or delete it
 

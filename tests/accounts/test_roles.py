@@ -80,7 +80,7 @@ MEANING: dict[str, tuple[Capability, Capability | None]] = {
     "create auth keys": (C.CREATE_KEYS, C.CREATE_OWN_KEYS),
     "create auth keys with tags": (C.CREATE_TAGGED_KEYS, None),
     "users: approve, invite, roles below own, suspend": (C.MANAGE_USERS, None),
-    "settings, webhooks, OAuth clients": (C.MANAGE_SETTINGS, None),
+    "settings, contacts, webhooks, OAuth clients": (C.MANAGE_SETTINGS, None),
     "relays (the tailnet's own)": (C.MANAGE_RELAYS, None),
     "transfer or delete the tailnet": (C.OWN_TAILNET, None),
 }

@@ -16,6 +16,7 @@ from accounts import changes
 from accounts.errors import LimitExceeded
 from accounts.models import Tailnet, User
 from controlplane.control import register as handler
+from controlplane.control import waiting as waits
 from controlplane.control.register import REGISTER_PATH, TAGGED_LOGIN, handle_register, register
 from controlplane.env import environment
 from nodes.services.logins import MAX_NEW_PER_MINUTE, confirm_login, find_login, reject_login
@@ -146,7 +147,7 @@ async def test_a_follow_up_under_another_host_name_is_found(peer: MachinePublic)
 async def test_a_lost_message_is_made_good_by_the_next_look(
     peer: MachinePublic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handler, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(waits, "POLL_SECONDS", 0.1)
     changes.set_loop(None)  # nobody publishes
     first = message()
     url = (await register(first, peer, "")).auth_url
