@@ -10,7 +10,9 @@ from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django.views.decorators.vary import vary_on_headers
+from django_htmx.http import HttpResponseClientRedirect
 
+from accounts.errors import NotFound
 from accounts.pages import is_htmx, member_with, panel_view
 from accounts.roles import Capability
 from controlplane.netmap.policy.concerns import concerns_of
@@ -29,7 +31,12 @@ MAX_NAMED = 12  # devices that it reaches, or that reach it
 def page(request: HttpRequest, node_id: str) -> HttpResponse:
     """The rules of both directions, and how many devices they let through."""
     membership = member_with(request, Capability.SEE_ALL)
-    node = node_for(membership=membership, node_id=node_id)
+    try:
+        node = node_for(membership=membership, node_id=node_id)
+    except NotFound:
+        if is_htmx(request):  # it was deleted while somebody looked at it
+            return HttpResponseClientRedirect("/devices")
+        raise
     context = {"node": node, "sides": _sides(node, evaluated(membership.tailnet)), "section": "devices"}
     template = "controlplane/_device_access.html" if is_htmx(request) else "controlplane/device_access.html"
     return render(request, template, context)
