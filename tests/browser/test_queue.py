@@ -113,7 +113,7 @@ def test_a_member_lands_at_their_own_devices(server: Server, visit: Visit, place
     own = page.locator("#mine-list tbody tr")
     expect(own).to_contain_text("propio")
     expect(own).to_contain_text("En línea")
-    expect(page.locator("#reach-list")).to_contain_text("Las reglas de esta tailnet no impiden a tus dispositivos")
+    expect(page.locator("#reach-list")).to_contain_text("Las reglas de esta tailnet no impiden")
     expect(page.locator("#reach-list tbody tr", has_text="propio")).to_contain_text("tuyo")
     own.get_by_role("button", name="Acciones").click()
     page.get_by_role("link", name="Cambiar nombre…").click()
