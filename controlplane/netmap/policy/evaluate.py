@@ -48,6 +48,8 @@ class Evaluation:
         self._coverage = coverage
         self._reached_by: dict[Part, int] = {}
         self._peers: dict[int, int] = {}  # by the number of the node's bit, as all here
+        self._view_of: dict[int, int] = {}
+        self._views: dict[Hashable, int] = {}  # and their numbers
         self._filters: dict[int, list[FilterRule]] = {}
         self._sources_json: dict[int, tuple[list[str], orjson.Fragment]] = {}
 
@@ -176,11 +178,22 @@ class Evaluation:
         return tuple(prefix for prefix, mask in self._carriers.viewers_of(number) if mask & bit)
 
     def view_key(self, node_id: int) -> Hashable:
-        """Equal, in this evaluation, for viewers that see the same peers (themselves aside) and routes."""
+        """Equal, in this evaluation, for viewers that see the same peers (themselves aside) and routes.
+
+        A number, as every push asks for that of every viewer; 0 for one that sees nobody.
+        """
+        bit = self.world.bits.get(node_id, -1)
+        number = self._view_of.get(bit)
+        if number is None:
+            number = self._view_of[bit] = self._number_of_view(node_id)
+        return number
+
+    def _number_of_view(self, node_id: int) -> int:
         peers = self.peers_of(node_id)
         if not peers:
             return 0
-        return peers | self.world.bit(node_id), self._carriers.view_of(self.world.bits[node_id])
+        view = peers | self.world.bit(node_id), self._carriers.view_of(self.world.bits[node_id])
+        return self._views.setdefault(view, len(self._views) + 1)
 
     # -- what a node is told
 
