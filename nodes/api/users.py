@@ -25,7 +25,7 @@ from nodes.services.members import PersonAction, act_on_person
 ROLES = [role.value for role in Role]
 EVERY, MEMBER, SHARED = "all", "member", "shared"
 MAX_DIGITS = 18  # of an id; more fit in no column
-GROUP = r"^group:\S(.*\S)?$"
+GROUP = r"^group:[!-~]([ -~]*[!-~])?$"  # in ASCII: a provider may have others
 
 
 class User(Closed):
