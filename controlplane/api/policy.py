@@ -23,7 +23,7 @@ from accounts.api.views import ApiView, Refusal, operation
 from controlplane.netmap.policy.check import TESTS_FAILED
 from controlplane.netmap.policy.default import TEXT as DEFAULT_TEXT
 from controlplane.netmap.policy.hujson import MAX_POLICY_BYTES, parse, plain
-from controlplane.netmap.policy.tests import TestFailure
+from controlplane.netmap.policy.testbench import TestFailure
 from controlplane.services import policypreview
 from controlplane.services.policy import (
     CurrentPolicy,

@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from controlplane.netmap.policy.errors import line_and_column
 from controlplane.netmap.policy.model import AccessTest, Policy, SSHTest
-from controlplane.netmap.policy.tests import TestFailure
+from controlplane.netmap.policy.testbench import TestFailure
 
 MAX_TESTS = 500  # of which a page tells
 MAX_ERRORS = 50  # of one test

@@ -29,7 +29,7 @@ from controlplane.netmap.policy.default import TEXT as DEFAULT_TEXT
 from controlplane.netmap.policy.errors import PolicyError, line_and_column
 from controlplane.netmap.policy.hujson import MAX_POLICY_BYTES
 from controlplane.netmap.policy.model import Policy
-from controlplane.netmap.policy.tests import TestFailure
+from controlplane.netmap.policy.testbench import TestFailure
 from controlplane.netmap.policy.textdiff import diff
 from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot, UserSnapshot
 from controlplane.snapshots import EMPTY_DIGEST, latest_policy, load_part, load_tailnet

@@ -12,7 +12,8 @@ from controlplane.netmap.policy.gains import Comparison, compare
 from controlplane.netmap.policy.hujson import EXTRA, MAX_POLICY_BYTES
 from controlplane.netmap.policy.matches import Match, read_place, rules_of_person, rules_of_place
 from controlplane.netmap.policy.parse import parse_policy
-from controlplane.netmap.policy.tests import TestFailure, run_tests
+from controlplane.netmap.policy.testbench import TestFailure
+from controlplane.netmap.policy.tests import run_tests
 from controlplane.netmap.policy.world import World
 from controlplane.netmap.snapshot import TailnetSnapshot
 from controlplane.services.evaluations import evaluated

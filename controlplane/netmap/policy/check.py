@@ -14,7 +14,8 @@ from controlplane.netmap.policy.parse import parse_policy
 from controlplane.netmap.policy.selectors import Domain, User
 from controlplane.netmap.policy.ssh import check_domains
 from controlplane.netmap.policy.sshtests import run_ssh_tests
-from controlplane.netmap.policy.tests import TestFailure, run_tests
+from controlplane.netmap.policy.testbench import TestFailure
+from controlplane.netmap.policy.tests import run_tests
 from controlplane.netmap.snapshot import TailnetSnapshot
 
 TESTS_FAILED = "test(s) failed"

@@ -12,7 +12,6 @@ from controlplane.netmap.policy.postures import meets
 from controlplane.netmap.policy.ranges import IPSet, number, parse_prefix
 from controlplane.netmap.policy.selectors import SELF, Selector
 from controlplane.netmap.policy.ssh import in_order, local_users, localpart_of, names_people
-from controlplane.netmap.policy.steps import Steps, weight_of_group
 from controlplane.netmap.policy.subjects import (
     Subject,
     is_named,
@@ -22,51 +21,22 @@ from controlplane.netmap.policy.subjects import (
     of_tags,
     same_login,
 )
-from controlplane.netmap.policy.tests import TestFailure
+from controlplane.netmap.policy.testbench import Bench, TestFailure
 from controlplane.netmap.policy.world import World
 
 DENY = "deny"
-MAX_ERRORS = 20  # told of one test
 
 
 def run_ssh_tests(world: World) -> list[TestFailure]:
     """The failing entries of ``sshTests``; none when all hold."""
-    bench, failures = _Bench(world), []
-    for test in world.policy.ssh_tests:
-        errors = [error for error, _ in zip(_errors(test, bench), range(MAX_ERRORS), strict=False)]
-        if errors:
-            failures.append(TestFailure(test.source, tuple(errors), is_ssh=True))
-        if bench.steps.left < 0:
-            break
-    return failures
+    bench = _Bench(world)
+    return bench.failures(world.policy.ssh_tests, lambda test: _errors(test, bench), is_ssh=True)
 
 
-class _Bench:
-    """Where the tests run: which rules are about a source is found once, and steps are counted."""
-
+class _Bench(Bench[SSHRule]):
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.policy = world.policy
-        self.rules = in_order(world.policy.ssh)
-        self.steps = Steps()
-        self._of: dict[Subject, list[SSHRule]] = {}
-        self._cost = sum(self._weight(rule.sources) for rule in self.rules)
-        self._to = {id(rule): self._weight(rule.targets) for rule in self.rules}
-
-    def _weight(self, selectors: Iterable[Selector]) -> int:
-        return sum(weight_of_group(len(self.policy.groups.get(one.text, ()))) for one in selectors)
-
-    def rules_of(self, source: Subject) -> list[SSHRule]:
-        """The rules that name a source, as they are tried."""
-        found = self._of.get(source)
-        if found is None:
-            self.steps.spend(self._cost)
-            found = self._of[source] = [
-                rule
-                for rule in self.rules
-                if any(is_named(source, selector, self.policy) for selector in rule.sources)
-            ]
-        return found
+        super().__init__(world, in_order(world.policy.ssh))
+        self._to = {id(rule): self.weight(rule.targets) for rule in self.rules}
 
     def look_at(self, rule: SSHRule) -> None:
         """Count that a rule is held against one target."""

@@ -14,7 +14,6 @@ from controlplane.netmap.policy.ports import PortError, parse_protocol, parse_ra
 from controlplane.netmap.policy.postures import meets
 from controlplane.netmap.policy.ranges import IPSet, span_text
 from controlplane.netmap.policy.selectors import MEMBER, ROLE_AUTOGROUPS, SELF, TAGGED
-from controlplane.netmap.policy.steps import Steps, weight_of_group
 from controlplane.netmap.policy.subjects import (
     Subject,
     is_named,
@@ -24,62 +23,19 @@ from controlplane.netmap.policy.subjects import (
     of_tags,
     same_login,
 )
+from controlplane.netmap.policy.testbench import Bench, TestFailure
 from controlplane.netmap.policy.world import World
 
-MAX_ERRORS = 20  # told of one test
+_Bench = Bench[Rule]
 TCP, UDP = 6, 17
 UNSAID_PROTOCOLS = (TCP, UDP)  # what a test is about that names none
 DEFAULT_PROTOCOLS = (TCP, UDP, 1, 58)  # what a rule is about that names none
 
 
-@dataclass(frozen=True, slots=True)
-class TestFailure:
-    """A source of ``tests`` or ``sshTests`` for which something is not as the file says it should be."""
-
-    __test__ = False  # no test of pytest's
-
-    source: str
-    errors: tuple[str, ...]
-    is_ssh: bool = False
-
-
 def run_tests(world: World) -> list[TestFailure]:
     """The failing entries of ``tests``; none when all hold."""
-    bench, failures = _Bench(world), []
-    for test in world.policy.tests:
-        errors = [error for error, _ in zip(_errors(test, bench), range(MAX_ERRORS), strict=False)]
-        if errors:
-            failures.append(TestFailure(test.source, tuple(errors)))
-        if bench.steps.left < 0:
-            break
-    return failures
-
-
-class _Bench:
-    """Where the tests of a policy run: what was found for one counts for the next, and steps are counted."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.policy = world.policy
-        self.steps = Steps()
-        self._rules: dict[Subject, list[Rule]] = {}
-        self._cost = sum(
-            weight_of_group(len(self.policy.groups.get(source.text, ())))
-            for rule in self.policy.rules
-            for source in rule.sources
-        )
-
-    def rules_of(self, source: Subject) -> list[Rule]:
-        """The rules that let a source do something."""
-        found = self._rules.get(source)
-        if found is None:
-            self.steps.spend(self._cost)
-            found = self._rules[source] = [
-                rule
-                for rule in self.policy.rules
-                if any(is_named(source, selector, self.policy) for selector in rule.sources)
-            ]
-        return found
+    bench = _Bench(world, world.policy.rules)
+    return bench.failures(world.policy.tests, lambda test: _errors(test, bench))
 
 
 @dataclass(frozen=True, slots=True)

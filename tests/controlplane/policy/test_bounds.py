@@ -11,8 +11,8 @@ import pytest
 from controlplane.netmap.policy.errors import PolicyError
 from controlplane.netmap.policy.parse import parse_policy
 from controlplane.netmap.policy.parse_names import MAX_IPSET_RANGES, MAX_IPSET_TURNS
-from controlplane.netmap.policy.steps import MAX_STEPS
 from controlplane.netmap.policy.subjects import of_group
+from controlplane.netmap.policy.testbench import MAX_STEPS
 from controlplane.netmap.policy.tests import run_tests
 from controlplane.netmap.policy.world import World
 from controlplane.netmap.snapshot import UserSnapshot

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from controlplane.netmap.policy.sshtests import run_ssh_tests
-from controlplane.netmap.policy.steps import MAX_STEPS
+from controlplane.netmap.policy.testbench import MAX_STEPS
 from tests.controlplane.policy.places import MAYA, NOOR, OTTO, world_of
 
 RULES: list[dict[str, Any]] = [
