@@ -5,9 +5,6 @@ A whole tailnet costs a fixed number of queries; a few changed nodes cost a fixe
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -20,11 +17,8 @@ from django.utils import timezone
 from accounts.models import Membership, Tailnet, User
 from accounts.tenancy import find_by_credential, scope
 from controlplane.env import environment
-from controlplane.models import DNSSettings, PolicyVersion, Relay
-from controlplane.netmap.policy.default import default_policy
-from controlplane.netmap.policy.errors import PolicyError
+from controlplane.models import DNSSettings, Relay
 from controlplane.netmap.policy.model import Policy
-from controlplane.netmap.policy.parse import parse_policy
 from controlplane.netmap.snapshot import (
     DNSSnapshot,
     NodeSnapshot,
@@ -32,6 +26,7 @@ from controlplane.netmap.snapshot import (
     TailnetSnapshot,
     UserSnapshot,
 )
+from controlplane.policies import load_policy
 from nodes.models import Node, PostureAttribute, Presence, Route
 from nodes.names import fqdn
 from nodes.posture import Value, own_attributes
@@ -40,16 +35,8 @@ from nodes.services.rotation import renews_within
 from nodes.state import KEY_IS_GOOD
 from wire.derpmap import DERPMap, DERPNode, DERPRegion
 
-logger = logging.getLogger("trenza.snapshots")
-
 ADMIN_ROLES = {"owner": ("admin", "owner"), "admin": ("admin",)}
 
-
-MAX_PARSED_POLICIES = 64  # in this process
-MAX_PARSED_LENGTH = 32 << 20  # characters of their texts together; one alone is kept however long
-EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()  # of the version that stands for the default
-_policies: dict[str, Policy] = {}
-_policies_lock = threading.Lock()
 
 # What :meth:`Node.key_is_good` looks at.
 DECIDE_ABOUT_KEYS = ("node_key", "state", "user_id", "key_expiry", "key_expiry_disabled")
@@ -154,49 +141,6 @@ def load_nodes(snapshot: TailnetSnapshot, node_ids: Collection[int], version: in
     nodes |= {row.pk: _snapshot(row, tailnet, places, beside, now) for row in rows}
     users = dict(snapshot.users) | {owner.pk: _user(owner, places) for owner in owners}
     return replace(snapshot, nodes=nodes, users=users, version=version)
-
-
-def latest_policy(tailnet: Tailnet) -> PolicyVersion | None:
-    """The version in force, without its text; ``None`` = the default, never changed. Needs the scope."""
-    return PolicyVersion.objects.filter(tailnet=tailnet).defer("text").order_by("-number").first()
-
-
-def load_policy(tailnet: Tailnet) -> Policy:
-    """The policy in force, parsed. Needs the tailnet's scope.
-
-    A text that this release refuses, which another one has saved, allows nothing.
-    """
-    version = latest_policy(tailnet)
-    if version is None or version.digest == EMPTY_DIGEST:
-        return default_policy()
-    try:
-        return _parsed(version.digest, version)
-    except PolicyError as error:
-        logger.error(
-            "policy %d of the tailnet %s is refused now, so that it allows nothing: %s",
-            version.number,
-            tailnet.name,
-            error,
-        )
-        return Policy()
-
-
-def _parsed(digest: str, version: PolicyVersion) -> Policy:
-    """Texts are parsed once in a process: each reading of a tailnet asks for its policy."""
-    found = _policies.get(digest)
-    if found is None:
-        found = parse_policy(version.text)
-        with _policies_lock:
-            _make_room(len(found.text))
-            _policies[digest] = found
-    return found
-
-
-def _make_room(length: int) -> None:
-    """Forget the policies that were parsed first, until one of this length may be kept, too."""
-    left = MAX_PARSED_LENGTH - length - sum(len(policy.text) for policy in _policies.values())
-    while _policies and (len(_policies) >= MAX_PARSED_POLICIES or left < 0):
-        left += len(_policies.pop(next(iter(_policies))).text)
 
 
 class Place(NamedTuple):

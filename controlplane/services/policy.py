@@ -32,7 +32,8 @@ from controlplane.netmap.policy.model import Policy
 from controlplane.netmap.policy.testbench import TestFailure
 from controlplane.netmap.policy.textdiff import diff
 from controlplane.netmap.snapshot import NodeSnapshot, TailnetSnapshot, UserSnapshot
-from controlplane.snapshots import EMPTY_DIGEST, latest_policy, load_part, load_tailnet
+from controlplane.policies import EMPTY_DIGEST, latest_policy
+from controlplane.snapshots import load_part, load_tailnet
 from nodes.hostinfo import EXIT_ROUTES
 from nodes.models import Node
 from nodes.selectors import waiting_routes

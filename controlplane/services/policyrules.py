@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from accounts.models import Tailnet, User
 from controlplane.netmap.policy.approvers import may_own, subject_of, undefined_tags
 from controlplane.netmap.policy.nodeattrs import pool_for
+from controlplane.policies import load_policy
 from controlplane.services.policy import approved
-from controlplane.snapshots import load_part, load_policy
+from controlplane.snapshots import load_part
 from nodes.addresses import Span
 from nodes.models import Node
 

@@ -11,7 +11,7 @@ from accounts.errors import Forbidden, Invalid, NotFound, PreconditionFailed
 from accounts.models import AuditEvent, Outbox, Tailnet
 from accounts.roles import Role
 from accounts.tenancy import scope
-from controlplane import snapshots
+from controlplane import policies as in_force
 from controlplane.models import PolicyVersion
 from controlplane.netmap.policy.default import TEXT as DEFAULT
 from controlplane.netmap.policy.hujson import MAX_POLICY_BYTES
@@ -255,13 +255,13 @@ def test_two_tailnets_have_policies_of_their_own(tailnet: Tailnet) -> None:
 def test_parsed_policies_are_forgotten_when_their_texts_are_long(
     tailnet: Tailnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshots, "MAX_PARSED_LENGTH", 250)
-    monkeypatch.setattr(snapshots, "_policies", {})
+    monkeypatch.setattr(in_force, "MAX_PARSED_LENGTH", 250)
+    monkeypatch.setattr(in_force, "_policies", {})
     texts = [f'{{"acls": []}} /* {number} */'.ljust(100) for number in range(4)]
     for text in texts:
         save(tailnet, text)
         load_tailnet(tailnet.pk)
-    assert list(snapshots._policies) == [digest_of(text) for text in texts[2:]]
+    assert list(in_force._policies) == [digest_of(text) for text in texts[2:]]
     save(tailnet, '{"acls": []}'.ljust(300))
     load_tailnet(tailnet.pk)
-    assert len(snapshots._policies) == 1, "one alone is kept however long"
+    assert len(in_force._policies) == 1, "one alone is kept however long"
