@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,9 @@ def changes(
     first, rest = [], []
     for node in nodes:
         snapshot = after(snapshot, node)
-        took, evaluation = timed(lambda s=snapshot, e=evaluation, i=node.id: _updated(e, s, i))  # type: ignore[misc]
+        took, evaluation = timed(partial(_updated, evaluation, snapshot, node.id))
         first.append(took)
-        rest.append(timed(lambda s=snapshot, e=evaluation: told_all(e, s))[0])  # type: ignore[misc]
+        rest.append(timed(partial(told_all, evaluation, snapshot))[0])
     return statistics.median(first), statistics.median(rest)
 
 
@@ -103,9 +104,9 @@ def measure(nodes: int, rounds: int) -> dict[str, float]:
     took = []
     for _ in range(rounds):
         evaluation = None
-        parse_ms, policy = timed(lambda: parse_policy(text))
-        of_ms, evaluation = timed(lambda p=policy: Evaluation.of(p, snapshot))  # type: ignore[misc]
-        told_ms, _ = timed(lambda e=evaluation: told_all(e, snapshot))  # type: ignore[misc]
+        parse_ms, policy = timed(partial(parse_policy, text))
+        of_ms, evaluation = timed(partial(Evaluation.of, policy, snapshot))
+        told_ms, _ = timed(partial(told_all, evaluation, snapshot))
         took.append((parse_ms, parse_ms + of_ms, told_ms))
     memory = megabytes(os.getpid()) - before
     parse_ms, compile_ms, told_ms = (statistics.median(column) for column in zip(*took, strict=True))
